@@ -1,0 +1,124 @@
+"""What a run would do, and why, without doing it: the DAG walked with keys instead of work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flows.dag import Node, dag
+from flows.graph import selected
+from flows.recipe import Recipe
+from storage import build, identity, runs
+from storage.build import Output, Request
+from storage.store import Attempt, Store
+from tasks.lib.config import Config
+from tasks.lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a plan."""
+
+    stage: str
+    status: str  # cached, run (will run), waits (on an earlier stage that will run), skipped (not selected)
+    reason: str
+    request: Request | None = None  # None while an input is not known
+    attempt: Attempt | None = None  # the hit, where cached
+    drift: tuple[str, ...] = ()  # library versions that differ from those of the hit
+
+
+def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool = False) -> list[Planned]:
+    """Every stage in order. Raises InputError for a missing input file, or where what is selected needs a stage
+    that is neither selected nor cached."""
+    chosen = selected(recipe, select)
+    before = _latest(store, recipe.name)
+    planned: dict[str, Planned] = {}
+
+    def stage(
+        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
+    ) -> Node:
+        planned[name] = _plan_stage(store, name, function, config, inputs, planned, before, name in chosen, refresh)
+        return Node(name)
+
+    dag(recipe, stage)
+    return list(planned.values())
+
+
+def _plan_stage(
+    store: Store,
+    name: str,
+    function: Callable[..., dict[str, Any]],
+    config: Config,
+    inputs: dict[str, Any],
+    planned: dict[str, Planned],
+    before: dict[str, Attempt],
+    chosen: bool,
+    refresh: bool,
+) -> Planned:
+    upstream = list(dict.fromkeys(v.stage for v in inputs.values() if isinstance(v, Node)))
+    unknown = [s for s in upstream if planned[s].attempt is None or planned[s].status == "run"]
+    if chosen and (lost := [s for s in unknown if planned[s].status == "skipped"]):
+        raise InputError(
+            f"{name} needs {' and '.join(lost)}, not selected and not up to date; use --select '+{name}' to run "
+            "what it needs too."
+        )
+    if unknown:
+        if not chosen:
+            return Planned(name, "skipped", "not selected")
+        why = _own_changes(store, config, function, before.get(name))
+        return Planned(name, "waits", "; ".join([f"waits on {', '.join(unknown)}", *why]))
+    resolved = {role: resolve(planned[v.stage].attempt, v.file) if isinstance(v, Node) else v
+                for role, v in inputs.items()}  # fmt: skip
+    try:
+        request = build.request(store, name, function, config, resolved)
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: {error.args[0]} does not exist; correct the path in the recipe.") from None
+    hit, wrong = store.lookup(request.key)
+    if hit and not (refresh and chosen):
+        drift = tuple(
+            f"{lib} {hit.versions[lib]} → {version}"
+            for lib, version in identity.versions().items()
+            if hit.versions.get(lib, version) != version
+        )
+        return Planned(name, "cached", "", request, hit, drift)
+    if not chosen:
+        return Planned(name, "skipped", "not selected", request)
+    return Planned(name, "run", _reason(request, before.get(name), wrong, bool(hit)), request)
+
+
+def resolve(attempt: Attempt | None, file: str | None) -> Output:
+    """The output of a finished attempt as an input."""
+    assert attempt is not None
+    return Output(attempt.artifact, file)
+
+
+def _reason(request: Request, before: Attempt | None, wrong: str | None, refresh: bool) -> str:
+    if refresh:
+        return "refresh"
+    if wrong:
+        return wrong
+    if before is None:
+        return "never ran"
+    return "; ".join(build.differences(request, before)) or "never finished with these settings"
+
+
+def _own_changes(store: Store, config: Config, function: Callable[..., Any], before: Attempt | None) -> list[str]:
+    """What is known to have changed in a stage whose inputs are not known yet."""
+    if before is None:
+        return []
+    described = {role: item for role, item in before.inputs.items()}
+    canonical = identity.canonical(store, config)
+    code = identity.code(function.__module__)
+    return build.differences(Request(before.stage, function, config, {}, canonical, described, code, ""), before)
+
+
+def _latest(store: Store, recipe: str) -> dict[str, Attempt]:
+    """The attempt that each stage last used in a run of the recipe of that name, else its newest attempt at all."""
+    attempts = store.attempts()
+    latest = {a.stage: a for a in attempts}
+    by_key = {a.key: a for a in attempts}
+    for run in runs.history(store):
+        if run["recipe"] == recipe:
+            for record in runs.stages(store, run["run_id"]):
+                if record["key"] in by_key:
+                    latest[record["stage"]] = by_key[record["key"]]
+    return latest

@@ -1,0 +1,141 @@
+"""Building an artifact: the request for a stage run, its key, and doing the work at most once."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from storage import identity
+from storage.store import Attempt, Store
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a finished stage hands on: its artifact, or one file of it."""
+
+    artifact: str
+    file: str | None = None
+
+
+Input = Output | BaseModel | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A stage with everything that identifies its run."""
+
+    stage: str
+    function: Callable[..., dict[str, Any]]
+    config: BaseModel
+    inputs: Mapping[str, Input]
+    canonical: dict[str, Any] = field(repr=False)
+    described: dict[str, dict[str, Any]] = field(repr=False)  # role -> artifact, file, digest (or config, digest)
+    code: dict[str, str] = field(repr=False)
+    key: str
+
+
+def request(
+    store: Store, stage: str, function: Callable[..., dict[str, Any]], config: BaseModel, inputs: Mapping[str, Input]
+) -> Request:
+    """Describe a stage run. Inputs that are None do not exist for the stage and do not count."""
+    described: dict[str, dict[str, Any]] = {}
+    for role, value in inputs.items():
+        if isinstance(value, Output):
+            artifact = store.artifact(value.artifact)
+            if artifact is None:
+                raise FileNotFoundError(store.root / "artifacts" / value.artifact)
+            described[role] = {
+                "artifact": value.artifact,
+                "file": value.file,
+                "digest": artifact.digest(value.file),
+            }
+        elif value is not None:
+            content = identity.canonical(store, value)
+            text = json.dumps(content, sort_keys=True)
+            described[role] = {"config": content, "digest": hashlib.sha256(text.encode()).hexdigest()}
+    canonical = identity.canonical(store, config)
+    code = identity.code(function.__module__)
+    key = identity.key(stage, canonical, code, described)
+    return Request(stage, function, config, inputs, canonical, described, code, key)
+
+
+def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attempt, bool]:
+    """The attempt that answers a request, and whether it ran now.
+
+    Processes that ask for one key at once wait for the first; a draft that fails or is killed leaves nothing behind.
+    """
+    with store.computing(request.key):
+        hit, _ = store.lookup(request.key)
+        if hit and not refresh:
+            return hit, False
+        with store.draft(request.stage) as out:
+            started = time.monotonic()
+            paths = {role: _path(store, value) for role, value in request.inputs.items() if value is not None}
+            metrics = request.function(request.config, out, **paths)
+            (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+            artifact = store.publish(request.stage, out)
+            attempt = Attempt(
+                stage=request.stage,
+                key=request.key,
+                artifact=artifact.id,
+                config=request.canonical,
+                inputs=request.described,
+                code=request.code,
+                versions=identity.versions(),
+                metrics=metrics,
+                seconds=round(time.monotonic() - started, 3),
+            )
+            store.record(attempt)
+    return attempt, True
+
+
+def _path(store: Store, value: Input) -> Path | BaseModel | None:
+    if not isinstance(value, Output):
+        return value
+    folder = store.root / "artifacts" / value.artifact
+    return folder / value.file if value.file else folder
+
+
+def differences(request: Request, before: Attempt) -> list[str]:
+    """Why a request is not the earlier attempt, in words that name the field, file or input."""
+    words = _compare("", before.config, request.canonical)
+    for role in sorted({*before.inputs, *request.described}):
+        old, new = before.inputs.get(role), request.described.get(role)
+        if old is None or new is None:
+            words.append(f"input {role} {'added' if old is None else 'removed'}")
+        elif (old.get("file"), old["digest"]) != (new.get("file"), new["digest"]):
+            if "config" in old and "config" in new:
+                words += _compare(f"{role}.", old["config"], new["config"])
+            else:
+                words.append(f"{role} changed ({new.get('artifact', role)})")
+    words += [f"{path} changed" for path in sorted({*before.code, *request.code}) if _changed(before, request, path)]
+    return words
+
+
+def _changed(before: Attempt, request: Request, path: str) -> bool:
+    return before.code.get(path) != request.code.get(path)
+
+
+def _compare(prefix: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        if set(old) == set(new) == {"content"}:
+            return [] if old == new else [f"{prefix.rstrip('.')} has other contents"]
+        return [
+            words
+            for name in [*new, *(n for n in old if n not in new)]
+            for words in _compare(f"{prefix}{name}.", old.get(name), new.get(name))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [words for i, (a, b) in pairs for words in _compare(f"{prefix}{i}.", a, b)]
+    return [] if old == new else [f"{prefix.rstrip('.')} {_show(old)} → {_show(new)}"]
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,209 @@
+"""The store: immutable artifacts, the attempts that made them, and the runs that used them.
+
+    artifacts/<stage>-<digest>/   the files of one artifact, and manifest.json, written last: existence means complete
+    attempts/<key>/<time>.json    one execution of a stage: key, config, code, inputs, metrics, the artifact it made
+    runs/<run id>/                run.json, one JSON file per stage, finished.json
+    locks/ tmp/ cache/            what may be lost
+
+Everything but locks/, tmp/ and cache/ is written once and never changed, so any number of processes may share a store.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from storage import files
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601 with microseconds: sorts as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An immutable directory of files, named by the digest of its contents."""
+
+    id: str
+    stage: str
+    kind: str
+    path: Path
+    files: dict[str, dict[str, Any]]  # relative name -> sha256, bytes, rows (Parquet only)
+
+    def digest(self, name: str | None = None) -> str:
+        """Digest of the whole artifact, or of one of its files."""
+        return self.files[name]["sha256"] if name else files_digest(self.files)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One finished execution of a stage."""
+
+    stage: str
+    key: str
+    artifact: str
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]  # role -> artifact, file, digest
+    code: dict[str, str]  # module path -> digest of its syntax tree
+    versions: dict[str, str]
+    metrics: dict[str, Any]
+    seconds: float
+    created_at: str = field(default_factory=now)
+
+
+def files_digest(entries: dict[str, dict[str, Any]]) -> str:
+    """Digest over the names and contents of an artifact's files."""
+    from hashlib import sha256
+
+    return sha256("".join(f"{name}\0{entries[name]['sha256']}\n" for name in sorted(entries)).encode()).hexdigest()
+
+
+def kind_of(names: list[str]) -> str:
+    """What an artifact holds: adapter, report or dataset."""
+    if any(name.startswith("adapter/") for name in names):
+        return "adapter"
+    return "report" if any(name.endswith(".html") for name in names) else "dataset"
+
+
+class Store:
+    """A directory of artifacts, attempts and runs. Opening it creates nothing."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root).absolute()
+
+    # Artifacts
+
+    @contextmanager
+    def draft(self, stage: str) -> Iterator[Path]:
+        """An empty directory to work in; removed afterwards unless it was published."""
+        work = self.root / "tmp" / f"{stage}-{uuid.uuid4().hex[:12]}"
+        with files.locked(work.with_suffix(".lock")):
+            work.mkdir(parents=True)
+            try:
+                yield work
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+                work.with_suffix(".lock").unlink(missing_ok=True)
+
+    def publish(self, stage: str, draft: Path) -> Artifact:
+        """Make a draft an artifact. Publishing contents that are already there returns the artifact that is there."""
+        entries: dict[str, dict[str, Any]] = {}
+        for path in files.tree(draft):
+            entries[path.relative_to(draft).as_posix()] = {
+                "sha256": files.sha256(path),
+                "bytes": path.stat().st_size,
+                "rows": _parquet_rows(path),
+            }
+            files.fsync(path)
+        for folder in [draft, *(p for p in draft.rglob("*") if p.is_dir())]:
+            files.fsync(folder)
+        name = f"{stage}-{files_digest(entries)[:16]}"
+        path = self.root / "artifacts" / name
+        with files.locked(self.root / "locks" / f"publish-{name}"):
+            existing = self.artifact(name)
+            if existing and not self.damage(existing, thorough=True):
+                return existing
+            if path.exists():
+                path.rename(self.root / "tmp" / f"damaged-{uuid.uuid4().hex}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.rename(path)
+            files.fsync(path.parent)
+            kind = kind_of(list(entries))
+            manifest = {"artifact": name, "stage": stage, "kind": kind, "created_at": now(), "files": entries}
+            files.write_once(path / "manifest.json", manifest)
+        return Artifact(name, stage, kind, path, entries)
+
+    def artifact(self, name: str) -> Artifact | None:
+        """The artifact of that name, if it is complete."""
+        path = self.root / "artifacts" / name
+        manifest = files.read_json(path / "manifest.json")
+        if not manifest:
+            return None
+        return Artifact(name, manifest["stage"], manifest["kind"], path, manifest["files"])
+
+    def damage(self, artifact: Artifact, thorough: bool = False) -> str | None:
+        """What is wrong with an artifact's files, in words, or None.
+
+        Files are hashed again only if their size, times or inode are not those of the last check, unless `thorough`.
+        """
+        seen_path = self.root / "cache" / "verified" / f"{artifact.id}.json"
+        seen = {} if thorough else (files.read_json(seen_path) or {})
+        stamps: dict[str, list[int]] = {}
+        for name, entry in artifact.files.items():
+            try:
+                stat = (artifact.path / name).stat()
+            except FileNotFoundError:
+                return f"{artifact.id}/{name} is missing"
+            stamps[name] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+            if stamps[name] != seen.get(name) and files.sha256(artifact.path / name) != entry["sha256"]:
+                return f"{artifact.id}/{name} is not what was written"
+        if stamps != seen:
+            files.replace(seen_path, stamps)
+        return None
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every complete artifact."""
+        for manifest in sorted((self.root / "artifacts").glob("*/manifest.json")):
+            if artifact := self.artifact(manifest.parent.name):
+                yield artifact
+
+    def manifests(self) -> Iterator[tuple[Artifact, str]]:
+        """Every complete artifact with the time at which it was published."""
+        for artifact in self.artifacts():
+            yield artifact, files.read_json(artifact.path / "manifest.json")["created_at"]
+
+    # Attempts
+
+    def record(self, attempt: Attempt) -> None:
+        """Keep an attempt for ever. The newest attempt of a key is the one that hits."""
+        files.write_once(self.root / "attempts" / attempt.key / f"{attempt.created_at}.json", asdict(attempt))
+
+    def attempts(self, key: str | None = None) -> list[Attempt]:
+        """Attempts of a key, or all of them, oldest first."""
+        found = (files.read_json(p) for p in (self.root / "attempts").glob(f"{key or '*'}/*.json"))
+        return sorted((Attempt(**a) for a in found if a), key=lambda a: a.created_at)
+
+    def lookup(self, key: str) -> tuple[Attempt | None, str | None]:
+        """The newest attempt of a key whose artifact is whole; else None and, if there was one, what is wrong."""
+        wrong = None
+        for attempt in reversed(self.attempts(key)):
+            artifact = self.artifact(attempt.artifact)
+            wrong = self.damage(artifact) if artifact else "artifact missing"
+            if not wrong:
+                return attempt, None
+        return None, wrong
+
+    @contextmanager
+    def computing(self, key: str) -> Iterator[None]:
+        """Hold this while computing a key, so that no two processes compute it at once."""
+        with files.locked(self.root / "locks" / f"key-{key}"):
+            yield
+
+    # Files from outside
+
+    def file_digest(self, path: Path) -> str:
+        """sha256 of a file outside the store, remembered by size, times and inode."""
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        name = files.hashlib.sha256(os.fspath(path.absolute()).encode()).hexdigest()[:32]
+        cache = self.root / "cache" / "digests" / f"{name}.json"
+        known = files.read_json(cache)
+        if known and known["stamp"] == stamp:
+            return known["sha256"]
+        value = files.sha256(path)
+        files.replace(cache, {"stamp": stamp, "sha256": value, "path": os.fspath(path)})
+        return value
+
+
+def _parquet_rows(path: Path) -> int | None:
+    if path.suffix != ".parquet":
+        return None
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path).num_rows

@@ -1,0 +1,42 @@
+"""Where a row came from and what became of it: one row id followed through every dataset of the store."""
+
+from typing import Any
+
+from storage.store import Store
+from storage.views import connect
+
+# title, query with one parameter: the id. Each is one chapter of a row's life, in the order of the pipeline.
+CHAPTERS = [
+    ("ingested", "SELECT artifact, source, use, split, prompt, response, reference FROM rows WHERE row_id = $1"),
+    ("filtered", "SELECT artifact, kept, reason, evidence FROM instructions WHERE row_id = $1"),
+    (
+        "sampled",
+        "SELECT s.artifact, sample_id, sample_index, text, finish_reason, list({judge: judge, score: score, "
+        "status: scores.status} ORDER BY judge) FILTER (judge IS NOT NULL) AS scores "
+        "FROM samples s LEFT JOIN scores USING (sample_id) "
+        "WHERE prompt_id = $1 OR sample_id = $1 GROUP BY ALL ORDER BY s.artifact, sample_index",
+    ),
+    (
+        "paired",
+        "SELECT artifact, pair_id, chosen, rejected, margin, judge, held_out FROM pairs "
+        "WHERE prompt_id = $1 OR pair_id = $1 OR chosen_id = $1 OR rejected_id = $1",
+    ),
+    ("selected", "SELECT artifact, arm, sample_id FROM selections WHERE prompt_id = $1 OR sample_id = $1"),
+    (
+        "evaluated",
+        "SELECT artifact, suite, model, mode, sample_index, status, response FROM evaluations WHERE item_id = $1 "
+        "ORDER BY artifact, model, mode, sample_index",
+    ),
+]
+
+
+def trace(store: Store, row_id: str) -> dict[str, list[dict[str, Any]]]:
+    """The chapters of a row, sample or pair; those about which nothing is known are left out."""
+    con = connect(store)
+    found = {}
+    for title, query in CHAPTERS:
+        cursor = con.execute(query, [row_id])
+        names = [column[0] for column in cursor.description or []]
+        if rows := [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]:
+            found[title] = rows
+    return found
