@@ -78,6 +78,10 @@ EVALUATIONS = pa.schema([
     ("detail", pa.string()),
 ])  # fmt: skip
 
+DROPPED = pa.schema([("row_id", pa.string()), ("reason", pa.string()), ("n_tokens", pa.int64())])
+
+SELECTION = pa.schema([("prompt_id", pa.string()), ("sample_id", pa.string()), ("arm", pa.string())])
+
 TRAINING_LOG = pa.schema([("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())])
 
 

@@ -1,0 +1,307 @@
+"""Drawing n responses per prompt from a policy, fast and reproducibly.
+
+Each prompt is read once and its key/value cache repeated n times; finished sequences leave the batch. A draw is the
+inverse of the cumulative distribution at a number that depends on (seed, prompt, sample index, step) alone, so neither
+batch size, shards nor n change what sample i of a prompt is (up to floating point).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.lib.chat import Chat, Message
+from tasks.lib.console import Progress
+from tasks.lib.errors import InputError
+from tasks.lib.models import BaseConfig, load_chat, policy
+from tasks.lib.text import digest
+
+GROW = 32  # cache slots added at a time
+KEEP = 0.8  # the batch is compacted once fewer than this share of its sequences are unfinished
+
+
+@dataclass(frozen=True)
+class Prompt:
+    prompt_id: str
+    messages: list[Message]
+
+
+@dataclass(frozen=True)
+class Sample:
+    prompt_id: str
+    sample_id: str
+    sample_index: int
+    text: str
+    finish_reason: str
+    """stop: the end-of-turn token was drawn; length: the token limit or the context ended it."""
+    n_tokens: int
+    """Tokens drawn, the end-of-turn token among them."""
+
+
+@dataclass
+class _Batch:
+    """Sequences that are drawn together. `rows` are positions in the batch's outputs; all arrays run over `rows`."""
+
+    rows: np.ndarray
+    keys: np.ndarray
+    limits: np.ndarray
+    lengths: np.ndarray
+
+
+class Sampler:
+    """A policy ready to draw from: base plus adapter, merged (see models.policy)."""
+
+    def __init__(self, base: BaseConfig, adapter: Path | None = None):
+        self.chat: Chat = load_chat(base)
+        self.model = policy(base, adapter)
+        self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        stop = self.model.generation_config.eos_token_id
+        stop = stop if isinstance(stop, list) else [stop]
+        self.stop = sorted({self.chat.end_id, self.chat.tokenizer.eos_token_id, *stop} - {None})
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 256,
+        batch_size: int = 256,
+        seed: int = 0,
+        label: str = "sampling",
+        too_long: list[str] | None = None,
+    ) -> list[Sample]:
+        """n samples of every prompt, in the order of the prompts. temperature 0 is greedy.
+
+        `batch_size` counts sequences. A prompt that leaves no room in the model's context is appended to `too_long`
+        and has no samples; without `too_long` it raises InputError.
+        """
+        encoded = self.chat.prompts([p.messages for p in prompts])
+        fits = [i for i, ids in enumerate(encoded) if len(ids) < self.context]
+        long = [p.prompt_id for p, ids in zip(prompts, encoded, strict=True) if len(ids) >= self.context]
+        if long and too_long is None:
+            raise InputError(f"{len(long)} prompts fill the model's {self.context} tokens of context, such as {long[0]}.")
+        if too_long is not None:
+            too_long.extend(long)
+        order = sorted(fits, key=lambda i: len(encoded[i]))
+        drawn: dict[int, list[Sample]] = {}
+        with Progress(len(order) * n, label) as progress:
+            for group in _groups(order, [len(ids) for ids in encoded], max(1, batch_size // n)):
+                ids = [encoded[i] for i in group]
+                keys = np.array(
+                    [_key(seed, prompts[i].prompt_id, index) for i in group for index in range(n)], dtype=np.uint64
+                )
+                tokens, counts, stopped = self._run(ids, n, keys, temperature, top_p, max_new_tokens, progress)
+                texts = self._decode(tokens, counts, stopped)
+                for g, i in enumerate(group):
+                    drawn[i] = [
+                        self._sample(prompts[i].prompt_id, k, texts[g * n + k], stopped[g * n + k], counts[g * n + k])
+                        for k in range(n)
+                    ]
+        return [sample for i in fits for sample in drawn[i]]
+
+    def _sample(self, prompt_id: str, index: int, text: str, stopped: bool, count: int) -> Sample:
+        reason = "stop" if stopped else "length"
+        return Sample(prompt_id, digest(prompt_id, str(index), text, reason), index, text, reason, int(count))
+
+    def _decode(self, tokens: np.ndarray, counts: np.ndarray, stopped: np.ndarray) -> list[str]:
+        kept = [row[: c - s].tolist() for row, c, s in zip(tokens, counts, stopped, strict=True)]
+        return [str(t) for t in self.chat.tokenizer.batch_decode(kept, skip_special_tokens=True)]
+
+    def _run(
+        self,
+        ids: list[list[int]],
+        n: int,
+        keys: np.ndarray,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        progress: Progress,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw n sequences for each of the prompts `ids`: tokens [B, T], tokens drawn [B], and whether it stopped [B]."""
+        import torch
+
+        model, device = self.model, self.model.device
+        width = max(len(p) for p in ids)
+        padded = any(len(p) < width for p in ids)
+        input_ids = torch.full((len(ids), width), self.chat.pad_id, dtype=torch.long)
+        mask = torch.zeros((len(ids), width), dtype=torch.long)
+        for row, p in enumerate(ids):
+            input_ids[row, width - len(p) :] = torch.tensor(p)
+            mask[row, width - len(p) :] = 1
+        lengths = np.repeat([len(p) for p in ids], n)
+        limits = np.minimum(max_new_tokens, self.context - lengths)
+        batch = _Batch(np.arange(len(keys)), keys, limits, lengths)
+        steps = int(limits.max())
+        tokens = np.zeros((len(keys), steps), dtype=np.int64)
+        counts, stopped = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
+        stop = torch.tensor(self.stop, device=device)
+        with torch.inference_mode():
+            cache = _cache(model)
+            mask, positions = mask.to(device), (mask.cumsum(1) - 1).clamp(min=0).to(device)
+            logits = model(
+                input_ids=input_ids.to(device),
+                attention_mask=mask if padded else None,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
+            if n > 1:
+                cache.batch_repeat_interleave(n)
+            alive = np.ones(len(keys), dtype=bool)  # over batch.rows
+            position = torch.from_numpy(lengths).to(device)
+            for step in range(steps):
+                u = torch.from_numpy(uniform(batch.keys, step)).to(device)
+                drawn = choose(logits, u, temperature, top_p)
+                ended = torch.isin(drawn, stop).cpu().numpy()
+                tokens[batch.rows[alive], step] = drawn.cpu().numpy()[alive]
+                counts[batch.rows[alive]] += 1
+                stopped[batch.rows[alive & ended]] = True
+                before = int(alive.sum())
+                alive &= ~ended & (step + 1 < batch.limits)
+                left = int(alive.sum())
+                progress.advance(before - left)
+                if left == 0:
+                    break
+                if left < KEEP * len(alive):
+                    keep = torch.from_numpy(np.flatnonzero(alive)).to(device)
+                    cache.batch_select_indices(keep)
+                    drawn, mask, position = drawn[keep], mask[keep], position[keep]
+                    batch = _Batch(*(a[alive] for a in (batch.rows, batch.keys, batch.limits, batch.lengths)))
+                    alive = alive[alive]
+                if padded:
+                    mask = torch.cat([mask, mask.new_ones((len(mask), 1))], 1)
+                logits = model(
+                    input_ids=drawn[:, None],
+                    attention_mask=mask if padded else None,
+                    position_ids=position[:, None],
+                    past_key_values=cache,
+                    use_cache=True,
+                ).logits[:, -1]
+                position = (position + 1).clamp(max=self.context - 1)  # beyond it are only finished sequences
+        return tokens, counts, stopped
+
+
+def generate(
+    base: BaseConfig,
+    adapter: Path | None,
+    prompts: Sequence[Prompt],
+    *,
+    n: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 256,
+    batch_size: int = 256,
+    seed: int = 0,
+    label: str = "sampling",
+    too_long: list[str] | None = None,
+) -> list[Sample]:
+    """Load base plus adapter and draw; see Sampler.draw. Load a Sampler once to draw several times."""
+    return Sampler(base, adapter).draw(
+        prompts,
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        label=label,
+        too_long=too_long,
+    )
+
+
+def choose(logits: Any, u: Any, temperature: float, top_p: float) -> Any:
+    """One token per row of logits [B, V]: the argmax at temperature 0, else the inverse CDF at u [B] in [0, 1).
+
+    With top_p < 1 the distribution is cut to the smallest set of most likely tokens whose mass reaches top_p
+    (Holtzman et al., 2020).
+    """
+    import torch
+
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs = torch.softmax(logits.float() / temperature, dim=-1)
+    if top_p >= 1:
+        cdf = probs.cumsum(-1)
+        index = torch.searchsorted(cdf, (u.float() * cdf[:, -1])[:, None], right=True)[:, 0]
+        return index.clamp(max=probs.shape[-1] - 1)
+    width = min(64, probs.shape[-1])
+    while True:
+        top, ids = probs.topk(width, dim=-1)
+        cdf = top.cumsum(-1)
+        if width == probs.shape[-1] or bool((cdf[:, -1] >= top_p).all()):
+            break
+        width = min(width * 8, probs.shape[-1])
+    inside = (cdf - top < top_p).sum(-1)
+    mass = cdf.gather(1, inside[:, None] - 1)
+    index = torch.searchsorted(cdf, u.float()[:, None] * mass, right=True)[:, 0]
+    return ids.gather(1, torch.minimum(index, inside - 1)[:, None])[:, 0]
+
+
+def uniform(keys: np.ndarray, step: int) -> np.ndarray:
+    """Counter-based random numbers in [0, 1): a function of key and step (SplitMix64 of Steele et al., 2014)."""
+    with np.errstate(over="ignore"):
+        z = keys + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+
+
+def _key(seed: int, prompt_id: str, index: int) -> int:
+    return int(digest(str(seed), prompt_id, str(index)), 16)
+
+
+def _groups(order: list[int], lengths: list[int], size: int) -> list[list[int]]:
+    """Runs of at most `size` prompts of increasing length."""
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _cache(model: Any) -> Any:
+    """An empty key/value cache. Plain attention layers get one that grows in steps instead of being copied per token."""
+    from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+    plain = DynamicCache(config=model.config)
+    if not plain.layers or any(type(layer) is not DynamicLayer for layer in plain.layers):
+        return plain
+    return Cache(layers=[_growing_layer()() for _ in plain.layers])
+
+
+def _growing_layer() -> Any:
+    from transformers.cache_utils import DynamicLayer
+
+    class GrowingLayer(DynamicLayer):
+        """Keys and values are views into buffers with room for GROW more tokens."""
+
+        def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            if not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
+                self.keys, self.values = key_states, value_states
+                self.room = None
+                return self.keys, self.values
+            used, new = self.keys.shape[2], key_states.shape[2]
+            if self.room is None or self.room[0].shape[2] < used + new:
+                shape = list(self.keys.shape)
+                shape[2] = used + max(new, GROW)
+                self.room = (self.keys.new_empty(shape), self.values.new_empty(shape))
+                self.room[0][:, :, :used] = self.keys
+                self.room[1][:, :, :used] = self.values
+            self.room[0][:, :, used : used + new] = key_states
+            self.room[1][:, :, used : used + new] = value_states
+            self.keys, self.values = self.room[0][:, :, : used + new], self.room[1][:, :, : used + new]
+            return self.keys, self.values
+
+        def batch_select_indices(self, indices: Any) -> None:
+            super().batch_select_indices(indices)
+            self.room = None
+
+        def batch_repeat_interleave(self, repeats: int) -> None:
+            super().batch_repeat_interleave(repeats)
+            self.room = None
+
+    return GrowingLayer

@@ -1,0 +1,72 @@
+"""Supervised fine-tuning with QLoRA (Dettmers et al., 2023): a new adapter, or one more round for an existing one."""
+
+from pathlib import Path
+
+from tasks.lib import rows as tables
+from tasks.lib import training
+from tasks.lib.errors import StageError
+from tasks.lib.models import BaseConfig, load_chat, load_model, save_adapter
+from tasks.lib.training import Training
+
+
+class SftConfig(Training):
+    """Settings of sft and sft_rs."""
+
+    packing: bool = False
+    """Pack rows into blocks of max_length (CUDA with flash attention only)."""
+
+
+def sft(
+    config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None
+) -> dict[str, float | int | str]:
+    """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
+
+    Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
+    end-of-turn token only. Raises StageError where a check on the template, the lengths or the base fails.
+    """
+    chat = load_chat(base)
+    chat.check()
+    table = tables.read(rows)[: config.limit]
+    if not table:
+        raise StageError("There are 0 rows to train on.")
+    empty = [r["row_id"] for r in table if not r["response"]]
+    if empty:
+        raise StageError(f"{len(empty)} rows have no response to train on, such as {empty[0]}.")
+    ids = [r["row_id"] for r in table]
+    examples = chat.examples([r["messages"] for r in table], [r["response"] for r in table])
+    training.check_ends(chat, [e.ids[-1] for e in examples], ids)
+    kept = training.within_length(ids, [len(e.ids) for e in examples], config, "rows", out)
+
+    from datasets import Dataset
+
+    data = Dataset.from_dict(
+        {
+            "input_ids": [examples[i].ids for i in kept],
+            "labels": [
+                [t if m else -100 for t, m in zip(examples[i].ids, examples[i].mask, strict=True)] for i in kept
+            ],
+            "length": [len(examples[i].ids) for i in kept],
+        }
+    )
+    with training.arguments(config, len(kept)) as args:
+        from trl import SFTConfig, SFTTrainer
+
+        args["max_length"] = config.max_length if config.packing else None
+        model = training.adapt(load_model(base), config, base, adapter)
+        start = training.trainable(model)
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(**args, packing=config.packing, dataset_kwargs={"skip_prepare_dataset": not config.packing}),
+            train_dataset=data,
+            processing_class=chat.tokenizer,
+        )
+        training.restore(model, start)
+        log = training.run(trainer, "sft", out)
+    save_adapter(model, chat, base, out)
+    return {
+        "rows": len(kept),
+        "rows.read": len(table),
+        "rows.too_long": len(table) - len(kept),
+        "tokens.trained": sum(sum(examples[i].mask) for i in kept),
+        **training.facts(log),
+    }

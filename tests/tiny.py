@@ -1,0 +1,65 @@
+"""A real but tiny base model, made on the spot: a 2-layer Llama and a byte-level BPE tokenizer with a chat template."""
+
+from pathlib import Path
+
+from tasks.lib.models import BaseConfig
+
+CHATML = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>\n"
+    "{% generation %}{{ m['content'] }}<|end|>{% endgeneration %}\n"
+    "{% else %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+TEXT = [
+    "Which way is north? That way, up. How many moons does Mars have? Two: Phobos and Deimos.",
+    "SELECT count(*) FROM orders WHERE city = 'Seoul' GROUP BY month ORDER BY 1 DESC LIMIT 5;",
+    "The quick brown fox jumps over the lazy dog. Add two and three. The answer is five.",
+    "서울의 주문은 몇 건입니까? 고객은 몇 명입니까? 답은 다섯입니다.",
+]
+
+
+def tiny_base(
+    folder: Path,
+    *,
+    template: str = CHATML,
+    quantization: str = "nf4",
+    seed: int = 0,
+    layers: int = 2,
+    hidden: int = 64,
+    context: int = 256,
+    tie: bool = True,
+) -> BaseConfig:
+    """Write the model to `folder` and its template beside it; the same arguments give the same files."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=special, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(TEXT, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
+    fast.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=384,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        tie_word_embeddings=tie,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    file = folder / "template.jinja"
+    file.write_text(template, encoding="utf-8")
+    return BaseConfig(path=folder, chat_template=file, quantization=quantization)  # type: ignore[arg-type]
