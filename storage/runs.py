@@ -39,7 +39,7 @@ class Run:
     def stage(self, stage_run: StageRun) -> None:
         """Record the outcome of a stage."""
         self._stages += 1
-        record = {"run_id": self.id, "at": now(), **asdict(stage_run)}
+        record = {"run_id": self.id, "ended_at": now(), **asdict(stage_run)}
         files.write_once(self.path / "stages" / f"{self._stages:03d}-{stage_run.stage}.json", record)
 
     def finish(self, status: str) -> None:

@@ -56,7 +56,7 @@ DATASETS: dict[str, tuple[str, str]] = {
 RECORDS = {
     "runs": "run_id VARCHAR, recipe VARCHAR, status VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP",
     "stage_runs": "run_id VARCHAR, stage VARCHAR, key VARCHAR, artifact VARCHAR, status VARCHAR, seconds DOUBLE, "
-    "reason VARCHAR, at TIMESTAMP",
+    "reason VARCHAR, ended_at TIMESTAMP",
     "attempts": "stage VARCHAR, key VARCHAR, artifact VARCHAR, seconds DOUBLE, created_at TIMESTAMP, config JSON, "
     "versions JSON",
     "artifacts": "artifact VARCHAR, stage VARCHAR, kind VARCHAR, created_at TIMESTAMP, bytes BIGINT, rows BIGINT, "
@@ -133,7 +133,6 @@ def _cell(value: Any, json: Any) -> Any:
 
 
 def _view(con: duckdb.DuckDBPyConnection, root: Path, name: str, pattern: str, columns: str) -> None:
-    names = [column.split()[0] for column in _split(columns)]
     empty = ", ".join(f"NULL::{column.split(maxsplit=1)[1]} AS {column.split()[0]}" for column in _split(columns))
     con.execute(f"CREATE TEMP TABLE _empty_{name} AS SELECT NULL::VARCHAR AS artifact, {empty} LIMIT 0")
     union = f"SELECT * FROM _empty_{name}"
@@ -141,7 +140,7 @@ def _view(con: duckdb.DuckDBPyConnection, root: Path, name: str, pattern: str, c
     if complete:
         files = ", ".join(f"'{_quoted(path)}'" for path in complete)
         union += (
-            f" UNION ALL BY NAME SELECT split_part(filename, '/', -2) AS artifact, {', '.join(names)} "
+            " UNION ALL BY NAME SELECT split_part(filename, '/', -2) AS artifact, * EXCLUDE (filename) "
             f"FROM read_parquet([{files}], filename = true, union_by_name = true)"
         )
     con.execute(f"CREATE TEMP VIEW {name} AS {union}")

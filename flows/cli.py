@@ -1,0 +1,267 @@
+"""The command line: `align VERB`. Each verb reads what it needs when it is called, so that help and plan answer at once."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from flows import show
+from flows.run import store_path
+from storage.store import Store
+from tasks.lib.errors import AlignError, InputError
+
+app = App(name="align", help="From a base model and raw instruction data to an aligned model, stage by stage.")
+
+Overrides = Annotated[list[str] | None, Parameter(name="--set", negative="", help="dotted.key=value; may be repeated")]
+Select = Annotated[str | None, Parameter(name="--select", help="stages: a, +a, a+, several separated by spaces")]
+StoreDir = Annotated[Path | None, Parameter(name="--store", help="the store; default $ALIGN_STORE, else .align")]
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+
+
+def _open(store: Path | None) -> Store:
+    return Store(store_path(store))
+
+
+@app.command
+def run(
+    recipe: str = "quickstart",
+    *,
+    set_: Overrides = None,
+    select: Select = None,
+    refresh: Annotated[bool, Parameter(negative="", help="recompute what is selected, though it is cached")] = False,
+    store: StoreDir = None,
+    json_: Json = False,
+) -> None:
+    """Run a recipe; what has not changed is skipped. The same command resumes."""
+    from flows.run import run as run_recipe
+
+    opened = _open(store)
+    outcome = run_recipe(recipe, set_ or [], opened, select, refresh)
+    if json_:
+        show.as_json({"run_id": outcome.run_id, "stages": [vars(s) for s in outcome.stages]})
+    else:
+        show.outcome(opened, outcome)
+
+
+@app.command
+def plan(
+    recipe: str = "quickstart",
+    *,
+    set_: Overrides = None,
+    select: Select = None,
+    refresh: Annotated[bool, Parameter(negative="")] = False,
+    store: StoreDir = None,
+    json_: Json = False,
+) -> None:
+    """What would run, and why. Nothing is done."""
+    from flows.plan import plan as make_plan
+    from flows.recipe import load
+
+    planned = make_plan(_open(store), load(recipe, set_ or []), select, refresh)
+    if json_:
+        show.as_json([
+            {"stage": p.stage, "status": p.status, "reason": p.reason, "drift": list(p.drift),
+             "key": p.request and p.request.key, "artifact": p.attempt and p.attempt.artifact} for p in planned
+        ])  # fmt: skip
+    else:
+        show.plan(planned)
+
+
+@app.command
+def graph(recipe: str = "quickstart", *, set_: Overrides = None) -> None:
+    """The DAG as Mermaid."""
+    from flows.graph import mermaid
+    from flows.recipe import load
+
+    print(mermaid(load(recipe, set_ or [])))
+
+
+@app.command
+def sql(
+    query: str,
+    *,
+    csv: Annotated[bool, Parameter(negative="")] = False,
+    json_: Json = False,
+    store: StoreDir = None,
+) -> None:
+    """Read-only SQL over the store; `align sql "SHOW ALL TABLES"` lists the views."""
+    import duckdb
+
+    from storage.views import connect
+
+    try:
+        cursor = connect(_open(store)).execute(query)
+        names = [column[0] for column in cursor.description or []]
+        rows = cursor.fetchall()
+    except duckdb.Error as error:
+        raise InputError(f"align sql: {error}") from None
+    show.rows(names, rows, "csv" if csv else "json" if json_ else "table")
+
+
+@app.command
+def trace(row_id: str, *, store: StoreDir = None, json_: Json = False) -> None:
+    """Where a row came from and what became of it. Takes the id of a row, sample or pair."""
+    from storage.trace import trace as follow
+
+    found = follow(_open(store), row_id)
+    if not found:
+        raise InputError(f"{row_id}: no row, sample or pair has this id; `align sql \"SELECT row_id FROM rows\"` lists.")
+    if json_:
+        show.as_json(found)
+    else:
+        show.chapters(found)
+
+
+@app.command
+def memory(recipe: str = "quickstart", *, set_: Overrides = None, json_: Json = False) -> None:
+    """GPU memory that each stage needs, before anything is loaded."""
+    from flows.recipe import load
+    from tasks.lib.memory import estimate_recipe
+
+    estimates = estimate_recipe(load(recipe, set_ or []))
+    if json_:
+        show.as_json(estimates)
+    else:
+        show.memory(estimates)
+
+
+@app.command
+def report(
+    run_id: str | None = None,
+    *,
+    open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    store: StoreDir = None,
+) -> None:
+    """Path of the HTML report of a run (the latest that has one)."""
+    page = show.artifact_of(_open(store), run_id, "report") / "report.html"
+    print(page)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
+
+
+@app.command
+def runs(*, store: StoreDir = None, json_: Json = False) -> None:
+    """All runs, oldest first."""
+    from storage import runs as records
+
+    found = records.history(_open(store))
+    if json_:
+        show.as_json([{k: v for k, v in run.items() if k != "source"} for run in found])
+    else:
+        names = ["run_id", "recipe", "status", "started_at", "finished_at"]
+        show.rows(names, [[run[n] for n in names] for run in found], "table")
+
+
+@app.command(name="show")
+def show_(id_: Annotated[str, Parameter(name="ID")], *, store: StoreDir = None) -> None:
+    """One run, artifact or stage attempt (by key), as JSON."""
+    show.as_json(show.lookup(_open(store), id_))
+
+
+@app.command
+def verify(*, store: StoreDir = None) -> None:
+    """Hash every artifact again."""
+    from storage.upkeep import verify as check
+
+    wrong = 0
+    for name, problem in check(_open(store)):
+        wrong += bool(problem)
+        print(f"{'DAMAGED' if problem else 'ok':8}{name}{f': {problem}' if problem else ''}")
+    if wrong:
+        raise AlignError(f"{wrong} artifacts are damaged; `align run` makes them again, `align gc` removes them.")
+
+
+@app.command
+def gc(*, dry_run: Annotated[bool, Parameter(negative="")] = False, store: StoreDir = None) -> None:
+    """Remove what no run refers to."""
+    from storage.upkeep import collect
+
+    paths, size = collect(_open(store), dry_run)
+    for path in paths:
+        print(path)
+    print(f"{len(paths)} {'would be ' if dry_run else ''}removed, {size / 1e6:.1f} MB")
+
+
+@app.command
+def export(run_id: str, *, to: Path, model: str = "dpo", store: StoreDir = None) -> None:
+    """Write a model directory that plain transformers or vLLM load."""
+    from tasks.lib.models import export as write_model
+
+    opened = _open(store)
+    write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model), to)
+    print(to)
+
+
+@app.command
+def chat(run_id: str | None = None, *, model: str = "dpo", store: StoreDir = None) -> None:
+    """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
+    from tasks.lib.generate import Prompt, generate
+
+    opened = _open(store)
+    adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
+    prompt = f"{model}> " if sys.stdin.isatty() else ""
+    while line := _line(prompt):
+        asked = [Prompt("chat", [{"role": "user", "content": line}])]
+        print(generate(base, adapter, asked, n=1, temperature=0.0, max_new_tokens=256)[0].text, flush=True)
+
+
+def _line(prompt: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""
+
+
+@app.command
+def serve(*, port: int = 4200, store: StoreDir = None) -> None:
+    """Prefect server, deployments and a worker on this machine; prints the UI's address."""
+    from flows.serve import serve as start
+
+    start(_open(store), port)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `align`: exit status 0 done, 1 a stage failed, 2 bad usage, recipe or input."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        app(words, exit_on_error=False, print_error=False, result_action="return_none")
+    except CycloptsError as error:
+        fail(f"{str(error).strip()} See `align --help`.", 2)
+    except AlignError as error:
+        if debug:
+            raise
+        fail(str(error), error.exit_status, resume(words) if error.exit_status == 1 else None)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command resumes.", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        fail(f"{type(error).__name__}: {error}. Add --debug for the traceback.", 1)
+
+
+def resume(words: Sequence[str]) -> str | None:
+    """The next command to type after a failed run."""
+    import shlex
+
+    return f"next: correct the cause, then `align {shlex.join(words)}` resumes." if words[:1] == ["run"] else None
+
+
+def fail(message: str, status: int, hint: Any = None) -> None:
+    """Print one sentence on stderr, and what to do next, and exit."""
+    print(f"align: {message}", file=sys.stderr)
+    if hint:
+        print(f"align: {hint}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What the command line prints: tables for people, JSON and CSV for programs, and looking things up by id."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from storage import files, runs
+from storage.store import Store
+from tasks.lib.errors import InputError
+
+
+def as_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def rows(names: Sequence[str], values: Sequence[Sequence[Any]], form: str) -> None:
+    """Print rows as `table`, `csv` or `json`."""
+    if form == "json":
+        as_json([dict(zip(names, row, strict=True)) for row in values])
+    elif form == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(values)
+    else:
+        table(names, values)
+
+
+def table(names: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
+    """Print a table; numbers to the right, four digits after the point."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=box.SIMPLE_HEAD)
+    for i, name in enumerate(names):
+        numeric = any(isinstance(row[i], int | float) for row in values)
+        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in values:
+        grid.add_row(*(Text(_cell(v)) for v in row))
+    console = Console(soft_wrap=False)
+    console.print(grid if console.is_terminal else grid, width=console.width if console.is_terminal else 160)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def plan(planned: Sequence[Any]) -> None:
+    """Print a plan: stage, status, reason."""
+    words = {"run": "will run"}
+    table(
+        ["stage", "status", "why"],
+        [[p.stage, words.get(p.status, p.status), "; ".join([p.reason, *p.drift]).strip("; ")] for p in planned],
+    )
+
+
+def outcome(store: Store, done: Any) -> None:
+    """Print what a run came to: the stages, the result table, where the report is."""
+    ran = [s for s in done.stages if s.status == "ran"]
+    seconds = sum(s.seconds for s in ran)
+    print(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {len(done.stages) - len(ran)} cached")
+    artifacts = {s.stage: s.artifact for s in done.stages}
+    if "report" in artifacts:
+        folder = store.root / "artifacts" / artifacts["report"]
+        summary = folder / "summary.json"
+        if result := files.read_json(summary):
+            table(result["columns"], result["rows"])
+        print(f"report: {folder / 'report.html'}")
+
+
+def chapters(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Print a trace, chapter by chapter."""
+    for title, entries in found.items():
+        print(f"{title}:")
+        for entry in entries:
+            print("  - " + "\n    ".join(f"{k}: {_short(v)}" for k, v in entry.items() if v is not None))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def memory(estimates: Mapping[str, Mapping[str, int]]) -> None:
+    """Print bytes as GB per stage and part."""
+    parts = list(dict.fromkeys(part for stage in estimates.values() for part in stage))
+    body = [[name, *(round(stage.get(part, 0) / 1e9, 3) for part in parts)] for name, stage in estimates.items()]
+    table(["GB", *parts], body)
+
+
+def latest_run(store: Store, run_id: str | None, stage: str) -> dict[str, Any]:
+    """The run of that id, else the latest that has the stage."""
+    history = runs.history(store)
+    if run_id:
+        match = [run for run in history if run["run_id"].startswith(run_id)]
+        if not match:
+            raise InputError(f"{run_id}: no such run in {store.root}; `align runs` lists them.")
+        return match[-1]
+    for run in reversed(history):
+        if any(s["stage"] == stage and s["artifact"] for s in runs.stages(store, run["run_id"])):
+            return run
+    raise InputError(f"No run in {store.root} has finished {stage}; `align run` makes one.")
+
+
+def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
+    """The artifact directory of a stage in a run."""
+    run = latest_run(store, run_id, stage)
+    for record in runs.stages(store, run["run_id"]):
+        if record["stage"] == stage and record["artifact"]:
+            artifact = store.artifact(record["artifact"])
+            if artifact is None:
+                raise InputError(f"{record['artifact']} was removed; `align run {run['recipe']}` makes it again.")
+            return artifact.path
+    raise InputError(f"Run {run['run_id']} did not finish {stage}; `align show {run['run_id']}` says what it did.")
+
+
+def base_of(store: Store, run_id: str | None) -> Any:
+    """The base model of a run, as its recipe had it."""
+    from tasks.lib.models import BaseConfig
+
+    return BaseConfig.model_validate(latest_run(store, run_id, "sft")["source"]["base"])
+
+
+def lookup(store: Store, id_: str) -> Any:
+    """A run, an artifact or the attempts of a key."""
+    for run in runs.history(store):
+        if run["run_id"] == id_:
+            return {**run, "stages": runs.stages(store, id_)}
+    if artifact := store.artifact(id_):
+        made = [vars(a) for a in store.attempts() if a.artifact == id_]
+        return {"artifact": id_, "stage": artifact.stage, "kind": artifact.kind, "path": str(artifact.path),
+                "files": artifact.files, "attempts": made}  # fmt: skip
+    if attempts := store.attempts(id_):
+        return [vars(a) for a in attempts]
+    raise InputError(f"{id_}: no run, artifact or stage key has this id; `align runs` lists the runs.")
