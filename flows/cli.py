@@ -189,7 +189,7 @@ def gc(*, dry_run: Annotated[bool, Parameter(negative="")] = False, store: Store
 @app.command
 def export(run_id: str, *, to: Path, model: str = "dpo", store: StoreDir = None) -> None:
     """Write a model directory that plain transformers or vLLM load."""
-    from tasks.lib.models import export as write_model
+    from tasks.lib.export import export as write_model
 
     opened = _open(store)
     write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model), to)

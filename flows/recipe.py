@@ -169,17 +169,19 @@ def _locate(data: Any, where: Sequence[Any]) -> tuple[list[Any], int]:
     real: list[Any] = []
     line = 1
     for i, part in enumerate(where):
-        last = i == len(where) - 1
-        if isinstance(data, dict) and (part in data or last):
-            if part in data and hasattr(data, "lc"):
-                line = data.lc.key(part)[0] + 1
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            line = data.lc.item(part)[0] + 1 if hasattr(data, "lc") else line
-        elif not last:
+        if isinstance(data, list) and isinstance(part, int) and part < len(data):
+            line = data.lc.item(part)[0] + 1
+        elif isinstance(data, dict) and part in data:
+            line = data.lc.key(part)[0] + 1 if part in data.lc.data else line
+        elif i < len(where) - 1:
             continue
         real.append(part)
-        data = data[part] if isinstance(data, dict) and part in data or isinstance(data, list) and part in range(len(data)) else None  # noqa: E501
+        data = data[part] if isinstance(data, dict | list) and _has(data, part) else None
     return real, line
+
+
+def _has(data: Any, part: Any) -> bool:
+    return part in data if isinstance(data, dict) else isinstance(part, int) and part < len(data)
 
 
 def _keys(model: Any, where: Sequence[Any], data: Any) -> Iterator[str]:

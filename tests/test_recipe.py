@@ -1,0 +1,128 @@
+"""Recipes: every one loads and plans without network, and every mistake is named with file, line and what was meant."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.graph import mermaid, parents, selected
+from flows.plan import plan
+from flows.recipe import RECIPES, load, names
+from storage.store import Store
+from tasks.lib.errors import InputError
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_loads_and_plans(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    recipe = load(name)
+    planned = plan(Store(tmp_path), recipe)
+    assert [p.stage for p in planned] == list(parents(recipe))
+    assert planned[0].status == "run" and planned[0].reason == "never ran"
+    assert {p.status for p in planned[1:]} == {"waits"}
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "cache"])
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = (RECIPES / "quickstart.yaml").read_text(encoding="utf-8")
+    assert text.count(old) >= 1
+    path = tmp_path / "r.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_unknown_key_names_file_line_and_nearest(tmp_path):
+    path = changed(tmp_path, "  beta:", "  betta:")
+    line = path.read_text(encoding="utf-8").splitlines().index(next(
+        x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("  betta:"))) + 1  # fmt: skip
+    with pytest.raises(InputError, match=rf"r\.yaml:{line}: unknown key dpo\.betta; did you mean beta\?"):
+        load(path)
+
+
+def test_unknown_key_inside_a_filter_rule(tmp_path):
+    path = changed(tmp_path, "{rule: near_duplicates,", "{rule: near_duplicates, treshold: 0.5,")
+    with pytest.raises(InputError, match="unknown key filter.rules.*treshold; did you mean threshold"):
+        load(path)
+
+
+def test_unknown_rule_says_so(tmp_path):
+    path = changed(tmp_path, "{rule: near_duplicates,", "{rule: near_dupes,")
+    with pytest.raises(InputError, match="filter.rules"):
+        load(path)
+
+
+def test_wrong_type():
+    with pytest.raises(InputError, match=r"--set dpo\.beta=strong: dpo\.beta: .*number.*strong"):
+        load("quickstart", ["dpo.beta=strong"])
+
+
+def test_unknown_set_key():
+    with pytest.raises(InputError, match=r"--set dpo\.betta=1: unknown key dpo\.betta; did you mean beta\?"):
+        load("quickstart", ["dpo.betta=1"])
+
+
+def test_set_without_value():
+    with pytest.raises(InputError, match="dotted.key=value"):
+        load("quickstart", ["dpo.beta"])
+
+
+def test_unknown_recipe():
+    with pytest.raises(InputError, match="did you mean quickstart"):
+        load("quikstart")
+
+
+def test_not_yaml(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("a: [1\nb: 2\n")
+    with pytest.raises(InputError, match=r"r\.yaml:\d+: not YAML"):
+        load(path)
+
+
+def test_not_a_mapping(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("- a\n")
+    with pytest.raises(InputError, match="mapping"):
+        load(path)
+
+
+def test_missing_input_file(tmp_path):
+    recipe = load("quickstart", [f"ingest.sources.instructions.path={tmp_path}/none.jsonl"])
+    with pytest.raises(InputError, match="none.jsonl does not exist"):
+        plan(Store(tmp_path / "store"), recipe)
+
+
+def test_paths_are_relative_to_the_recipe_and_overrides_to_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load("quickstart", ["ingest.sources.instructions.path=here.jsonl"])
+    assert recipe.ingest.sources["instructions"].path == tmp_path / "here.jsonl"
+    assert recipe.base.path == RECIPES.parent / "quickstart" / "base"
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("dpo", {"dpo"}),
+        ("evaluate+", {"evaluate", "report"}),
+        ("+filter", {"ingest", "filter"}),
+        ("ingest filter", {"ingest", "filter"}),
+        ("+sft+", None),
+    ],
+)
+def test_selection(expression, expected):
+    found = selected(load("quickstart"), expression)
+    assert found == expected if expected else {"ingest", "sft", "dpo", "report"} <= found
+
+
+def test_selecting_nothing_is_an_error():
+    with pytest.raises(InputError, match="did you mean dpo"):
+        selected(load("quickstart"), "dop")
+
+
+def test_selecting_what_cannot_run_yet(tmp_path):
+    with pytest.raises(InputError, match=r"--select '\+dpo'"):
+        plan(Store(tmp_path), load("quickstart"), "dpo")
+
+
+def test_mermaid_draws_every_stage():
+    recipe = load("quickstart")
+    drawing = mermaid(recipe)
+    assert all(name in drawing for name in parents(recipe))
