@@ -69,7 +69,7 @@ def sample(
     if not samples:
         raise StageError(f"None of the {len(prompts)} prompts fits the model's context.")
     tables.write(out / "samples.parquet", (vars(s) for s in samples), tables.SAMPLES)
-    write_dropped(out, ((i, "prompt too long", None) for i in too_long))
+    write_dropped(out, [(i, "prompt too long", None) for i in too_long])
     tokens = sum(s.n_tokens for s in samples)
     return {
         "prompts": len(prompts),

@@ -39,10 +39,14 @@ class Progress:
             self._bar.close()
 
 
-def quiet() -> None:
-    """Silence bars, telemetry and advice of the Hugging Face libraries. Call before importing what it silences."""
+def prepare_libraries() -> None:
+    """Silence bars, telemetry and advice of the Hugging Face libraries. Call before importing torch or any of them."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Threads that wait for each other spin for milliseconds; with another busy process on the same cores that makes
+    # a training step several times slower.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     import logging
     import warnings
 

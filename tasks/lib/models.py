@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from tasks.lib.chat import Chat
 from tasks.lib.config import Config
-from tasks.lib.console import quiet
+from tasks.lib.console import prepare_libraries
 from tasks.lib.errors import InputError, StageError
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"]
@@ -75,7 +75,7 @@ def directory(base: BaseConfig) -> Path:
         if not (base.path / "config.json").is_file():
             raise InputError(f"{base.path} is not a model directory (it has no config.json); set base.path or base.hub.")
         return base.path
-    quiet()
+    prepare_libraries()
     from huggingface_hub import snapshot_download
 
     try:
@@ -95,7 +95,7 @@ def identity(base: BaseConfig) -> dict[str, str]:
 
 def load_chat(base: BaseConfig) -> Chat:
     """The tokenizer with its chat template. Raises InputError if it has none, or no usable padding token."""
-    quiet()
+    prepare_libraries()
     from transformers import AutoTokenizer
 
     folder = directory(base)
@@ -118,7 +118,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm", quanti
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
     Raises StageError if quantisation was asked for and is not active.
     """
-    quiet()
+    prepare_libraries()
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 

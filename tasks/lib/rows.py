@@ -80,6 +80,10 @@ EVALUATIONS = pa.schema([
 
 DROPPED = pa.schema([("row_id", pa.string()), ("reason", pa.string()), ("n_tokens", pa.int64())])
 
+HELD_OUT = pa.schema([("pair_id", pa.string())]
+                     + [(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
+                     + [(f"{side}_tokens", pa.int64()) for side in ("chosen", "rejected")])  # fmt: skip
+
 SELECTION = pa.schema([("prompt_id", pa.string()), ("sample_id", pa.string()), ("arm", pa.string())])
 
 TRAINING_LOG = pa.schema([("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())])

@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ from tasks.lib.config import Config
 from tasks.lib.console import Progress
 from tasks.lib.errors import InputError, StageError
 from tasks.lib.models import BaseConfig, check_adapter, device
+
+Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
 LOGGED = 100  # entries that a training log aims for
 
@@ -98,6 +99,7 @@ def arguments(config: Training, n: int) -> Iterator[dict[str, Any]]:
             else ("paged_adamw_8bit" if cuda else "adamw_torch_fused"),
             "gradient_checkpointing": cuda if checkpointing == "auto" else checkpointing == "on",
             "train_sampling_strategy": "group_by_length",
+            "remove_unused_columns": False,  # the sampler reads the column length
             "bf16": cuda,
             "use_cpu": not cuda,
             "dataloader_pin_memory": cuda,
@@ -111,14 +113,21 @@ def arguments(config: Training, n: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def within_length(ids: Sequence[str], lengths: Sequence[int], config: Training, what: str, out: Path) -> list[int]:
+def within_length(
+    ids: Sequence[str],
+    lengths: Sequence[int],
+    config: Training,
+    what: str,
+    out: Path,
+    faulty: Sequence[Dropped] = (),
+) -> list[int]:
     """Positions of the rows that are at most `max_length` tokens long; the others go to dropped.parquet.
 
-    Raises StageError if more than `max_truncated_share` of them are longer.
+    So do `faulty` rows. Raises StageError if more than `max_truncated_share` of the rows are longer.
     """
     kept = [i for i, n in enumerate(lengths) if n <= config.max_length]
     long = [i for i, n in enumerate(lengths) if n > config.max_length]
-    write_dropped(out, ((ids[i], "too long", lengths[i]) for i in long))
+    write_dropped(out, [*faulty, *((ids[i], "too long", lengths[i]) for i in long)])
     share = len(long) / max(1, len(lengths))
     if share > config.max_truncated_share:
         raise StageError(
@@ -128,8 +137,8 @@ def within_length(ids: Sequence[str], lengths: Sequence[int], config: Training, 
     return kept
 
 
-def write_dropped(out: Path, dropped: Any) -> int:
-    """Write dropped.parquet from (id, reason, tokens) triples."""
+def write_dropped(out: Path, dropped: Sequence[Dropped]) -> int:
+    """Write dropped.parquet."""
     return tables.write(
         out / "dropped.parquet",
         ({"row_id": i, "reason": reason, "n_tokens": n} for i, reason, n in dropped),
@@ -169,6 +178,8 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
     shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, [head] if head else None
     tuned = get_peft_model(model, shape)
     weights = load_peft_weights(str(adapter / "adapter"), device=device())
+    if head:
+        weights[f"base_model.model.{head}.weight"] = model.get_submodule(head).modules_to_save["default"].weight.detach()
     loaded = set_peft_model_state_dict(tuned, weights)
     if loaded.unexpected_keys:
         raise StageError(f"The adapter {adapter.name} has weights that the base has no place for.")
@@ -237,11 +248,6 @@ def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
         "loss.final": sum(tail) / len(tail),
         "tokens": int(log[-1].get("num_tokens", 0)),
     }
-
-
-def count_reasons(reasons: Sequence[str]) -> dict[str, int]:
-    """How many rows each reason dropped, as metrics."""
-    return {f"dropped.{reason.replace(' ', '_')}": n for reason, n in sorted(Counter(reasons).items())}
 
 
 def check_ends(chat: Chat, last: Sequence[int], ids: Sequence[str]) -> None:

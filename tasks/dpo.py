@@ -1,0 +1,152 @@
+"""Direct preference optimisation (Rafailov et al., 2023) against a frozen copy of the adapter it starts from."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tasks.lib import rows as tables
+from tasks.lib import training
+from tasks.lib.errors import StageError
+from tasks.lib.models import BaseConfig, load_chat, load_model, save_adapter
+from tasks.lib.pairs import Pair, encode
+from tasks.lib.training import Training
+
+PROBE = 256  # pairs on which log-probabilities are compared before and after
+
+
+class DpoConfig(Training):
+    """Settings of dpo."""
+
+    lr: float = Field(5e-6, gt=0)
+    """Peak learning rate."""
+    beta: float = Field(0.1, gt=0)
+    """How strongly the policy is held to the reference (0.1; 5 with sigmoid_norm, as in Tülu 3)."""
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust"] = "sigmoid"
+    """The preference loss; sigmoid_norm divides log-probabilities by the response's length."""
+    nll: float = Field(0.0, ge=0)
+    """Weight of the chosen responses' NLL beside the preference loss, against falling likelihoods (Pang et al., 2024)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Assumed share of flipped labels (loss robust only)."""
+
+
+def dpo(
+    config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path
+) -> dict[str, float | int | str]:
+    """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out.
+
+    Writes adapter/ (the policy only), training_log.parquet and dropped.parquet. Before the first step the reference
+    must give the policy's log-probabilities, so that the loss is ln 2; else StageError.
+    """
+    chat = load_chat(base)
+    chat.check()
+    every, counts = encode(chat, tables.read(pairs), config, out)
+    train, held = [p for p in every if not p.held_out], [p for p in every if p.held_out]
+
+    from datasets import Dataset
+
+    data = Dataset.from_list([_columns(p) for p in train])
+    with training.arguments(config, len(train)) as args:
+        from trl import DPOConfig, DPOTrainer
+
+        class Trainer(DPOTrainer):
+            """The dataset is tokenised already, with checks that trl does not make."""
+
+            def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+                return dataset
+
+        model = training.adapt(load_model(base), config, base, adapter)
+        start = training.trainable(model)
+        losses: list[str] = [config.loss] + (["sft"] if config.nll else [])
+        trainer = Trainer(
+            model=model,
+            args=DPOConfig(
+                **args,
+                beta=config.beta,
+                loss_type=losses,
+                loss_weights=[1.0, config.nll] if config.nll else None,
+                label_smoothing=config.label_smoothing,
+            ),
+            train_dataset=data,
+            processing_class=chat.tokenizer,
+        )
+        training.restore(model, start)
+        initial = check_reference(trainer, train[:16], config.beta)
+        log = training.run(trainer, "dpo", out)
+        before_after = {
+            **_shift(trainer, train[:PROBE], "train"),
+            **(_shift(trainer, held[:PROBE], "held_out") if held else {}),
+        }
+    save_adapter(model, chat, base, out)
+    return {
+        "pairs": len(train),
+        "pairs.held_out": len(held),
+        **counts,
+        **training.facts(log),
+        "loss.initial": initial,
+        **before_after,
+    }
+
+
+def check_reference(trainer: Any, pairs: list[Pair], beta: float) -> float:
+    """The DPO loss before the first step. StageError unless the reference is the policy, so that it is ln 2."""
+    import torch
+
+    policy, reference = _logps(trainer, pairs)
+    worst = float((policy - reference).abs().max())
+    delta = (policy[:, 0] - reference[:, 0]) - (policy[:, 1] - reference[:, 1])
+    loss = float(-torch.nn.functional.logsigmoid(beta * delta).mean())
+    tolerance = 1e-3 if next(trainer.model.parameters()).dtype == torch.float32 else 0.5
+    if worst > tolerance * (1 + float(policy.abs().max()) / 100) or abs(loss - math.log(2)) > 1e-3:
+        raise StageError(
+            f"The DPO reference is not the policy that training starts from: log-probabilities differ by {worst:.3g} "
+            f"and the first loss is {loss:.4f} instead of ln 2."
+        )
+    return loss
+
+
+def _shift(trainer: Any, pairs: list[Pair], name: str) -> dict[str, float]:
+    """What training did to the log-probabilities of whole responses, relative to the reference."""
+    policy, reference = _logps(trainer, pairs)
+    ratio = policy - reference
+    return {
+        f"logps.chosen_shift.{name}": float(ratio[:, 0].mean()),
+        f"logps.rejected_shift.{name}": float(ratio[:, 1].mean()),
+        f"accuracy.{name}": float((ratio[:, 0] > ratio[:, 1]).float().mean()),
+    }
+
+
+def _logps(trainer: Any, pairs: list[Pair]) -> tuple[Any, Any]:
+    """Summed log-probabilities of the responses, [N, 2] (chosen, rejected), under the policy and the reference."""
+    import torch
+
+    model, size = trainer.model, trainer.args.per_device_train_batch_size
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i].length)
+    policy, reference = torch.zeros(len(pairs), 2), torch.zeros(len(pairs), 2)
+    model.train()  # dropout is off; bitsandbytes repacks its weights in evaluation mode
+    with torch.no_grad():
+        for at in range(0, len(order), size):
+            batch = order[at : at + size]
+            inputs = trainer._prepare_inputs(trainer.data_collator([_columns(pairs[i]) for i in batch]))
+            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+            with trainer.accelerator.autocast():
+                output = model(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    labels=labels,
+                    use_cache=False,
+                    fused_lm_head=True,
+                )
+            policy[batch] = torch.stack(output.log_probs.float().sum(1).chunk(2), 1).cpu()
+            reference[batch] = torch.stack(trainer.compute_ref_log_probs(model, inputs), 1).float().cpu()
+    return policy, reference
+
+
+def _columns(pair: Pair) -> dict[str, Any]:
+    return {
+        "prompt_ids": pair.chosen[: pair.prompt],
+        "chosen_ids": pair.chosen[pair.prompt :],
+        "rejected_ids": pair.rejected[pair.prompt :],
+        "length": pair.length,
+    }

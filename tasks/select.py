@@ -1,0 +1,114 @@
+"""Rejection sampling: of n fresh responses per prompt keep the one the reward model likes best.
+
+Beside it stands a control arm, a random response for each of the same prompts: best of n is worth something only where
+it beats that.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tasks.lib import rows as tables
+from tasks.lib.config import Config
+from tasks.lib.errors import StageError
+from tasks.lib.models import BaseConfig, load_chat
+from tasks.lib.reward_model import load_reward, score
+from tasks.lib.text import digest
+
+
+class SelectConfig(Config):
+    """Settings of select."""
+
+    top: float = Field(1.0, gt=0, le=1)
+    """Share of the prompts that is kept: those that stand highest by `by`."""
+    by: str = Field("margin", pattern="^(margin|score)$")
+    """What prompts are ranked by: the best score minus the prompt's mean score (margin), or the best score."""
+    min_score: float | None = None
+    """Keep only responses with at least this reward."""
+    skip_truncated: bool = True
+    """Never keep a response that was cut off at the token limit."""
+    batch_size: int = Field(64, ge=1)
+    """Sequences scored together."""
+    seed: int = 0
+    """Seed of the control arm."""
+
+
+def select(
+    config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, samples: Path, reward: Path
+) -> dict[str, float | int | str]:
+    """Score `samples` (SAMPLES) with the reward artifact and keep the best response of each prompt of `rows` (ROWS).
+
+    Writes scores.parquet, kept.parquet (best of n), control.parquet (random of n) and selection.parquet. Raises
+    StageError if nothing is left.
+    """
+    table = tables.read(samples)
+    if not table:
+        raise StageError("There are 0 samples to select from.")
+    prompts = {r["row_id"]: r for r in tables.read(rows)}
+    missing = sorted({s["prompt_id"] for s in table} - prompts.keys())
+    if missing:
+        raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
+    chat = load_chat(base)
+    chat.check()
+    examples = chat.examples([prompts[s["prompt_id"]]["messages"] for s in table], [s["text"] for s in table])
+    model = load_reward(base, reward)
+    scores = score(model, chat, [e.ids for e in examples], batch_size=config.batch_size, label="scoring samples")
+    tables.write(
+        out / "scores.parquet",
+        (
+            {"sample_id": s["sample_id"], "judge": "reward", "score": value, "status": "scored", "detail": None}
+            for s, value in zip(table, scores, strict=True)
+        ),
+        tables.SCORES,
+    )
+
+    groups: dict[str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
+    for value, s in zip(scores, table, strict=True):
+        if s["text"].strip() and not (config.skip_truncated and s["finish_reason"] == "length"):
+            groups[s["prompt_id"]].append((value, s))
+    best = {p: max(g, key=lambda item: (item[0], -item[1]["sample_index"])) for p, g in groups.items()}
+    rank = {p: best[p][0] - (_mean(v for v, _ in groups[p]) if config.by == "margin" else 0.0) for p in best}
+    passed = [p for p in best if config.min_score is None or best[p][0] >= config.min_score]
+    passed.sort(key=lambda p: (-rank[p], p))
+    kept = set(passed[: max(1, round(config.top * len(passed)))])
+    if not kept:
+        raise StageError(f"None of {len(table)} responses was kept; lower min_score or raise sample.max_new_tokens.")
+    arms = {
+        "best": {p: best[p] for p in groups if p in kept},
+        "random": {p: _random(config.seed, p, groups[p]) for p in groups if p in kept},
+    }
+    for arm, name in (("best", "kept.parquet"), ("random", "control.parquet")):
+        tables.write(out / name, (prompts[p] | {"response": s["text"]} for p, (_, s) in arms[arm].items()), tables.KEPT)
+    tables.write(
+        out / "selection.parquet",
+        (
+            {"prompt_id": p, "sample_id": s["sample_id"], "arm": arm}
+            for arm, chosen in arms.items()
+            for p, (_, s) in chosen.items()
+        ),
+        tables.SELECTION,
+    )
+    eligible = sum(len(g) for g in groups.values())
+    return {
+        "samples": len(table),
+        "samples.eligible": eligible,
+        "samples.truncated": sum(s["finish_reason"] == "length" for s in table),
+        "prompts": len({s["prompt_id"] for s in table}),
+        "prompts.kept": len(kept),
+        "score.mean": _mean(scores),
+        "score.best": _mean(v for v, _ in arms["best"].values()),
+        "score.random": _mean(v for v, _ in arms["random"].values()),
+        "share.same": _mean(arms["best"][p][1] is arms["random"][p][1] for p in kept),
+    }
+
+
+def _random(seed: int, prompt_id: str, group: list[tuple[float, dict[str, Any]]]) -> tuple[float, dict[str, Any]]:
+    """One of the group, by a hash of seed and prompt."""
+    return group[int(digest(str(seed), prompt_id), 16) % len(group)]
+
+
+def _mean(values: Any) -> float:
+    listed = list(values)
+    return float(sum(listed) / len(listed))
