@@ -1,0 +1,83 @@
+"""Intervals for reported figures. The unit is the item (a question): its samples are averaged before anything else."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 10_000
+_BLOCK = 1 << 22  # indices drawn at a time
+
+
+class Interval(NamedTuple):
+    """An estimate, its two-sided interval, and the number of items behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def item_means(scores: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+    """The mean score of every item over its graded samples; items without a graded sample are left out."""
+    graded = {item: [s for s in values if s is not None] for item, values in scores.items()}
+    return {item: math.fsum(values) / len(values) for item, values in graded.items() if values}
+
+
+def bootstrap_mean(values: ArrayLike, *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES) -> Interval:
+    """The mean of `values` [n] with its percentile bootstrap interval (Efron & Tibshirani, 1993, chapter 13).
+
+    Items are resampled with replacement. Raises ValueError if there is no value.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError("the bootstrap needs a sequence of at least one value")
+    low, high = np.quantile(_means(x, seed, resamples), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(x.mean()), float(low), float(high), int(x.size))
+
+
+def paired_difference(
+    a: Mapping[str, float], b: Mapping[str, float], *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
+) -> Interval:
+    """mean(a - b) over the items that both have, with its paired bootstrap interval (Koehn, 2004).
+
+    `a` and `b` map items to mean scores. Resampling items keeps each pair together, so that what makes an item hard for
+    both cancels. Swapping a and b mirrors the interval exactly. Raises ValueError if no item is shared.
+    """
+    items = sorted(a.keys() & b.keys())
+    if not items:
+        raise ValueError("no item is shared")
+    return bootstrap_mean([a[i] - b[i] for i in items], seed=seed, level=level, resamples=resamples)
+
+
+def wilson(successes: float, n: int, *, level: float = 0.95) -> Interval:
+    """A proportion with its score interval (Wilson, 1927), which stays honest at 0 of n and n of n."""
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is no proportion")
+    from statistics import NormalDist
+
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p, z2 = successes / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def mean_interval(values: Sequence[float], *, seed: int = 0, level: float = 0.95) -> Interval:
+    """Wilson's interval where every value is 0 or 1, else the bootstrap's."""
+    if all(v in (0, 1) for v in values):
+        return wilson(math.fsum(values), len(values), level=level)
+    return bootstrap_mean(values, seed=seed, level=level)
+
+
+def _means(x: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
+    """Means [resamples] of resampled `x` [n]."""
+    rng = np.random.default_rng(seed)
+    out = np.empty(resamples)
+    step = max(1, _BLOCK // x.size)
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        out[start:stop] = x[rng.integers(0, x.size, (stop - start, x.size))].mean(axis=1)
+    return out

@@ -1,0 +1,252 @@
+"""Preference pairs: from graded samples of a policy, or from preferences that somebody else labelled."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from math import lcm
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tasks.lib import rows as tables
+from tasks.lib.config import Config
+from tasks.lib.errors import InputError, StageError
+from tasks.lib.grade import Grade, Item
+from tasks.lib.graders import Grader, NoGrader, grade_all
+from tasks.lib.text import digest, normalise
+
+Pair = dict[str, Any]
+
+
+class PairsConfig(Config):
+    """Settings of pairs."""
+
+    origin: Literal["samples", "imported", "both"] = "samples"
+    """Where pairs come from: graded samples, the rows of preference sources, or both."""
+    grader: Grader = NoGrader()
+    """What grades the samples."""
+    strategy: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
+    """A best response against a worst one, against a random lower one, or every response against every lower one."""
+    max_pairs_per_prompt: int = Field(default=1, ge=1)
+    """At most so many pairs of one prompt, of different combinations; its responses are used as evenly as possible."""
+    min_margin: float = Field(default=0.0, ge=0)
+    """Scores of a pair differ by more than this."""
+    reject_truncated: bool = False
+    """Allow responses cut off by the token limit as rejected ones; they are never chosen."""
+    use_reference: bool = False
+    """Where no sample of a prompt is correct, choose the row's reference instead."""
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the prompts, by hash, whose pairs measure the reward model instead of training it."""
+    seed: int = 0
+    """Seed of the random choices and of the held-out hash."""
+
+
+def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None) -> dict[str, float | int | str]:
+    """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences; writes pairs.parquet, scores.parquet.
+
+    Raises StageError for 0 pairs (saying what became of the prompts), and for whatever a grader raises.
+    """
+    counts: Counter[str] = Counter()
+    made: list[Pair] = []
+    scores: list[dict[str, Any]] = []
+    lengths: dict[str, int] = {}
+    if config.origin != "imported":
+        if samples is None:
+            raise InputError(f"pairs.origin is {config.origin}, which needs samples.")
+        made, scores, lengths = _from_samples(config, rows, samples, counts)
+    if config.origin != "samples":
+        made += _imported(config, rows, counts)
+    unique = list({p["pair_id"]: p for p in made}.values())
+    held_out = sum(p["held_out"] for p in unique)
+    if len(unique) == held_out:
+        raise StageError(_nothing(config, counts, held_out))
+    tables.write(out / "pairs.parquet", unique, tables.PAIRS)
+    tables.write(out / "scores.parquet", scores, tables.SCORES)
+    return {
+        **counts,
+        "pairs": len(unique),
+        "pairs.train": len(unique) - held_out,
+        "pairs.held_out": held_out,
+        **_lengths(unique, lengths),
+    }
+
+
+def _from_samples(
+    config: PairsConfig, rows: Path, samples: Path, counts: Counter[str]
+) -> tuple[list[Pair], list[dict[str, Any]], dict[str, int]]:
+    """Pairs, SCORES rows and tokens per sample id."""
+    drawn = tables.read(samples)
+    asked = {s["prompt_id"] for s in drawn}
+    columns = ["row_id", "messages", "prompt", "response", "reference", "meta"]
+    known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in asked}
+    if missing := sorted(asked - known.keys()):
+        raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
+    grades = grade_all(config.grader, [item(known[s["prompt_id"]], s["text"]) for s in drawn])
+    scores = [
+        {
+            "sample_id": s["sample_id"],
+            "judge": config.grader.judge,
+            "score": g.score,
+            "status": g.status,
+            "detail": g.detail,
+        }
+        for s, g in zip(drawn, grades, strict=True)
+    ]
+    counts.update(samples=len(drawn), truncated=sum(s["finish_reason"] == "length" for s in drawn))
+    for status in ("correct", "wrong", "ungraded"):
+        counts[status] = sum(g.status == status for g in grades)
+    groups: dict[str, list[tuple[dict[str, Any], Grade]]] = defaultdict(list)
+    for sample, grade in zip(drawn, grades, strict=True):
+        groups[sample["prompt_id"]].append((sample, grade))
+    counts.update({f"prompts.{why}": 0 for why in ("paired", "all_correct", "all_wrong", "ungraded", "no_margin")})
+    counts.update(prompts=len(groups), identical=0, reference_chosen=0)
+    made = [pair for prompt_id, group in groups.items() for pair in _of_prompt(config, known[prompt_id], group, counts)]
+    return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
+
+
+def item(row: dict[str, Any], response: str) -> Item:
+    """A response to a row, as a grader wants it. Raises StageError if the row's meta is not a JSON object."""
+    try:
+        meta = json.loads(row["meta"] or "{}")
+    except ValueError:
+        raise StageError(f"The meta column of row {row['row_id']} is not JSON.") from None
+    reference = row["reference"] if row["reference"] is not None else row.get("response")
+    return Item(row["row_id"], row["prompt"], response, reference, meta)
+
+
+def _of_prompt(
+    config: PairsConfig, row: dict[str, Any], group: list[tuple[dict[str, Any], Grade]], counts: Counter[str]
+) -> Iterator[Pair]:
+    """The pairs of one prompt; counts why there are none."""
+    graded = [(s, g) for s, g in group if g.score is not None]
+    if not graded:
+        counts["prompts.ungraded"] += 1
+        return
+    distinct: dict[str, tuple[dict[str, Any], float]] = {}
+    for s, g in graded:
+        # of equal texts a complete one stands for the others: that it ended is what its readers would learn from it
+        known = distinct.get(s["text"].strip())
+        if known is None or (known[0]["finish_reason"] == "length" and s["finish_reason"] != "length"):
+            distinct[s["text"].strip()] = (s, float(g.score or 0))
+    counts["identical"] += len(graded) - len(distinct)
+    responses = [(s, score) for s, score in distinct.values()]
+    best = [r for r in responses if r[0]["finish_reason"] != "length" and r[0]["text"].strip()]
+    worst = [r for r in responses if r[0]["finish_reason"] != "length" or config.reject_truncated]
+    judge = config.grader.judge
+    if config.use_reference and row["reference"] and not any(g.status == "correct" for _, g in graded):
+        best, judge = [({"sample_id": None, "text": row["reference"]}, 1.0)], "reference"
+    found = list(_combine(config, best, worst, row["row_id"]))[: config.max_pairs_per_prompt]
+    if found:
+        counts["prompts.paired"] += 1
+        counts["reference_chosen"] += len(found) if judge == "reference" else 0
+    elif all(g.status == "correct" for _, g in graded):
+        counts["prompts.all_correct"] += 1
+    elif all(g.status == "wrong" for _, g in graded):
+        counts["prompts.all_wrong"] += 1
+    else:
+        counts["prompts.no_margin"] += 1
+    for chosen, rejected, margin in found:
+        yield _pair(
+            config, row, chosen["text"], rejected["text"], judge, margin, chosen["sample_id"], rejected["sample_id"]
+        )
+
+
+def _combine(
+    config: PairsConfig, best: Sequence[tuple[Any, float]], worst: Sequence[tuple[Any, float]], row_id: str
+) -> Iterator[tuple[Any, Any, float]]:
+    """(chosen, rejected, margin) by the strategy, each combination once, responses used as evenly as possible."""
+    rng = np.random.default_rng(int(digest(str(config.seed), row_id), 16))
+    best, worst = [best[i] for i in rng.permutation(len(best))], [worst[i] for i in rng.permutation(len(worst))]
+    if not best or not worst:
+        return
+    top, bottom = max(score for _, score in best), min(score for _, score in worst)
+    if config.strategy != "all":
+        best = [r for r in best if r[1] == top]
+    if config.strategy == "best_vs_worst":
+        worst = [r for r in worst if r[1] == bottom]
+    round_trip = lcm(len(best), len(worst))  # walking both lists in step, shifted by one after every round
+    order = [(best[i % len(best)], worst[(i + i // round_trip) % len(worst)]) for i in range(len(best) * len(worst))]
+    found = [(chosen, rejected, cs - rs) for (chosen, cs), (rejected, rs) in order if cs - rs > config.min_margin]
+    yield from sorted(found, key=lambda p: -p[2]) if config.strategy == "all" else found
+
+
+def _imported(config: PairsConfig, rows: Path, counts: Counter[str]) -> list[Pair]:
+    """The pairs of preference rows; pairs that say nothing are counted and dropped."""
+    made = []
+    counts.update(dict.fromkeys(("imported.read", "imported.empty", "imported.identical", "imported.kept"), 0))
+    for row in tables.read(rows, use="preferences"):
+        counts["imported.read"] += 1
+        chosen, rejected = row["chosen"] or "", row["rejected"] or ""
+        if not chosen.strip() or not rejected.strip():
+            counts["imported.empty"] += 1
+        elif chosen.strip() == rejected.strip():
+            counts["imported.identical"] += 1
+        else:
+            counts["imported.kept"] += 1
+            made.append(_pair(config, row, chosen, rejected, "imported", None, None, None))
+    return made
+
+
+def _pair(
+    config: PairsConfig,
+    row: dict[str, Any],
+    chosen: str,
+    rejected: str,
+    judge: str,
+    margin: float | None,
+    chosen_id: str | None,
+    rejected_id: str | None,
+) -> Pair:
+    share = int(digest(str(config.seed), "held out", normalise(row["prompt"])), 16) / 16**16
+    return {
+        "pair_id": digest(row["row_id"], chosen, rejected),
+        "prompt_id": row["row_id"],
+        "chosen_id": chosen_id,
+        "rejected_id": rejected_id,
+        "messages": row["messages"],
+        "chosen": chosen,
+        "rejected": rejected,
+        "margin": margin,
+        "judge": judge,
+        "held_out": share < config.held_out,
+    }
+
+
+def _lengths(made: list[Pair], tokens: dict[str, int]) -> dict[str, float]:
+    """How chosen and rejected responses differ in length: what a reward model must not learn instead of quality."""
+    metrics = {
+        f"{side}.characters.mean": sum(len(p[side]) for p in made) / len(made) for side in ("chosen", "rejected")
+    }
+    metrics["chosen.longer.share"] = sum(len(p["chosen"]) > len(p["rejected"]) for p in made) / len(made)
+    both = [p for p in made if p["chosen_id"] in tokens and p["rejected_id"] in tokens]
+    for side in ("chosen", "rejected") if both else ():
+        metrics[f"{side}.tokens.mean"] = sum(tokens[p[f"{side}_id"]] for p in both) / len(both)
+    return metrics
+
+
+def _nothing(config: PairsConfig, counts: Counter[str], held_out: int) -> str:
+    """Why there is no pair to train on, and what to do."""
+    if held_out:
+        return f"All {held_out} pairs are held out, none is left to train on; lower pairs.held_out or add prompts."
+    told = []
+    if config.origin != "imported":
+        told.append(
+            f"of {counts['prompts']} prompts {counts['prompts.all_correct']} have only correct responses, "
+            f"{counts['prompts.all_wrong']} only wrong ones, {counts['prompts.ungraded']} none that was graded, and "
+            f"{counts['prompts.no_margin']} none that may be paired "
+            f"({counts['truncated']} of {counts['samples']} samples are truncated)"
+        )
+    if config.origin != "samples":
+        told.append(
+            f"of {counts['imported.read']} preference rows {counts['imported.empty']} are empty and "
+            f"{counts['imported.identical']} prefer nothing"
+        )
+    if config.origin == "imported":
+        advice = "add a source with use: preferences"
+    elif counts["ungraded"] == counts["samples"]:
+        advice = "set pairs.grader"
+    else:
+        advice = "change sample.temperature, raise sample.n, or train the policy further before sampling"
+    return f"0 pairs: {'; '.join(told)}. To get some, {advice}."
