@@ -1,6 +1,5 @@
 """Preference pairs: from graded samples of a policy, or from preferences that somebody else labelled."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from math import lcm
@@ -13,7 +12,7 @@ from pydantic import Field
 from tasks.lib import rows as tables
 from tasks.lib.config import Config
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.grade import Grade, Item
+from tasks.lib.grade import Grade, item_of
 from tasks.lib.graders import Grader, NoGrader, grade_all
 from tasks.lib.text import digest, normalise
 
@@ -83,7 +82,7 @@ def _from_samples(
     known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in asked}
     if missing := sorted(asked - known.keys()):
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
-    grades = grade_all(config.grader, [item(known[s["prompt_id"]], s["text"]) for s in drawn])
+    grades = grade_all(config.grader, [item_of(known[s["prompt_id"]], s["text"]) for s in drawn])
     scores = [
         {
             "sample_id": s["sample_id"],
@@ -104,16 +103,6 @@ def _from_samples(
     counts.update(prompts=len(groups), identical=0, reference_chosen=0)
     made = [pair for prompt_id, group in groups.items() for pair in _of_prompt(config, known[prompt_id], group, counts)]
     return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
-
-
-def item(row: dict[str, Any], response: str) -> Item:
-    """A response to a row, as a grader wants it. Raises StageError if the row's meta is not a JSON object."""
-    try:
-        meta = json.loads(row["meta"] or "{}")
-    except ValueError:
-        raise StageError(f"The meta column of row {row['row_id']} is not JSON.") from None
-    reference = row["reference"] if row["reference"] is not None else row.get("response")
-    return Item(row["row_id"], row["prompt"], response, reference, meta)
 
 
 def _of_prompt(

@@ -1,7 +1,10 @@
 """What a grader is given and what it gives back."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from tasks.lib.errors import StageError
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,21 @@ class Grade:
     status: Literal["correct", "wrong", "ungraded"]
     detail: str = ""
     """Why, in words."""
+
+
+def item_of(row: dict[str, Any], response: str) -> Item:
+    """A response to a row (ROWS). Where the row has no reference, the response that it came with is the reference.
+
+    Raises StageError if the row's meta is not a JSON object.
+    """
+    try:
+        meta = json.loads(row["meta"] or "{}")
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict):
+        raise StageError(f"The meta column of row {row['row_id']} is not a JSON object.")
+    reference = row["reference"] if row["reference"] is not None else row["response"]
+    return Item(row["row_id"], row["prompt"], response, reference, meta)
 
 
 def correct(detail: str = "") -> Grade:

@@ -86,6 +86,12 @@ HELD_OUT = pa.schema([("pair_id", pa.string())]
 
 SELECTION = pa.schema([("prompt_id", pa.string()), ("sample_id", pa.string()), ("arm", pa.string())])
 
+COMPARISONS = pa.schema(
+    [(n, pa.string()) for n in ("suite", "metric", "model", "against")]  # metric: greedy or sampled
+    + [("n", pa.int64())]  # items graded for the model, or for both; against is null where the model stands alone
+    + [(n, pa.float64()) for n in ("mean", "low", "high", "diff", "diff_low", "diff_high")]
+)  # fmt: skip
+
 TRAINING_LOG = pa.schema([("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())])
 
 
