@@ -31,21 +31,21 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_unknown_key_names_file_line_and_nearest(tmp_path):
-    path = changed(tmp_path, "  beta:", "  betta:")
+    path = changed(tmp_path, "dpo: {beta:", "dpo: {betta:")
     line = path.read_text(encoding="utf-8").splitlines().index(next(
-        x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("  betta:"))) + 1  # fmt: skip
+        x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("dpo: {betta:"))) + 1  # fmt: skip
     with pytest.raises(InputError, match=rf"r\.yaml:{line}: unknown key dpo\.betta; did you mean beta\?"):
         load(path)
 
 
 def test_unknown_key_inside_a_filter_rule(tmp_path):
-    path = changed(tmp_path, "{rule: near_duplicates,", "{rule: near_duplicates, treshold: 0.5,")
+    path = changed(tmp_path, "{rule: near_duplicate,", "{rule: near_duplicate, treshold: 0.5,")
     with pytest.raises(InputError, match="unknown key filter.rules.*treshold; did you mean threshold"):
         load(path)
 
 
 def test_unknown_rule_says_so(tmp_path):
-    path = changed(tmp_path, "{rule: near_duplicates,", "{rule: near_dupes,")
+    path = changed(tmp_path, "{rule: near_duplicate,", "{rule: near_dupes,")
     with pytest.raises(InputError, match="filter.rules"):
         load(path)
 
