@@ -12,7 +12,7 @@ from quickstart.corpus import documents
 PAD, END = "<|pad|>", "<|end|>"
 SPECIAL = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]
 VOCABULARY = 1024
-BLOCK = 256
+BLOCK = 192
 
 
 def train_tokenizer(held_out: set[str], seed: int) -> Any:
@@ -52,7 +52,7 @@ def blocks(tokenizer: Any, held_out: set[str], seed: int) -> Any:
 
 
 def pretrain(
-    tokenizer: Any, held_out: set[str], out: Path, *, steps: int, batch: int = 16, lr: float = 3e-3, seed: int = 0,
+    tokenizer: Any, held_out: set[str], out: Path, *, steps: int, batch: int = 20, lr: float = 3e-3, seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> float:  # fmt: skip
     """Train the base for `steps` steps of batch * BLOCK tokens; saves model and tokenizer in `out`; returns the loss."""

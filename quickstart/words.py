@@ -10,7 +10,7 @@ Register = dict[str, list[str]]
 
 _KO = {**CITIES, **GRADES, **GENDERS, **CATEGORIES, **BRANDS, **STATUSES, **PAYMENTS}
 _EN = {"F": "female", "M": "male", "vip": "VIP", "shipping": "in-transit", "mobile": "mobile pay", "transfer": "bank transfer"}
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
 ORDINALS = ("first", "second", "third", "fourth")
 
 # "-" in front marks an English phrase that stands before the noun.

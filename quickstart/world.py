@@ -37,8 +37,8 @@ _GOODS = {
     "seafood": "squid shrimp mackerel salmon oyster clam tuna seaweed crab eel",
     "household": "soap tissue shampoo detergent sponge towel candle foil battery broom",
 }
-_FAMILY = "Kim Lee Park Choi Jung Kang Cho Yoon Jang Lim Han Oh Seo Shin Kwon".split()
-_GIVEN = "Minjun Seoyeon Jiho Haeun Dohyun Yuna Junseo Sua Taeyang Nari Woojin Bora Sunho Eunji Hyunwoo Dain".split()
+_FAMILY = ["Kim", "Lee", "Park", "Choi", "Jung", "Kang", "Cho", "Yoon", "Jang", "Lim", "Han", "Oh", "Seo", "Shin", "Kwon"]
+_GIVEN = ["Minjun", "Seoyeon", "Jiho", "Haeun", "Dohyun", "Yuna", "Junseo", "Sua", "Taeyang", "Nari", "Woojin", "Bora", "Sunho", "Eunji", "Hyunwoo", "Dain"]
 
 
 def _skewed(rng: random.Random, values: Any, power: float = 0.7) -> Any:
