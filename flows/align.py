@@ -9,8 +9,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import run as runs
 from flows.dag import Node, dag
-from flows.plan import plan
+from flows.plan import Planned, latest, plan
 from flows.recipe import Recipe, load
+from storage.build import differences
 from storage.store import Attempt, Store
 from tasks.lib.config import Config
 from tasks.lib.progress import announce
@@ -32,6 +33,7 @@ def align(
 def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False) -> runs.Outcome:
     """Submit the DAG's stages in order and record what becomes of each. Call it inside a flow."""
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
+    before = latest(store, recipe.name)
     futures: dict[str, PrefectFuture[Attempt]] = {}
 
     def submit(
@@ -55,11 +57,20 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
         for name, future in futures.items():
             future.wait()
             if future.state.is_completed():
-                status = "cached" if future.state.name == "Cached" else "ran"
-                log.add(name, future.result(), status, planned[name].reason if status == "ran" else "")
+                attempt, hit = future.result(), future.state.name == "Cached"
+                log.add(name, attempt, *(("cached", "") if hit else ("ran", _why(planned[name], attempt, before))))
                 announce(log.stages[-1])
             elif future.state.name != "NotReady":
                 error = future.state.result(raise_on_failure=False)
                 log.add(name, None, "failed", str(error))
                 raise runs.failure(name, error)
     return runs.Outcome(log.run.id, tuple(log.stages))
+
+
+def _why(planned: Planned, attempt: Attempt, before: dict[str, Attempt]) -> str:
+    """Why a stage ran: what the plan said, or, where it had to wait for its inputs, what they turned out to be."""
+    if planned.status == "run":
+        return planned.reason
+    if planned.stage not in before:
+        return "never ran"
+    return "; ".join(differences(attempt.config, attempt.inputs, attempt.code, before[planned.stage])) or "refresh"

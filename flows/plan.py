@@ -30,7 +30,7 @@ def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool 
     """Every stage in order. Raises InputError for a missing input file, or where what is selected needs a stage
     that is neither selected nor cached."""
     chosen = selected(recipe, select)
-    before = _latest(store, recipe.name)
+    before = latest(store, recipe.name)
     planned: dict[str, Planned] = {}
 
     def stage(
@@ -65,7 +65,7 @@ def _plan_stage(
         if not chosen:
             return Planned(name, "skipped", "not selected")
         why = _own_changes(store, config, function, before.get(name))
-        return Planned(name, "waits", "; ".join([f"waits on {', '.join(unknown)}", *why]))
+        return Planned(name, "waits", "; ".join([f"waits on {_several(unknown)}", *why]))
     resolved = {role: resolve(planned[v.stage].attempt, v.file) if isinstance(v, Node) else v
                 for role, v in inputs.items()}  # fmt: skip
     try:
@@ -98,20 +98,23 @@ def _reason(request: Request, before: Attempt | None, wrong: str | None, refresh
         return wrong
     if before is None:
         return "never ran"
-    return "; ".join(build.differences(request, before)) or "never finished with these settings"
+    words = build.differences(request.canonical, request.described, request.code, before)
+    return "; ".join(words) or "never finished with these settings"
 
 
 def _own_changes(store: Store, config: Config, function: Callable[..., Any], before: Attempt | None) -> list[str]:
     """What is known to have changed in a stage whose inputs are not known yet."""
     if before is None:
         return []
-    described = {role: item for role, item in before.inputs.items()}
-    canonical = identity.canonical(store, config)
-    code = identity.code(function.__module__)
-    return build.differences(Request(before.stage, function, config, {}, canonical, described, code, ""), before)
+    canonical, code = identity.canonical(store, config), identity.code(function.__module__)
+    return build.differences(canonical, before.inputs, code, before)
 
 
-def _latest(store: Store, recipe: str) -> dict[str, Attempt]:
+def _several(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} and {len(names) - 1} more"
+
+
+def latest(store: Store, recipe: str) -> dict[str, Attempt]:
     """The attempt that each stage last used in a run of the recipe of that name, else its newest attempt at all."""
     attempts = store.attempts()
     latest = {a.stage: a for a in attempts}

@@ -101,11 +101,14 @@ def _path(store: Store, value: Input) -> Path | BaseModel | None:
     return folder / value.file if value.file else folder
 
 
-def differences(request: Request, before: Attempt) -> list[str]:
-    """Why a request is not the earlier attempt, in words that name the field, file or input."""
-    words = _compare("", before.config, request.canonical)
-    for role in sorted({*before.inputs, *request.described}):
-        old, new = before.inputs.get(role), request.described.get(role)
+Inputs = dict[str, dict[str, Any]]
+
+
+def differences(config: dict[str, Any], inputs: Inputs, code: dict[str, str], before: Attempt) -> list[str]:
+    """Why a stage run is not the earlier attempt, in words that name the field, file or input."""
+    words = _compare("", before.config, config)
+    for role in sorted({*before.inputs, *inputs}):
+        old, new = before.inputs.get(role), inputs.get(role)
         if old is None or new is None:
             words.append(f"input {role} {'added' if old is None else 'removed'}")
         elif (old.get("file"), old["digest"]) != (new.get("file"), new["digest"]):
@@ -113,12 +116,8 @@ def differences(request: Request, before: Attempt) -> list[str]:
                 words += _compare(f"{role}.", old["config"], new["config"])
             else:
                 words.append(f"{role} changed ({new.get('artifact', role)})")
-    words += [f"{path} changed" for path in sorted({*before.code, *request.code}) if _changed(before, request, path)]
-    return words
-
-
-def _changed(before: Attempt, request: Request, path: str) -> bool:
-    return before.code.get(path) != request.code.get(path)
+    paths = sorted({*before.code, *code})
+    return words + [f"{path} changed" for path in paths if before.code.get(path) != code.get(path)]
 
 
 def _compare(prefix: str, old: Any, new: Any) -> list[str]:
