@@ -9,7 +9,6 @@ from typing import Any
 
 from flows.plan import Planned, plan
 from flows.recipe import Recipe, load
-from storage import files
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
 from tasks.lib.errors import AlignError, StageError
@@ -41,7 +40,9 @@ def run(
     planned = plan(store, loaded, select, refresh)
     if all(stage.status in ("cached", "skipped") for stage in planned):
         return answer(store, loaded, planned)
-    prefect_environment(store)
+    from flows.server import connect
+
+    connect(store)
     from flows.align import align
 
     return align(recipe, list(overrides), select, refresh, str(store.root))
@@ -93,16 +94,3 @@ def failure(stage: str, error: Any) -> AlignError:
     wrapped = StageError(f"{stage} failed with {type(error).__name__}: {error or 'no message'}")
     wrapped.__cause__ = error
     return wrapped
-
-
-def prefect_environment(store: Store) -> None:
-    """Settings for a run started from the command line: the server of `align serve` where one is up, else Prefect's own
-    ephemeral server with its data in the store. What the user has set stays. Call before importing prefect."""
-    server = files.read_json(store.root / "server" / "address.json")
-    if server and files.is_locked(store.root / "server" / "lock"):
-        os.environ.setdefault("PREFECT_API_URL", server["api"])
-    os.environ.setdefault("PREFECT_HOME", str(store.root / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -1,0 +1,71 @@
+"""Child processes that end when this one does, however it ends.
+
+A child holds the reading end of a pipe as its standard input and nobody ever writes to it: end of file means that the
+parent is gone. `python -m flows.child MODULE ARGS` is what runs in the child: it watches the pipe and runs the module.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_GRACE = 15.0  # seconds that a child has to end by itself
+
+
+def spawn(
+    module: str, *args: str, env: Mapping[str, str], log: Path, fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Run `python -m MODULE ARGS` from the root of this repository; what it prints is appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.child", module, *args],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            cwd=ROOT,
+            env={**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))},
+            pass_fds=fds,
+            start_new_session=True,  # Ctrl-C in the terminal is for this process, which then stops its children
+        )
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """End a child, gently first. Safe to call twice."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    if child.stdin:
+        child.stdin.close()
+
+
+def tail(log: Path, marks: Sequence[str] = ("rror",)) -> str:
+    """The last line of a log that tells of an error, for a message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    telling = [line.strip() for line in lines[-200:] if any(mark in line for mark in marks)]
+    return (telling or lines or ["it printed nothing"])[-1].strip()
+
+
+def _watch() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    import runpy
+
+    threading.Thread(target=_watch, daemon=True).start()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
