@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import re
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ from storage.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("flows", "tasks", "storage")
+_FILE = re.compile(r"(?:\w+/)*[\w.-]+\.(?!py$)\w+")  # a module is named by importing it
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "pyarrow", "duckdb", "numpy", "rensa")
 
 
@@ -55,7 +57,8 @@ def _content(store: Store, path: Path) -> str:
 def code(module: str) -> dict[str, str]:
     """Digests of a module and of the modules of this repository that it imports, by path.
 
-    Modules are compared as syntax trees without docstrings and comments, so that prose and layout do not count.
+    Modules are compared as syntax trees without docstrings and comments, so that prose and layout do not count. Files
+    that a module names by their path below its folder (templates) count by their bytes.
     """
     todo, seen = [module], {}
     while todo:
@@ -65,6 +68,8 @@ def code(module: str) -> dict[str, str]:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         todo += _imports(tree)
+        for file in _named(tree, path.parent):
+            seen[file.relative_to(ROOT).as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         seen[relative] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()[:16]
     return dict(sorted(seen.items()))
 
@@ -87,6 +92,12 @@ def _imports(tree: ast.Module) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
+
+
+def _named(tree: ast.Module, folder: Path) -> list[Path]:
+    """Files that a module names by their path below its folder, such as a page template: they act as its code."""
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return [folder / text for text in sorted(texts) if _FILE.fullmatch(text) and (folder / text).is_file()]
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -17,3 +17,7 @@ def test_comments_and_docstrings_do_not_count():
 def test_imports_of_imports_count():
     found = identity.code("tasks.stage")
     assert {"tasks/stage.py", "storage/build.py", "storage/files.py", "tasks/lib/config.py"} <= set(found)
+
+
+def test_templates_count():
+    assert "tasks/lib/templates/report.html.jinja" in identity.code("tasks.report")
