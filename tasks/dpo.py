@@ -19,21 +19,19 @@ PROBE = 256  # pairs on which log-probabilities are compared before and after
 class DpoConfig(Training):
     """Settings of dpo."""
 
-    lr: float = Field(5e-6, gt=0)
+    lr: float = Field(default=5e-6, gt=0)
     """Peak learning rate."""
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(default=0.1, gt=0)
     """How strongly the policy is held to the reference (0.1; 5 with sigmoid_norm, as in Tülu 3)."""
     loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust"] = "sigmoid"
     """The preference loss; sigmoid_norm divides log-probabilities by the response's length."""
-    nll: float = Field(0.0, ge=0)
-    """Weight of the chosen responses' NLL beside the preference loss, against falling likelihoods (Pang et al., 2024)."""
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    nll: float = Field(default=0.0, ge=0)
+    """Weight of the chosen responses' NLL beside the loss, against falling likelihoods (Pang et al., 2024)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Assumed share of flipped labels (loss robust only)."""
 
 
-def dpo(
-    config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path
-) -> dict[str, float | int | str]:
+def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path) -> dict[str, float | int | str]:
     """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out.
 
     Writes adapter/ (the policy only), training_log.parquet and dropped.parquet. Before the first step the reference

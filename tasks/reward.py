@@ -20,11 +20,11 @@ from tasks.lib.training import Training
 class RewardConfig(Training):
     """Settings of reward."""
 
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
     init_from_sft: bool = True
     """Start from a copy of the SFT adapter instead of a fresh one."""
-    centering: float = Field(0.01, ge=0)
+    centering: float = Field(default=0.01, ge=0)
     """Weight of the squared sum of both rewards, which keeps scores around 0 (Eisenstein et al., 2023)."""
 
 
@@ -120,7 +120,8 @@ def _check_saved(trained: Any, loaded: Any, chat: Any, sequences: list[list[int]
     # bf16 keeps 8 bits; merging rounds differently from adding two products
     tolerance = 2e-3 if next(loaded.parameters()).dtype == torch.float32 else 0.1
     first = score(trained, chat, sequences, batch_size=len(sequences))
-    for other in (score(loaded, chat, sequences, batch_size=len(sequences)), score(loaded, chat, sequences, batch_size=1)):
+    for size in (len(sequences), 1):
+        other = score(loaded, chat, sequences, batch_size=size)
         worst = max(abs(a - b) / (1 + abs(a)) for a, b in zip(first, other, strict=True))
         if worst > tolerance:
             raise StageError(f"The saved reward model scores differently from the trained one (by {worst:.3g}).")

@@ -21,17 +21,17 @@ class SampleConfig(Config):
     """The prompts to answer: those of this split."""
     use: tuple[str, ...] = ("instructions", "prompts")
     """The kinds of rows whose prompts are answered; add preferences to answer the prompts of imported pairs."""
-    n: int = Field(8, ge=1)
+    n: int = Field(default=8, ge=1)
     """Samples per prompt."""
-    temperature: float = Field(0.8, ge=0)
+    temperature: float = Field(default=0.8, ge=0)
     """Softmax temperature; 0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus: draw from the most likely tokens that hold this much of the mass."""
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
     """Longest response in tokens."""
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(default=256, ge=1)
     """Sequences that are drawn together."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Answer only the first so many prompts."""
     seed: int = 0
     """Seed; sample i of a prompt depends on it, the prompt and i alone."""

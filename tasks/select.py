@@ -21,15 +21,15 @@ from tasks.lib.text import digest
 class SelectConfig(Config):
     """Settings of select."""
 
-    top: float = Field(1.0, gt=0, le=1)
+    top: float = Field(default=1.0, gt=0, le=1)
     """Share of the prompts that is kept: those that stand highest by `by`."""
-    by: str = Field("margin", pattern="^(margin|score)$")
+    by: str = Field(default="margin", pattern="^(margin|score)$")
     """What prompts are ranked by: the best score minus the prompt's mean score (margin), or the best score."""
     min_score: float | None = None
     """Keep only responses with at least this reward."""
     skip_truncated: bool = True
     """Never keep a response that was cut off at the token limit."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Sequences scored together."""
     seed: int = 0
     """Seed of the control arm."""

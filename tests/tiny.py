@@ -1,7 +1,9 @@
 """A real but tiny base model, made on the spot: a 2-layer Llama and a byte-level BPE tokenizer with a chat template."""
 
 from pathlib import Path
+from typing import Any
 
+from tasks.lib import rows as tables
 from tasks.lib.models import BaseConfig
 
 CHATML = (
@@ -63,3 +65,44 @@ def tiny_base(
     file = folder / "template.jinja"
     file.write_text(template, encoding="utf-8")
     return BaseConfig(path=folder, chat_template=file, quantization=quantization)  # type: ignore[arg-type]
+
+
+def row(i: int, **changes: Any) -> dict[str, Any]:
+    """A row of ROWS or KEPT: a sum and its answer."""
+    return {
+        "row_id": f"r{i}",
+        "source": "sums",
+        "use": "instructions",
+        "split": "sft",
+        "messages": [{"role": "user", "content": f"What is {i} plus {i}?"}],
+        "prompt": f"What is {i} plus {i}?",
+        "response": f"It is {2 * i}.",
+        **changes,
+    }
+
+
+def kept(file: Path, n: int) -> Path:
+    """A KEPT file of n rows."""
+    tables.write(file, [row(i) for i in range(n)], tables.KEPT)
+    return file
+
+
+def pair(i: int, **changes: Any) -> dict[str, Any]:
+    """A row of PAIRS: the sum is chosen, a query is rejected; every fifth pair is held out."""
+    return {
+        "pair_id": f"q{i}",
+        "prompt_id": f"r{i}",
+        "messages": row(i)["messages"],
+        "chosen": f"It is {2 * i}.",
+        "rejected": f"SELECT {i}" + " no" * (i % 3),
+        "margin": 1.0,
+        "judge": "test",
+        "held_out": i % 5 == 0,
+        **changes,
+    }
+
+
+def pairs(file: Path, n: int, *more: dict[str, Any]) -> Path:
+    """A PAIRS file of n pairs and some more."""
+    tables.write(file, [*(pair(i) for i in range(n)), *more], tables.PAIRS)
+    return file

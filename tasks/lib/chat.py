@@ -48,9 +48,7 @@ class Chat:
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         """The text that the template makes of a conversation, in transformers' sandbox."""
-        return str(
-            self._apply([list(messages)], tokenize=False, add_generation_prompt=generation_prompt)[0]
-        )
+        return str(self._apply([list(messages)], tokenize=False, add_generation_prompt=generation_prompt)[0])
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Token ids of each conversation, ending where the model's answer begins."""
@@ -146,7 +144,9 @@ class Chat:
         if token is not None and encoded["input_ids"][token] in special:
             return encoded["input_ids"][token], True
         if self.tokenizer.eos_token_id is None:
-            raise InputError("The tokenizer has no end-of-sequence token and the chat template ends a turn without one.")
+            raise InputError(
+                "The tokenizer has no end-of-sequence token and the chat template ends a turn without one."
+            )
         return self.tokenizer.eos_token_id, False
 
     def _set_padding(self, pad_token: str | None) -> None:
@@ -162,7 +162,9 @@ class Chat:
             free = [t.content for _, t in sorted(tokenizer.added_tokens_decoder.items()) if t.special]
             free = [t for t in free if t not in used and t not in self.template]
             if not free:
-                raise InputError("The tokenizer has no token to pad with that is not the end of a turn; set base.pad_token.")
+                raise InputError(
+                    "The tokenizer has no token to pad with that is not the end of a turn; set base.pad_token."
+                )
             tokenizer.pad_token = free[-1]
         tokenizer.padding_side = "right"
 

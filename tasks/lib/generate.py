@@ -14,11 +14,11 @@ import numpy as np
 
 from tasks.lib.chat import Chat, Message
 from tasks.lib.console import Progress
+from tasks.lib.draws import choose, key, new_cache, uniform
 from tasks.lib.errors import InputError
 from tasks.lib.models import BaseConfig, load_chat, policy
 from tasks.lib.text import digest
 
-GROW = 32  # cache slots added at a time
 KEEP = 0.8  # the batch is compacted once fewer than this share of its sequences are unfinished
 
 
@@ -83,7 +83,9 @@ class Sampler:
         fits = [i for i, ids in enumerate(encoded) if len(ids) < self.context]
         long = [p.prompt_id for p, ids in zip(prompts, encoded, strict=True) if len(ids) >= self.context]
         if long and too_long is None:
-            raise InputError(f"{len(long)} prompts fill the model's {self.context} tokens of context, such as {long[0]}.")
+            raise InputError(
+                f"{len(long)} prompts fill the model's {self.context} tokens of context, such as {long[0]}."
+            )
         if too_long is not None:
             too_long.extend(long)
         order = sorted(fits, key=lambda i: len(encoded[i]))
@@ -92,7 +94,7 @@ class Sampler:
             for group in _groups(order, [len(ids) for ids in encoded], max(1, batch_size // n)):
                 ids = [encoded[i] for i in group]
                 keys = np.array(
-                    [_key(seed, prompts[i].prompt_id, index) for i in group for index in range(n)], dtype=np.uint64
+                    [key(seed, prompts[i].prompt_id, index) for i in group for index in range(n)], dtype=np.uint64
                 )
                 tokens, counts, stopped = self._run(ids, n, keys, temperature, top_p, max_new_tokens, progress)
                 texts = self._decode(tokens, counts, stopped)
@@ -121,7 +123,7 @@ class Sampler:
         max_new_tokens: int,
         progress: Progress,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw n sequences for each of the prompts `ids`: tokens [B, T], tokens drawn [B], and whether it stopped [B]."""
+        """Draw n sequences for each of the prompts `ids`: tokens [B, T], numbers of tokens [B], and stopped [B]."""
         import torch
 
         model, device = self.model, self.model.device
@@ -140,7 +142,7 @@ class Sampler:
         counts, stopped = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
         stop = torch.tensor(self.stop, device=device)
         with torch.inference_mode():
-            cache = _cache(model)
+            cache = new_cache(model)
             mask, positions = mask.to(device), (mask.cumsum(1) - 1).clamp(min=0).to(device)
             logits = model(
                 input_ids=input_ids.to(device),
@@ -187,121 +189,11 @@ class Sampler:
         return tokens, counts, stopped
 
 
-def generate(
-    base: BaseConfig,
-    adapter: Path | None,
-    prompts: Sequence[Prompt],
-    *,
-    n: int = 1,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 256,
-    batch_size: int = 256,
-    seed: int = 0,
-    label: str = "sampling",
-    too_long: list[str] | None = None,
-) -> list[Sample]:
-    """Load base plus adapter and draw; see Sampler.draw. Load a Sampler once to draw several times."""
-    return Sampler(base, adapter).draw(
-        prompts,
-        n=n,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        label=label,
-        too_long=too_long,
-    )
-
-
-def choose(logits: Any, u: Any, temperature: float, top_p: float) -> Any:
-    """One token per row of logits [B, V]: the argmax at temperature 0, else the inverse CDF at u [B] in [0, 1).
-
-    With top_p < 1 the distribution is cut to the smallest set of most likely tokens whose mass reaches top_p
-    (Holtzman et al., 2020).
-    """
-    import torch
-
-    if temperature == 0:
-        return logits.argmax(-1)
-    probs = torch.softmax(logits.float() / temperature, dim=-1)
-    if top_p >= 1:
-        cdf = probs.cumsum(-1)
-        index = torch.searchsorted(cdf, (u.float() * cdf[:, -1])[:, None], right=True)[:, 0]
-        return index.clamp(max=probs.shape[-1] - 1)
-    width = min(64, probs.shape[-1])
-    while True:
-        top, ids = probs.topk(width, dim=-1)
-        cdf = top.cumsum(-1)
-        if width == probs.shape[-1] or bool((cdf[:, -1] >= top_p).all()):
-            break
-        width = min(width * 8, probs.shape[-1])
-    inside = (cdf - top < top_p).sum(-1)
-    mass = cdf.gather(1, inside[:, None] - 1)
-    index = torch.searchsorted(cdf, u.float()[:, None] * mass, right=True)[:, 0]
-    return ids.gather(1, torch.minimum(index, inside - 1)[:, None])[:, 0]
-
-
-def uniform(keys: np.ndarray, step: int) -> np.ndarray:
-    """Counter-based random numbers in [0, 1): a function of key and step (SplitMix64 of Steele et al., 2014)."""
-    with np.errstate(over="ignore"):
-        z = keys + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
-
-
-def _key(seed: int, prompt_id: str, index: int) -> int:
-    return int(digest(str(seed), prompt_id, str(index)), 16)
+def generate(base: BaseConfig, adapter: Path | None, prompts: Sequence[Prompt], **options: Any) -> list[Sample]:
+    """Load base plus adapter and draw, with the options of Sampler.draw. To draw several times, keep a Sampler."""
+    return Sampler(base, adapter).draw(prompts, **options)
 
 
 def _groups(order: list[int], lengths: list[int], size: int) -> list[list[int]]:
     """Runs of at most `size` prompts of increasing length."""
     return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-def _cache(model: Any) -> Any:
-    """An empty key/value cache. Plain attention layers get one that grows in steps instead of being copied per token."""
-    from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-
-    plain = DynamicCache(config=model.config)
-    if not plain.layers or any(type(layer) is not DynamicLayer for layer in plain.layers):
-        return plain
-    return Cache(layers=[_growing_layer()() for _ in plain.layers])
-
-
-def _growing_layer() -> Any:
-    from transformers.cache_utils import DynamicLayer
-
-    class GrowingLayer(DynamicLayer):
-        """Keys and values are views into buffers with room for GROW more tokens."""
-
-        def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            if not self.is_initialized:
-                self.lazy_initialization(key_states, value_states)
-                self.keys, self.values = key_states, value_states
-                self.room = None
-                return self.keys, self.values
-            used, new = self.keys.shape[2], key_states.shape[2]
-            if self.room is None or self.room[0].shape[2] < used + new:
-                shape = list(self.keys.shape)
-                shape[2] = used + max(new, GROW)
-                self.room = (self.keys.new_empty(shape), self.values.new_empty(shape))
-                self.room[0][:, :, :used] = self.keys
-                self.room[1][:, :, :used] = self.values
-            self.room[0][:, :, used : used + new] = key_states
-            self.room[1][:, :, used : used + new] = value_states
-            self.keys, self.values = self.room[0][:, :, : used + new], self.room[1][:, :, : used + new]
-            return self.keys, self.values
-
-        def batch_select_indices(self, indices: Any) -> None:
-            super().batch_select_indices(indices)
-            self.room = None
-
-        def batch_repeat_interleave(self, repeats: int) -> None:
-            super().batch_repeat_interleave(repeats)
-            self.room = None
-
-    return GrowingLayer

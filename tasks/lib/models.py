@@ -73,7 +73,9 @@ def directory(base: BaseConfig) -> Path:
     """The local directory of the base, downloaded first if it is a Hub id. Raises InputError."""
     if base.path is not None:
         if not (base.path / "config.json").is_file():
-            raise InputError(f"{base.path} is not a model directory (it has no config.json); set base.path or base.hub.")
+            raise InputError(
+                f"{base.path} is not a model directory (it has no config.json); set base.path or base.hub."
+            )
         return base.path
     prepare_libraries()
     from huggingface_hub import snapshot_download
@@ -112,7 +114,7 @@ def load_chat(base: BaseConfig) -> Chat:
     return Chat(tokenizer, pad_token=base.pad_token)
 
 
-def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm", quantize: bool | None = None) -> Any:
+def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> Any:
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
@@ -134,7 +136,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm", quanti
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=["lm_head", "score"],
         )
-    factory = AutoModelForCausalLM
+    factory: Any = AutoModelForCausalLM
     if head == "reward":
         factory, kwargs["num_labels"] = AutoModelForSequenceClassification, 1
     try:
@@ -172,7 +174,8 @@ def dequantise(model: Any, dtype: Any) -> Any:
     for name, module in list(model.named_modules()):
         if not isinstance(module, bitsandbytes.nn.Linear4bit):
             continue
-        weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+        packed: Any = module.weight
+        weight = bitsandbytes.functional.dequantize_4bit(packed.data, packed.quant_state)
         plain = torch.nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
         plain.weight = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
         if module.bias is not None:
@@ -218,6 +221,7 @@ def save_adapter(model: Any, chat: Chat, base: BaseConfig, out: Path) -> Path:
         config.revision = base.revision
     model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors makes it private to its user
     chat.tokenizer.save_pretrained(str(folder))
     facts = json.loads((folder / "adapter_config.json").read_text())
     # PEFT fills in the directory that the base was loaded from, and writes sets in the order of this process's hashes

@@ -26,7 +26,9 @@ class Pair:
         return max(len(self.chosen), len(self.rejected))
 
 
-def encode(chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: Path) -> tuple[list[Pair], dict[str, int]]:
+def encode(
+    chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: Path
+) -> tuple[list[Pair], dict[str, int]]:
     """The pairs of a PAIRS table as tokens, and how many were read and dropped, as metrics.
 
     Pairs with an empty or an identical response and pairs longer than max_length are dropped and counted

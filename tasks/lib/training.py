@@ -24,11 +24,11 @@ LOGGED = 100  # entries that a training log aims for
 class LoraSettings(Config):
     """Shape of a new adapter (LoRA, Hu et al., 2021)."""
 
-    r: int = Field(16, ge=1)
+    r: int = Field(default=16, ge=1)
     """Rank."""
-    alpha: int = Field(16, ge=1)
+    alpha: int = Field(default=16, ge=1)
     """Scale: the update is multiplied by alpha / r."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target: str | tuple[str, ...] = "all-linear"
     """Layers to adapt: all-linear, or names such as q_proj."""
@@ -37,25 +37,25 @@ class LoraSettings(Config):
 class Training(Config):
     """Settings of every training stage."""
 
-    lr: float = Field(2e-4, gt=0)
+    lr: float = Field(default=2e-4, gt=0)
     """Peak learning rate."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
     """Passes over the data."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Rows (or pairs) in a forward pass."""
-    grad_accum: int = Field(1, ge=1)
+    grad_accum: int = Field(default=1, ge=1)
     """Forward passes per optimiser step."""
-    max_length: int = Field(1024, ge=8)
+    max_length: int = Field(default=1024, ge=8)
     """Longest row in tokens, prompt and response together; longer rows are dropped and counted."""
-    max_truncated_share: float = Field(0.05, ge=0, le=1)
+    max_truncated_share: float = Field(default=0.05, ge=0, le=1)
     """Share of rows that may be dropped for their length before the stage fails."""
-    warmup: float = Field(0.03, ge=0, lt=1)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """Course of the learning rate after the warm-up."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     optimizer: str = "auto"
     """An optimiser that transformers knows; auto is paged_adamw_8bit on CUDA and adamw_torch_fused on a CPU."""
@@ -63,7 +63,7 @@ class Training(Config):
     """Recompute activations to save memory: auto is on with CUDA and off on a CPU."""
     lora: LoraSettings | None = None
     """Shape of a new adapter; where an adapter is continued its own shape stays."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Use only the first so many rows."""
     seed: int = 0
     """Seed of shuffling, initialisation and dropout."""
@@ -179,8 +179,10 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
     tuned = get_peft_model(model, shape)
     weights = load_peft_weights(str(adapter / "adapter"), device=device())
     if head:
-        weights[f"base_model.model.{head}.weight"] = model.get_submodule(head).modules_to_save["default"].weight.detach()
-    loaded = set_peft_model_state_dict(tuned, weights)
+        weights[f"base_model.model.{head}.weight"] = (
+            model.get_submodule(head).modules_to_save["default"].weight.detach()
+        )
+    loaded: Any = set_peft_model_state_dict(tuned, weights)
     if loaded.unexpected_keys:
         raise StageError(f"The adapter {adapter.name} has weights that the base has no place for.")
     return tuned
@@ -203,7 +205,10 @@ def restore(model: Any, values: dict[str, Any]) -> None:
 
 
 def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
-    """Train; writes training_log.parquet and returns the log, one dict per entry. Raises StageError on 0 steps or NaN."""
+    """Train; writes training_log.parquet and returns the log, one dict per entry.
+
+    Raises StageError on 0 steps or a loss that is not finite.
+    """
     from transformers import PrinterCallback, TrainerCallback
 
     class Bar(TrainerCallback):

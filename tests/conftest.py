@@ -1,0 +1,26 @@
+"""Fixtures that several test modules share: a tiny base model and an adapter trained on it."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+from tasks.lib.models import BaseConfig
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseConfig:
+    """A 2-layer Llama with NF4 quantisation."""
+    return tiny.tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def adapter(base: BaseConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact directory of an SFT run on `base` that has learned to say 'It is <number>.'"""
+    from tasks.sft import SftConfig, sft
+
+    folder = tmp_path_factory.mktemp("sft")
+    (folder / "out").mkdir()
+    rows = tiny.kept(folder / "kept.parquet", 64)
+    sft(SftConfig(lr=5e-3, epochs=3, batch_size=16, max_length=128), folder / "out", base=base, rows=rows)
+    return folder / "out"

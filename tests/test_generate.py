@@ -1,0 +1,157 @@
+"""The sampler: the same greedy text as transformers, and draws that depend on (seed, prompt, index, step) alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.lib.draws import choose, key, uniform
+from tasks.lib.errors import InputError, StageError
+from tasks.lib.generate import Prompt, Sample, Sampler
+from tasks.lib.models import BaseConfig
+
+PROMPTS = [
+    Prompt(f"p{i}", [{"role": "user", "content": "How many " + "moons " * (i % 5) + f"{i}?"}]) for i in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def sampler(base: BaseConfig, adapter: Path) -> Sampler:
+    return Sampler(base, adapter)
+
+
+def texts(samples: list[Sample]) -> dict[tuple[str, int], str]:
+    return {(s.prompt_id, s.sample_index): s.text for s in samples}
+
+
+def test_greedy_is_what_transformers_generates(sampler: Sampler) -> None:
+    drawn = sampler.draw(PROMPTS, temperature=0, max_new_tokens=24)
+    assert [s.prompt_id for s in drawn] == [p.prompt_id for p in PROMPTS]
+    for prompt, sample in zip(PROMPTS, drawn, strict=True):
+        ids = torch.tensor(sampler.chat.prompts([prompt.messages]))
+        out = sampler.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=sampler.stop,
+            pad_token_id=sampler.chat.pad_id,
+        )[0, ids.shape[1] :]
+        assert sampler.chat.tokenizer.decode(out, skip_special_tokens=True) == sample.text
+        assert sample.n_tokens == len(out)
+        assert (sample.finish_reason == "stop") == (int(out[-1]) in sampler.stop)
+
+
+def test_more_samples_keep_the_earlier_ones(sampler: Sampler) -> None:
+    eight = texts(sampler.draw(PROMPTS, n=8, temperature=0.8, max_new_tokens=16))
+    sixteen = texts(sampler.draw(PROMPTS, n=16, temperature=0.8, max_new_tokens=16))
+    assert len(sixteen) == 16 * len(PROMPTS) and eight == {k: sixteen[k] for k in eight}
+    assert len({sixteen["p0", i] for i in range(16)}) > 4
+
+
+@pytest.mark.parametrize("options", [{"top_p": 1.0}, {"top_p": 0.8}])
+def test_neither_batches_nor_shards_change_the_draws(sampler: Sampler, options: dict[str, float]) -> None:
+    def draw(prompts: list[Prompt], batch_size: int) -> dict[tuple[str, int], str]:
+        return texts(sampler.draw(prompts, n=4, temperature=0.8, max_new_tokens=16, batch_size=batch_size, **options))
+
+    whole = draw(PROMPTS, 256)
+    assert whole == draw(PROMPTS, 12) == draw(PROMPTS, 1)
+    assert whole == draw(PROMPTS[::-1], 64) == {**draw(PROMPTS[:7], 256), **draw(PROMPTS[7:], 256)}
+
+
+def test_the_seed_and_the_prompt_change_the_draws(sampler: Sampler) -> None:
+    one = [Prompt("p0", PROMPTS[0].messages), Prompt("other", PROMPTS[0].messages)]
+    a, b = (texts(sampler.draw(one, n=6, temperature=1.5, max_new_tokens=16, seed=s)) for s in (0, 1))
+    assert a != b
+    assert [a["p0", i] for i in range(6)] != [a["other", i] for i in range(6)]
+
+
+def test_sample_ids_are_unique_and_repeatable(sampler: Sampler) -> None:
+    a, b = (sampler.draw(PROMPTS, n=4, temperature=1.0, max_new_tokens=8) for _ in range(2))
+    assert a == b and len({s.sample_id for s in a}) == len(a)
+
+
+def test_the_token_limit_and_the_end_of_turn(sampler: Sampler) -> None:
+    for s in sampler.draw(PROMPTS, n=4, temperature=0.7, max_new_tokens=6):
+        assert 1 <= s.n_tokens <= 6
+        assert s.finish_reason == "stop" or s.n_tokens == 6
+        assert "<|" not in s.text
+
+
+def test_the_context_ends_a_response(sampler: Sampler) -> None:
+    room = sampler.context - len(sampler.chat.prompts([PROMPTS[0].messages])[0])
+    long = Prompt("long", [{"role": "user", "content": PROMPTS[0].messages[0]["content"] + " x" * ((room - 6) // 2)}])
+    (sample,) = sampler.draw([long, PROMPTS[0]], temperature=0, max_new_tokens=500)[:1]
+    assert sample.n_tokens <= 8
+
+
+def test_prompts_that_fill_the_context_are_named(sampler: Sampler) -> None:
+    huge = Prompt("huge", [{"role": "user", "content": "moons " * 400}])
+    with pytest.raises(InputError, match="such as huge"):
+        sampler.draw([huge], max_new_tokens=4)
+    skipped: list[str] = []
+    drawn = sampler.draw([*PROMPTS, huge], max_new_tokens=4, too_long=skipped)
+    assert skipped == ["huge"] and {s.prompt_id for s in drawn} == {p.prompt_id for p in PROMPTS}
+
+
+def test_an_inverse_cdf_draws_the_distribution() -> None:
+    probs = torch.tensor([0.5, 0.2, 0.2, 0.1])
+    u = torch.linspace(0, 1, 10_001)[:-1]
+    logits = probs.log().expand(len(u), 4)
+    share = torch.bincount(choose(logits, u, 1.0, 1.0), minlength=4) / len(u)
+    assert torch.allclose(share, probs, atol=1e-3)
+    cut = torch.bincount(choose(logits, u, 1.0, 0.65), minlength=4) / len(u)
+    assert torch.allclose(cut[[0, 3]], torch.tensor([5 / 7, 0.0]), atol=1e-3) and float(cut[1:3].max()) > 0.28
+    assert torch.allclose(
+        torch.bincount(choose(logits, u, 1.0, 0.4), minlength=4) / len(u), torch.tensor([1.0, 0, 0, 0])
+    )
+    cold = torch.bincount(choose(logits, u, 0.5, 1.0), minlength=4) / len(u)
+    assert torch.allclose(cold, probs**2 / (probs**2).sum(), atol=1e-3)
+    assert int(choose(logits[:1], u[:1], 0.0, 1.0)) == 0
+
+
+def test_a_wide_nucleus_is_exact() -> None:
+    u = torch.linspace(0, 1, 20_001)[:-1]
+    logits = torch.zeros(1, 1000).expand(len(u), 1000)
+    assert len(set(choose(logits, u, 1.0, 0.9).tolist())) == 900
+    assert len(set(choose(logits, u, 1.0, 1.0).tolist())) == 1000
+
+
+def test_random_numbers_are_uniform_and_a_function_of_key_and_step() -> None:
+    keys = np.array([key(0, f"p{i}", j) for i in range(100) for j in range(10)], dtype=np.uint64)
+    table = np.stack([uniform(keys, step) for step in range(50)])
+    assert table.min() >= 0 and table.max() < 1
+    assert abs(table.mean() - 0.5) < 0.005 and abs(table.var() - 1 / 12) < 0.002
+    assert abs(np.corrcoef(table[:-1].ravel(), table[1:].ravel())[0, 1]) < 0.02
+    assert (uniform(keys[::-1], 7) == table[7][::-1]).all()
+
+
+def test_the_sample_stage(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    import tiny
+
+    from tasks.lib import rows as tables
+    from tasks.sample import SampleConfig, sample
+
+    rows = [tiny.row(i, split="preference" if i % 2 else "sft") for i in range(20)]
+    rows.append(tiny.row(1, row_id="again", split="preference"))  # the same prompt once more
+    rows.append(tiny.row(90, row_id="pair", split="preference", use="preferences"))
+    rows.append(tiny.row(91, row_id="huge", split="preference", messages=[{"role": "user", "content": "moons " * 400}]))
+    tables.write(tmp_path / "rows.parquet", rows, tables.ROWS)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        metrics = sample(
+            SampleConfig(n=3, max_new_tokens=12),
+            tmp_path / name,
+            base=base,
+            rows=tmp_path / "rows.parquet",
+            adapter=adapter,
+        )
+    assert metrics["prompts"] == 11 and metrics["samples"] == 30 and metrics["prompts_too_long"] == 1
+    assert (tmp_path / "a/samples.parquet").read_bytes() == (tmp_path / "b/samples.parquet").read_bytes()
+    table = tables.read(tmp_path / "a/samples.parquet")
+    assert {s["prompt_id"] for s in table} == {f"r{i}" for i in range(1, 20, 2)}
+    assert metrics["share.length"] == sum(s["finish_reason"] == "length" for s in table) / 30
+    assert tables.read(tmp_path / "a/dropped.parquet")[0]["row_id"] == "huge"
+    with pytest.raises(StageError, match="0 prompts in the split evaluation"):
+        sample(SampleConfig(split="evaluation"), tmp_path / "a", base=base, rows=tmp_path / "rows.parquet")

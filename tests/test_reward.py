@@ -1,0 +1,141 @@
+"""The reward model: it learns the pairs, its head is saved, and padding is never scored."""
+
+import filecmp
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from safetensors.torch import load_file, save_file
+
+from tasks.lib import rows as tables
+from tasks.lib.errors import StageError
+from tasks.lib.models import BaseConfig, load_chat
+from tasks.lib.reward_model import load_reward, score
+from tasks.reward import RewardConfig, reward
+
+
+def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path | None, **settings: Any) -> dict[str, Any]:
+    out.mkdir()
+    config = RewardConfig(**{"lr": 2e-3, "epochs": 2, "batch_size": 16, "max_length": 128} | settings)
+    return reward(config, out, base=base, pairs=pairs, adapter=adapter)
+
+
+@pytest.fixture(scope="module")
+def trained(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("reward")
+    more = [
+        tiny.pair(200, chosen=""),
+        tiny.pair(201, chosen="same", rejected="same"),
+        tiny.pair(202, rejected="word " * 200),
+    ]
+    pairs = tiny.pairs(folder / "pairs.parquet", 100, *more)
+    return folder / "out", run(base, folder / "out", pairs, adapter)
+
+
+def test_it_learns_the_pairs(trained: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = trained
+    assert metrics["accuracy.held_out"] > 0.9 and metrics["loss.final"] < 0.4
+    held = tables.read(out / "held_out.parquet")
+    assert len(held) == metrics["pairs.held_out"] == 20 and metrics["pairs"] == 80
+    assert {p["pair_id"] for p in held} == {f"q{i}" for i in range(0, 100, 5)}
+    assert metrics["accuracy.held_out"] == sum(p["chosen_score"] > p["rejected_score"] for p in held) / 20
+
+
+def test_the_length_baseline_is_the_better_of_longer_and_shorter(trained: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = trained
+    held = tables.read(out / "held_out.parquet")
+    longer = sum((p["chosen_tokens"] > p["rejected_tokens"]) for p in held) / 20
+    shorter = sum((p["chosen_tokens"] < p["rejected_tokens"]) for p in held) / 20
+    ties = 1 - longer - shorter
+    assert metrics["accuracy.length_baseline"] == pytest.approx(max(longer, shorter) + ties / 2)
+
+
+def test_what_is_dropped_is_counted(trained: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = trained
+    assert metrics["pairs.read"] == 103 and metrics["pairs.faulty"] == 2 and metrics["pairs.too_long"] == 1
+    reasons = {d["row_id"]: d["reason"] for d in tables.read(out / "dropped.parquet")}
+    assert reasons == {"q200": "empty response", "q201": "identical responses", "q202": "too long"}
+
+
+def test_padding_and_batches_do_not_change_a_score(base: BaseConfig, trained: tuple[Path, dict[str, Any]]) -> None:
+    chat, model = load_chat(base), load_reward(base, trained[0])
+    sequences = [
+        e.ids for e in chat.examples([tiny.row(i)["messages"] for i in range(9)], ["Yes." * i for i in range(9)])
+    ]
+    alone = [score(model, chat, [s])[0] for s in sequences]
+    assert score(model, chat, sequences, batch_size=9) == pytest.approx(alone, abs=1e-4)
+    assert score(model, chat, sequences[::-1], batch_size=4)[::-1] == pytest.approx(alone, abs=1e-4)
+    assert len(set(alone)) == len(alone)
+
+
+def test_a_sequence_without_its_end_is_not_scored(base: BaseConfig, trained: tuple[Path, dict[str, Any]]) -> None:
+    chat, model = load_chat(base), load_reward(base, trained[0])
+    with pytest.raises(StageError, match="does not end with the end-of-turn token"):
+        score(model, chat, [[5, 6, 7, chat.pad_id]])
+
+
+def test_the_head_is_saved(base: BaseConfig, trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    for name in ("weights", "config"):
+        shutil.copytree(trained[0], tmp_path / name)
+    file = tmp_path / "weights/adapter/adapter_model.safetensors"
+    weights = load_file(file)
+    assert any(".score." in key for key in weights)
+    save_file({k: v for k, v in weights.items() if ".score." not in k}, file, metadata={"format": "pt"})
+    with pytest.raises(StageError, match="saved without its score head"):
+        load_reward(base, tmp_path / "weights")
+    config = tmp_path / "config/adapter/adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": None}))
+    with pytest.raises(StageError, match="does not declare its score head"):
+        load_reward(base, tmp_path / "config")
+
+
+def test_a_head_that_scores_otherwise_is_noticed(base: BaseConfig, trained: tuple[Path, dict[str, Any]]) -> None:
+    from tasks.reward import _check_saved
+
+    chat, model, other = load_chat(base), load_reward(base, trained[0]), load_reward(base, trained[0])
+    sequences = [e.ids for e in chat.examples([tiny.row(1)["messages"]], ["Yes."])]
+    _check_saved(model, other, chat, sequences)
+    other.score.weight.data *= 2
+    with pytest.raises(StageError, match="scores differently from the trained one"):
+        _check_saved(model, other, chat, sequences)
+
+
+def test_it_starts_from_the_sft_adapter_or_not(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    pairs = tiny.pairs(tmp_path / "pairs.parquet", 20)
+    sft = load_file(adapter / "adapter/adapter_model.safetensors")
+    for init in (True, False):
+        run(base, tmp_path / str(init), pairs, adapter, init_from_sft=init, lr=1e-7, epochs=1)
+        weights = load_file(tmp_path / str(init) / "adapter/adapter_model.safetensors")
+        moved = max(float((weights[k] - v).abs().max()) for k, v in sft.items())
+        assert (moved < 1e-5) == init
+
+
+def test_equal_runs_give_equal_bytes(base: BaseConfig, tmp_path: Path) -> None:
+    pairs = tiny.pairs(tmp_path / "pairs.parquet", 20)
+    a, b = (run(base, tmp_path / name, pairs, None) for name in "ab")
+    assert a == b
+    files = sorted(str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", files, shallow=False)[0] == files
+
+
+def test_no_pairs(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"0 pairs to train on \(0 were read\)"):
+        run(base, tmp_path / "a", tiny.pairs(tmp_path / "none.parquet", 0), adapter)
+    held = tiny.pairs(tmp_path / "held.parquet", 0, tiny.pair(0))
+    with pytest.raises(StageError, match=r"0 pairs to train on \(1 were read\)"):
+        run(base, tmp_path / "b", held, adapter)
+
+
+def test_too_many_long_pairs(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    pairs = tiny.pairs(tmp_path / "pairs.parquet", 8, *(tiny.pair(i, chosen="word " * 200) for i in (50, 51)))
+    with pytest.raises(StageError, match=r"2 of 10 pairs \(20%\) are longer"):
+        run(base, tmp_path / "out", pairs, adapter)
+
+
+def test_without_held_out_pairs(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    pairs = tiny.pairs(tmp_path / "pairs.parquet", 0, *(tiny.pair(i, held_out=False) for i in range(12)))
+    metrics = run(base, tmp_path / "out", pairs, adapter)
+    assert metrics["pairs.held_out"] == 0 and "accuracy.held_out" not in metrics

@@ -1,0 +1,108 @@
+"""Rejection sampling: the best of n, and beside it a random response of the same prompts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from tasks.lib import rows as tables
+from tasks.lib.errors import StageError
+from tasks.lib.models import BaseConfig
+from tasks.reward import RewardConfig, reward
+from tasks.select import SelectConfig, select
+
+N, PROMPTS = 4, 10
+
+
+@pytest.fixture(scope="module")
+def inputs(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Rows, samples (one sum and three queries for each prompt) and a reward model that likes sums."""
+    folder = tmp_path_factory.mktemp("select")
+    (folder / "reward").mkdir()
+    config = RewardConfig(lr=2e-3, epochs=3, batch_size=16, max_length=128)
+    reward(config, folder / "reward", base=base, pairs=tiny.pairs(folder / "p.parquet", 80), adapter=adapter)
+    tables.write(folder / "rows.parquet", [tiny.row(i, split="rejection") for i in range(PROMPTS + 5)], tables.ROWS)
+    samples = [
+        {
+            "prompt_id": f"r{i}",
+            "sample_id": f"s{i}-{j}",
+            "sample_index": j,
+            "text": f"It is {2 * i}." if j == i % N else f"SELECT {i}" + " no" * j,
+            "finish_reason": "length" if j == 3 else "stop",
+            "n_tokens": 5,
+        }
+        for i in range(PROMPTS)
+        for j in range(N)
+    ]
+    tables.write(folder / "samples.parquet", samples, tables.SAMPLES)
+    return {"rows": folder / "rows.parquet", "samples": folder / "samples.parquet", "reward": folder / "reward"}
+
+
+def run(base: BaseConfig, out: Path, inputs: dict[str, Path], **settings: Any) -> dict[str, Any]:
+    out.mkdir()
+    return select(SelectConfig(**settings), out, base=base, **inputs)
+
+
+def test_the_best_of_n_and_a_random_one(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path) -> None:
+    metrics = run(base, tmp_path / "out", inputs)
+    kept, control = (tables.read(tmp_path / "out" / f"{n}.parquet") for n in ("kept", "control"))
+    assert [r["row_id"] for r in kept] == [r["row_id"] for r in control] == [f"r{i}" for i in range(PROMPTS)]
+    assert kept[0]["messages"] == tiny.row(0)["messages"]
+    for i, r in enumerate(kept):
+        assert r["response"].startswith("It is" if i % N != 3 else "SELECT")  # index 3 was cut off at the limit
+    scores = {s["sample_id"]: s["score"] for s in tables.read(tmp_path / "out" / "scores.parquet")}
+    assert len(scores) == N * PROMPTS
+    arms = tables.read(tmp_path / "out" / "selection.parquet")
+    for prompt_id in (f"r{i}" for i in range(PROMPTS)):
+        best, random = (next(a["sample_id"] for a in arms if (a["prompt_id"], a["arm"]) == (prompt_id, arm))
+                        for arm in ("best", "random"))  # fmt: skip
+        eligible = [s for s in scores if s.startswith(f"s{prompt_id[1:]}-") and not s.endswith("-3")]
+        assert best == max(eligible, key=lambda s: scores[s]) and random in eligible
+    assert metrics["score.best"] > metrics["score.random"] and metrics["samples.truncated"] == PROMPTS
+    assert {r["response"] for r in control} != {r["response"] for r in kept}
+
+
+def test_the_control_depends_on_the_seed_and_the_best_does_not(
+    base: BaseConfig, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(base, tmp_path / name, inputs, seed=seed)
+    a, b, c = (tmp_path / name for name in "abc")
+    assert all(
+        (a / f).read_bytes() == (b / f).read_bytes() for f in ("kept.parquet", "control.parquet", "scores.parquet")
+    )
+    assert (a / "kept.parquet").read_bytes() == (c / "kept.parquet").read_bytes()
+    assert (a / "control.parquet").read_bytes() != (c / "control.parquet").read_bytes()
+
+
+def test_truncated_responses_on_request(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path) -> None:
+    run(base, tmp_path / "out", inputs, skip_truncated=False)
+    kept = tables.read(tmp_path / "out" / "kept.parquet")
+    assert all(r["response"].startswith("It is") for r in kept)
+
+
+@pytest.mark.parametrize("by", ["margin", "score"])
+def test_only_the_top_prompts(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path, by: str) -> None:
+    metrics = run(base, tmp_path / "out", inputs, top=0.3, by=by)
+    kept, control = (tables.read(tmp_path / "out" / f"{n}.parquet") for n in ("kept", "control"))
+    assert metrics["prompts.kept"] == len(kept) == len(control) == 3
+    assert all(int(r["row_id"][1:]) % N != 3 for r in kept)  # a prompt without a sum has neither score nor margin
+
+
+def test_nothing_to_select(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="None of 40 responses was kept"):
+        run(base, tmp_path / "a", inputs, min_score=1e9)
+    tables.write(tmp_path / "none.parquet", [], tables.SAMPLES)
+    with pytest.raises(StageError, match="0 samples"):
+        run(base, tmp_path / "b", inputs | {"samples": tmp_path / "none.parquet"})
+    tables.write(tmp_path / "few.parquet", [tiny.row(0)], tables.ROWS)
+    with pytest.raises(StageError, match="9 prompts of the samples are not among the rows"):
+        run(base, tmp_path / "c", inputs | {"rows": tmp_path / "few.parquet"})
+
+
+def test_an_adapter_that_is_no_reward_model(
+    base: BaseConfig, adapter: Path, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match="without its score head"):
+        run(base, tmp_path / "out", inputs | {"reward": adapter})
