@@ -179,7 +179,14 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
         means = {model: item_means(scores[mode, model]) for model in models}
         alone = {m: mean_interval(list(v.values()), seed=config.seed) for m, v in means.items() if v}
         for model in models:
-            row: Row = {"suite": suite, "metric": mode, "model": model, "against": None, "n": len(means[model])}
+            row: Row = {
+                "suite": suite,
+                "metric": mode,
+                "model": model,
+                "against": None,
+                "n": len(means[model]),
+                "mean": None,
+            }
             if model in alone:
                 row |= {"mean": alone[model].value, "low": alone[model].low, "high": alone[model].high}
             yield row

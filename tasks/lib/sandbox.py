@@ -79,18 +79,23 @@ class Sandbox:
         self._stop()
 
     def run(self, queries: Iterable[str], *, order: bool = False) -> Iterator[Result]:
-        """Results in the order of `queries`, streamed. `order=True` also finds out whether each is ordered."""
+        """Results in the order of `queries`, streamed, one call at a time. `order=True` also finds out whether each is ordered."""
         waiting: deque[str] = deque()
-        for sql in queries:
-            request = json.dumps({"sql": sql, "order": order}) + "\n"
-            if len(sql) > self.limits.query_chars or len(request) > IN_FLIGHT_BYTES:
-                yield from self._drain(waiting, 0)
-                yield Result("refused", detail=f"longer than {self.limits.query_chars} characters")
-                continue
-            yield from self._drain(waiting, IN_FLIGHT_BYTES - len(request))
-            waiting.append(request)
-            self._send(request)
-        yield from self._drain(waiting, 0)
+        try:
+            for sql in queries:
+                request = json.dumps({"sql": sql, "order": order}) + "\n"
+                if len(sql) > self.limits.query_chars or len(request) > IN_FLIGHT_BYTES:
+                    yield from self._drain(waiting, 0)
+                    yield Result("refused", detail=f"longer than {self.limits.query_chars} characters")
+                    continue
+                yield from self._drain(waiting, IN_FLIGHT_BYTES - len(request))
+                waiting.append(request)
+                self._send(request)
+            yield from self._drain(waiting, 0)
+        finally:
+            if waiting and self._child is not None:  # abandoned half-way: no later query may read these answers
+                self._stop()
+                self._start()
 
     def _drain(self, waiting: deque[str], room: int) -> Iterator[Result]:
         """Take answers until what is in flight fits into `room` bytes."""

@@ -135,9 +135,9 @@ def answer(con: Any, sql: str, order: bool, limits: dict[str, Any]) -> dict[str,
         return {**result, "ordered": is_ordered(con, sql)} if order else result
     except (MemoryError, duckdb.OutOfMemoryException):
         return {"status": "memory", "detail": f"more than {limits['memory_mb']} MiB of memory"}
-    except (duckdb.Error, RuntimeError, ValueError, RecursionError, OSError, ImportError) as error:
+    except Exception as error:
         fatal = isinstance(error, (duckdb.FatalException, duckdb.InternalException))
-        return {"status": "error", "detail": " ".join(str(error).split())[:300], "last": fatal}
+        return {"status": "error", "detail": " ".join(str(error).split())[:300] or type(error).__name__, "last": fatal}
     finally:
         cursor.close()  # rolls back
 

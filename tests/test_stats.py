@@ -1,0 +1,89 @@
+"""Intervals: against closed forms, scipy, and their own coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from tasks.lib.stats import bootstrap_mean, item_means, mean_interval, paired_difference, wilson
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 10), (45, 300), (1, 1), (0, 300)])
+def test_wilson_is_scipys(successes: int, n: int) -> None:
+    ours = wilson(successes, n)
+    theirs = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert ours.value == successes / n and ours.n == n
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_what_is_no_proportion(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="no proportion"):
+        wilson(successes, n)
+
+
+def test_bootstrap_is_near_the_normal_interval_and_seeded() -> None:
+    x = np.random.default_rng(1).normal(3, 2, 400)
+    found = bootstrap_mean(x)
+    half = 1.96 * x.std() / 20
+    assert found.value == pytest.approx(x.mean())
+    assert (found.low, found.high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.02)
+    assert found == bootstrap_mean(x) != bootstrap_mean(x, seed=1)
+    assert bootstrap_mean(x, level=0.5).high < found.high
+
+
+def test_bootstrap_is_near_scipys() -> None:
+    x = np.random.default_rng(2).exponential(size=100)
+    theirs = scipy_stats.bootstrap((x,), np.mean, method="percentile", rng=0).confidence_interval
+    ours = bootstrap_mean(x)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(3).random(50)
+    whole = bootstrap_mean(x, resamples=500)
+    monkeypatch.setattr("tasks.lib.stats._BLOCK", 777)
+    assert bootstrap_mean(x, resamples=500) == whole
+
+
+def test_coverage_of_the_paired_interval() -> None:
+    """About 95 % of the intervals hold the true difference of two models that share the items' difficulty."""
+    rng = np.random.default_rng(4)
+    hits = 0
+    for trial in range(200):
+        hard = rng.random(150) * 0.8
+        a = {str(i): v for i, v in enumerate(rng.binomial(4, hard + 0.1) / 4)}
+        b = {str(i): v for i, v in enumerate(rng.binomial(4, hard) / 4)}
+        found = paired_difference(a, b, seed=trial, resamples=1000)
+        hits += found.low <= 0.1 <= found.high
+    assert 180 <= hits <= 199
+
+
+def test_pairing_is_narrower_where_items_matter() -> None:
+    rng = np.random.default_rng(5)
+    hard = (rng.random(200) < 0.5).astype(float)
+    a = {str(i): v for i, v in enumerate(hard)}
+    b = {str(i): float(v and rng.random() < 0.9) for i, v in enumerate(hard)}
+    paired = paired_difference(a, b)
+    alone = bootstrap_mean(list(a.values()))
+    assert paired.high - paired.low < (alone.high - alone.low) / 1.5
+
+
+def test_difference_counts_shared_items_and_mirrors() -> None:
+    a, b = {"x": 1.0, "y": 0.0, "z": 1.0, "a": 1.0}, {"y": 0.0, "x": 0.0, "z": 1.0, "b": 1.0}
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert there.n == 3 and there.value == pytest.approx(1 / 3)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    with pytest.raises(ValueError, match="shared"):
+        paired_difference({"x": 1.0}, {"y": 1.0})
+
+
+def test_samples_are_averaged_by_item_and_ungraded_ones_left_out() -> None:
+    means = item_means({"a": [1, 0, None, 1], "b": [None, None], "c": [0.0]})
+    assert means == {"a": pytest.approx(2 / 3), "c": 0.0}
+
+
+def test_mean_interval_chooses() -> None:
+    assert mean_interval([0, 0, 0, 0]) == wilson(0, 4)
+    assert mean_interval([0.5, 0, 1]) == bootstrap_mean([0.5, 0, 1])
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap_mean([])
