@@ -43,7 +43,7 @@ def report(
     """
     from tasks.lib import answers, chapters, chapters_models, page
     from tasks.lib.evidence import load
-    from tasks.lib.findings import findings, headline, summary
+    from tasks.lib.findings import findings, headline, summary, verdicts
 
     folders = {"data": data, "filtered": filtered, "drawn": drawn, "labelled": labelled, "reward": reward,
                "fresh": fresh, "selected": selected, "graded": graded, **arms}  # fmt: skip
@@ -64,10 +64,11 @@ def report(
         answers.answers(graded, data, evidence, config.answers),
     ]
     table = summary(evidence)
-    html = page.html(config.title, headline(evidence), found, evidence, body)
+    lead = [headline(evidence), verdicts(found)]
+    html = page.html(config.title, lead, found, evidence, body)
     (out / "report.html").write_text(html, encoding="utf-8")
     (out / "summary.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / "summary.md").write_text(page.markdown(config.title, headline(evidence), found, table), encoding="utf-8")
+    (out / "summary.md").write_text(page.markdown(config.title, lead, found, table), encoding="utf-8")
     return {
         "models": len(evidence.models),
         "suites": len(evidence.suites),

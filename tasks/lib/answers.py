@@ -1,7 +1,7 @@
 """Sample answers for the report: what every model said to the same few questions."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,23 @@ def answers(graded: Path, data: Path, evidence: Evidence, n: int) -> Chapter:
             "suite": at[0] if len(evidence.suites) > 1 else "", "kind": _kind(before, after), "id": at[1],
             "prompt": shorten(row.get("prompt") or "(this question is not among the rows)", 600),
             "reference": shorten(row.get("reference"), 400),
-            "models": [
-                {"model": m, "status": a["status"], "cut": a["finish_reason"] == "length",
-                 "text": shorten(a["response"], 400), "detail": shorten(a["detail"], 160)}
-                for m in evidence.models if (a := items[at].get(m))
-            ],
+            "replies": _replies({m: items[at][m] for m in evidence.models if m in items[at]}),
         })  # fmt: skip
     totals = ", ".join(f"{count(len(kinds[k]))} {k}" for k in KINDS if kinds[k])
     chapter.lead = f"From {first} to {last}, {mode}: {totals}. Of each kind the first by the hash of the question."
     chapter.blocks.append({"kind": "answers", "items": shown})
     return chapter
+
+
+def _replies(answers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the models said; equal answers once."""
+    said: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for model, a in answers.items():
+        said[a["response"], a["status"], a["finish_reason"] == "length", a["detail"]].append(model)
+    return [
+        {"models": models, "text": shorten(text, 400), "status": status, "cut": cut, "detail": shorten(detail, 160)}
+        for (text, status, cut, detail), models in said.items()
+    ]
 
 
 def _kind(before: str | None, after: str | None) -> str:

@@ -63,16 +63,17 @@ def ingest(data: Path, metrics: Mapping[str, Any]) -> Chapter:
         read, bad = metrics.get(f"read.{source}"), metrics.get(f"quarantined.{source}", 0)
         shape = str(metrics.get(f"shape.{source}", "–"))
         body.append([source, r["use"], shape, number(read), count(r["count_all"]), number(bad)])
-    chapter.lead = f"{plural(rows.num_rows, 'row')} from {plural(len(body), 'source')}."
+    chapter.lead = f"{plural(rows.num_rows, 'row')} from {plural(len({r['source'] for r in counted}), 'source')}."
     chapter.table(["source", "use", "shape", "read", "taken", "quarantined"], body, text=3)
     splits = rows.group_by(["split", "use"]).aggregate([([], "count_all")]).to_pylist()
-    uses = sorted({r["use"] for r in splits})
+    uses = [u for u in ("instructions", "prompts", "preferences", "evaluation") if any(r["use"] == u for r in splits)]
     cells = {(r["split"], r["use"]): r["count_all"] for r in splits}
     order = [s for s in ("sft", "preference", "rejection", "evaluation") if any(r["split"] == s for r in splits)]
     chapter.table(
         ["split", *uses],
-        [[s, *(count(cells.get((s, u), 0)) for u in uses)] for s in order],
-        "Prompts are shared out by a hash of the normalised prompt, so that no prompt is in two splits.",
+        [[s, *(number(cells.get((s, u))) for u in uses)] for s in order],
+        "Prompts of instruction and prompt sources are shared out by a hash of the normalised prompt; evaluation and "
+        "preference sources are taken whole.",
     )
     bad_rows = columns(data / "quarantine.parquet", ["source", "file", "line", "reason", "text"])
     if bad_rows is not None and bad_rows.num_rows:
@@ -155,9 +156,9 @@ def _before_after(chapter: Chapter, filtered: Path) -> None:
     table = pq.read_table(path, columns=["row_id", "source", "kept", *scores])
     table = table.append_column("length", pc.utf8_length(pq.read_table(path, columns=["response"]).column("response")))
     groups = {"read": table, "kept": table.filter(table.column("kept"))}
-    groups["random subset"] = table.filter(pa.array(_occurrences(table.column("row_id").to_pylist(), random)))
+    groups["random"] = table.filter(pa.array(_occurrences(table.column("row_id").to_pylist(), random)))
     groups = {name: group for name, group in groups.items() if group.num_rows}
-    colours = {"read": charts.GREY, "kept": charts.BLUE, "random subset": charts.ORANGE}
+    colours = {"read": charts.GREY, "kept": charts.BLUE, "random": charts.ORANGE}
     figures = []
     for name in ["length", *scores]:
         values = {g: t.column(name).drop_null().to_numpy() for g, t in groups.items()}
@@ -168,7 +169,7 @@ def _before_after(chapter: Chapter, filtered: Path) -> None:
                 "Response length" if name == "length" else f"Score: {label}",
                 charts.distribution(values, x=label, key=f"filter-{name}", colours=colours, clip=0.99),
                 "Share of rows per bin; the longest 1 % count in the last bin." if name == "length" else
-                "Share of the rows that have this score.",
+                "Share of the rows that have this score, by bin.",
             ))  # fmt: skip
     if languages := _languages(path, groups):
         figures.append((
@@ -176,6 +177,10 @@ def _before_after(chapter: Chapter, filtered: Path) -> None:
             f"By the letters of the response; of at most {count(SAMPLED)} rows per group.",
         ))  # fmt: skip
     chapter.figures(figures)
+    if "random" in groups:
+        chapter.note(
+            "Random is what a control arm trains on: as many rows as were kept, drawn from all with a response."
+        )
     sources = {g: Counter(t.column("source").to_pylist()) for g, t in groups.items()}
     names = sorted({s for c in sources.values() for s in c})
     if len(names) > 1:

@@ -14,7 +14,7 @@ from tasks.lib import charts, stats
 from tasks.lib import rows as tables
 from tasks.lib.chapters import Chapter, columns
 from tasks.lib.findings import Finding
-from tasks.lib.wording import count, number, percent, plural, points, with_interval
+from tasks.lib.wording import count, number, percent, plural, points
 
 Metrics = Mapping[str, Any]
 FATES = {
@@ -127,10 +127,10 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     rule, baseline = ("longer", longer) if longer.mean() >= 0.5 else ("shorter", 1 - longer)
     share, gain = stats.wilson(float(right.sum()), len(rows)), stats.bootstrap_mean(right - baseline)
     verdict = "up" if gain.low > 0 else "down" if gain.high < 0 else "open"
-    accuracy = with_interval(share.value, share.low, share.high)
+    accuracy = f"{percent(share.value)} % [{percent(share.low)}, {percent(share.high)}]"
     apart = f"{points(gain.value)} points [{points(gain.low, False)}, {points(gain.high, False)}]"
     text = (
-        f"The reward model prefers the right response in {accuracy} % of {plural(len(rows), 'held-out pair')}; always "
+        f"The reward model prefers the chosen response in {accuracy} of {plural(len(rows), 'held-out pair')}; always "
         f"taking the {rule} one is right in {percent(float(baseline.mean()))} %, a difference of {apart}"
         f"{', whose interval includes 0' if verdict == 'open' else ''}."
     )
@@ -212,11 +212,9 @@ def training(stages: Mapping[str, tuple[Path, Metrics]]) -> Chapter:
                      number(m.get("loss.first", log["loss"][0][1])), number(m.get("loss.final", log["loss"][-1][1])),
                      number(m.get("rows.too_long", m.get("pairs.too_long")))])  # fmt: skip
     chapter.table(["stage", "rows or pairs", "steps", "first loss", "final loss", "too long"], body)
-    for stage, (folder, m) in stages.items():
-        if stage == "dpo":
-            _shift(chapter, m)
-        log = _log(folder)
-        chapter.figures(_curves(stage, log))
+    if "dpo" in stages:
+        _shift(chapter, stages["dpo"][1])
+    chapter.figures(figure for stage, (folder, _) in stages.items() for figure in _curves(stage, _log(folder)))
     return chapter
 
 

@@ -5,7 +5,7 @@ byte: ids that the renderer counts up are renumbered, and nothing is animated or
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ _VARIABLES = {
 }  # fmt: skip
 SERIES = (BLUE, ORANGE, GREY, GREEN, PURPLE, RED)
 
-WIDTH, HEIGHT = 300, 150  # of the plotting area, in CSS pixels: two charts side by side on a laptop, one on a phone
+WIDTH, HEIGHT = 240, 140  # of the plotting area, in CSS pixels: three charts side by side on a laptop, one on a phone
 
 
 def draw(chart: Any, label: str, key: str) -> str:
@@ -38,7 +38,7 @@ def draw(chart: Any, label: str, key: str) -> str:
     )  # fmt: skip
     chart = chart.configure_legend(
         labelColor=INK, titleColor=MUTED, orient="top", direction="horizontal", title=None, labelFontSize=11,
-        symbolStrokeWidth=2.5, symbolSize=90, columnPadding=14, offset=6, padding=0, labelLimit=260,
+        symbolStrokeWidth=2.5, symbolSize=90, columnPadding=10, offset=6, padding=0, labelLimit=260,
     )  # fmt: skip
     return _themed(vl_convert.vegalite_to_svg(chart.to_dict()), label, key)
 
@@ -53,7 +53,8 @@ def _themed(svg: str, label: str, key: str) -> str:
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None
     alt = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    head = f'<svg role="img" aria-label="{alt}" viewBox="0 0 {size[1]} {size[2]}" style="max-width:{size[1]}px">'
+    widest = round(1.15 * float(size[1]))
+    head = f'<svg role="img" aria-label="{alt}" viewBox="0 0 {size[1]} {size[2]}" style="max-width:{widest}px">'
     return re.sub(r"<svg [^>]*>", lambda _: head, svg, count=1)
 
 
@@ -113,6 +114,7 @@ def distribution(
     if high <= low:
         low, high = low - 0.5, low + 0.5
     whole = bool(np.all(everything == np.round(everything)))
+    bins = min(bins, max(8, int(min(map(len, arrays.values())) ** 0.5)))  # few values in many bins show noise
     count = min(bins, int(high - low) + 1) if whole else bins
     edges = np.linspace(low, high + (1 if whole and count < bins else 0), count + 1)
     points = []
@@ -152,11 +154,11 @@ def bars(
     data = [{"c": c, "s": s, "v": v} for c, group in values.items() for s, v in group.items()]
     step = 11 if len(series) > 1 else 18
     chart = (
-        alt.Chart(alt.Data(values=data), width=WIDTH - 40, height=alt.Step(step))
+        alt.Chart(alt.Data(values=data), width=WIDTH - 50, height=alt.Step(step))
         .mark_bar(cornerRadiusEnd=2)
         .encode(
-            y=alt.Y("c:N", sort=None, title=None, axis=alt.Axis(domain=False, ticks=False, labelColor=INK),
-                    scale=alt.Scale(paddingInner=0.35)),
+            y=alt.Y("c:N", sort=None, title=None, scale=alt.Scale(paddingInner=0.35),
+                    axis=alt.Axis(domain=False, ticks=False, labelColor=INK, minExtent=_room(values))),
             x=alt.X("v:Q", title=x, axis=alt.Axis(format="%" if percent else "~s", tickCount=4, domain=False)),
             color=alt.Color("s:N", scale=_colours(series, colours), legend=alt.Legend() if len(series) > 1 else None),
         )
@@ -203,17 +205,22 @@ def calibration(points: Sequence[tuple[float, float, float, float, int]], *, x: 
     return draw(diagonal + spread + dots, f"{y} by {x}", key)
 
 
-def forest(rows: Sequence[Mapping[str, Any]], *, x: str, key: str, width: int) -> str:
+def _room(labels: Iterable[str]) -> int:
+    """Pixels that the longest label takes in a wide font: the reader's font is not the renderer's."""
+    return min(220, 8 + round(7.1 * max(map(len, labels), default=0)))
+
+
+def forest(rows: Sequence[Mapping[str, Any]], *, x: str, key: str) -> str:
     """Differences with intervals, one line each: label, diff, low, high, kind (up, down, open)."""
     import altair as alt
 
     data = [dict(r) for r in rows]
     fills = alt.Scale(domain=["up", "down", "open"], range=[GREEN, RED, GREY])
     order = [r["label"] for r in data]
-    across = alt.X("low:Q", title=x, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=7, domain=False))
+    across = alt.X("low:Q", title=x, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=5, domain=False))
     down = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, labelColor=INK,
-                 labelFontSize=12, labelPadding=10))  # fmt: skip
-    base = alt.Chart(alt.Data(values=data), width=width, height=alt.Step(26))
+                 labelPadding=8, minExtent=_room(order)))  # fmt: skip
+    base = alt.Chart(alt.Data(values=data), width=WIDTH + 20, height=alt.Step(26))
     colour = alt.Color("kind:N", scale=fills, legend=None)
     spread = base.mark_rule(strokeWidth=2.5).encode(x=across, x2="high:Q", y=down, color=colour)
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x="diff:Q", y=down, color=colour)

@@ -1,6 +1,6 @@
 """The report's answer in plain words: for every stage what changed, and whether the evaluation shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,16 @@ NAMES = {
     "sft_random": "the control arm (a random response of the n)",
     "dpo": "DPO",
 }
-# what a stage did -> (topic, model, the model it is compared with, what is missing where there is no such arm)
+# what a stage did -> (topic, model, the model it is compared with)
 QUESTIONS = (
-    ("Filtering", "sft", "sft_unfiltered", "no arm was trained on unfiltered rows; controls.unfiltered adds one"),
-    ("Supervised fine-tuning", "sft", "base", "the base model was not evaluated"),
-    ("Rejection sampling", "sft_rs", "sft", "the arm after rejection sampling was not evaluated"),
-    ("Choosing the best of n", "sft_rs", "sft_random", "there is no control arm; controls.random_of_n adds one"),
-    ("DPO", "dpo", "sft_rs", "DPO was not evaluated"),
-    ("The whole chain after SFT", "dpo", "sft", "DPO was not evaluated"),
+    ("Filtering", "sft", "sft_unfiltered"),
+    ("Supervised fine-tuning", "sft", "base"),
+    ("Rejection sampling", "sft_rs", "sft"),
+    ("Choosing the best of n", "sft_rs", "sft_random"),
+    ("DPO", "dpo", "sft_rs"),
+    ("The whole chain after SFT", "dpo", "sft"),
 )
+ADDS = {"sft_unfiltered": "; controls.unfiltered adds it", "sft_random": "; controls.random_of_n adds it"}
 
 
 @dataclass(frozen=True)
@@ -33,42 +34,49 @@ class Finding:
     topic: str
     verdict: str
     text: str
+    suite: str = ""
+    """The suite it is about, where there are several."""
 
 
 def name(model: str) -> str:
     return NAMES.get(model, model)
 
 
-def findings(evidence: Evidence, reward: Finding | None, filtered: Mapping[str, Any]) -> list[Finding]:
+def findings(evidence: Evidence, reward: Finding, filtered: Mapping[str, Any]) -> list[Finding]:
     """What each stage changed, in the order of the pipeline."""
     found = []
-    for topic, model, against, missing in QUESTIONS:
-        if topic == "Rejection sampling" and reward:
+    for topic, model, against in QUESTIONS:
+        if topic == "Rejection sampling":
             found.append(reward)
-        for suite in evidence.suites or [""]:
-            verdict, text = compare(evidence, suite, model, against, missing)
-            if topic == "Filtering" and (kept := filtered.get("kept")) and (read := filtered.get("read")):
-                text = f"{plural(int(kept), 'row')} of {count(int(read))} were kept. {text}"
-            label = f"{topic} · {suite}" if len(evidence.suites) > 1 else topic
-            found.append(Finding(label, verdict, text))
+        claims = [(suite, *compare(evidence, suite, model, against)) for suite in evidence.suites]
+        if len({(verdict, text) for _, verdict, text in claims}) <= 1 or len(claims) == 1:
+            _, verdict, text = claims[0] if claims else ("", "unknown", "Not measured: nothing was evaluated.")
+            claims = [("", verdict, text)]
+        if topic == "Filtering" and (read := filtered.get("read")):
+            suite, verdict, text = claims[0]
+            claims[0] = (
+                suite,
+                verdict,
+                f"{count(int(filtered['kept']))} of {plural(int(read), 'row')} were kept. {text}",
+            )
+        found += [Finding(topic, verdict, text, suite) for suite, verdict, text in claims]
     return found
 
 
-def compare(evidence: Evidence, suite: str, model: str, against: str, missing: str) -> tuple[str, str]:
+def compare(evidence: Evidence, suite: str, model: str, against: str) -> tuple[str, str]:
     """The verdict in the primary metric, and sentences for every metric."""
-    modes = evidence.modes
-    pairs = [(mode, evidence.difference(suite, mode, model, against)) for mode in modes]
-    if not modes or {model, against} - set(evidence.models):
-        return "unknown", f"Not measured: {missing}."
+    for needed in (model, against):
+        if needed not in evidence.models:
+            return "unknown", f"Not measured: {name(needed)} was not evaluated{ADDS.get(needed, '')}."
+    pairs = [(mode, evidence.difference(suite, mode, model, against)) for mode in evidence.modes]
     graded = [(mode, d) for mode, d in pairs if d]
     if not graded:
-        results = [evidence.result(suite, m, mode) for m in (model, against) for mode in modes]
-        if all(r is None or r.mean is None for r in results):
-            return "unknown", "Not measured: no answer of this suite was graded."
-        return "unknown", f"Not measured: {name(model)} and {name(against)} were not compared item by item."
+        return "unknown", "Not measured: no question is graded for both models."
     verdict = next((d.verdict for mode, d in graded if mode == evidence.primary), "unknown")
     measure = evidence.measures[suite]
     sentences = [_sentence(f"{mode} {measure}", d, first=i == 0) for i, (mode, d) in enumerate(graded)]
+    if verdict == "unknown":
+        sentences.insert(0, f"Not measured in the primary metric ({evidence.primary}).")
     return verdict, " ".join(sentences)
 
 
@@ -90,15 +98,30 @@ def _sentence(metric: str, d: Difference, first: bool) -> str:
     )
 
 
+def verdicts(found: Sequence[Finding]) -> str:
+    """Which stages are shown to help and, above all, which are not."""
+    leads = {"up": "Shown to help", "down": "Shown to harm", "open": "Not shown to help", "unknown": "Not measured"}
+    arms = [f for f in found if f.topic in {topic for topic, *_ in QUESTIONS}]
+    said = []
+    for verdict, lead in leads.items():
+        topics = [
+            (f.topic if f.topic == "DPO" else f.topic[0].lower() + f.topic[1:]) + (f" ({f.suite})" if f.suite else "")
+            for f in arms if f.verdict == verdict
+        ]  # fmt: skip
+        if topics:
+            said.append(f"{lead}: {', '.join(topics)}.")
+    return " ".join(said)
+
+
 def headline(evidence: Evidence) -> str:
     """One or two sentences: where the final model ends up."""
     final = next((m for m in reversed(evidence.models) if m not in CONTROLS), None)
-    parts = []
+    parts, silent = [], []
     for suite in evidence.suites:
         results = {m: evidence.result(suite, m, evidence.primary) for m in ("base", "sft", final or "")}
         last = results.get(final or "")
         if final is None or last is None or last.mean is None:
-            parts.append(f"No answer of the suite {suite} is graded, so nothing is claimed about quality there.")
+            silent.append(suite)
             continue
         before = [
             f"{percent(r.mean)} % for {name(m)}" for m, r in results.items() if m != final and r and r.mean is not None
@@ -112,7 +135,10 @@ def headline(evidence: Evidence) -> str:
             if evidence.measures[suite] == "accuracy"
             else f"scores {share} % on {of}"
         )
-        parts.append(f"{lead} final model ({final}) {did} ({how}){tail}.")
+        parts.append(f"{lead} final model ({final}) {did} ({how} {evidence.measures[suite]}){tail}.")
+    if silent:
+        which = f" of {', '.join(silent)}" if len(evidence.suites) > 1 else ""
+        parts.append(f"No answer{which} is graded, so nothing is claimed about quality{' there' if parts else ''}.")
     return " ".join(parts) or "Nothing was evaluated."
 
 

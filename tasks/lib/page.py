@@ -1,21 +1,23 @@
 """The report as HTML and as Markdown."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from tasks.lib import charts
 from tasks.lib.chapters import Chapter
 from tasks.lib.evidence import CONTROLS, ORDER, Difference, Evidence
-from tasks.lib.findings import Finding, accuracy, name, questions
+from tasks.lib.findings import QUESTIONS, Finding, accuracy, name, questions
 from tasks.lib.wording import count, percent, points
 
 TEMPLATE = "templates/report.html.jinja"
-VERDICTS = {"up": "shown", "down": "harm shown", "open": "not shown", "unknown": "not measured"}
+VERDICTS = {"up": "better", "down": "worse", "open": "not shown", "unknown": "not measured"}
+ASKED = {(model, against) for _, model, against in QUESTIONS}
 
 
 def html(
-    title: str, headline: str, findings: Sequence[Finding], evidence: Evidence, chapters: Sequence[Chapter]
+    title: str, lead: Sequence[str], findings: Sequence[Finding], evidence: Evidence, chapters: Sequence[Chapter]
 ) -> str:
     """The page, complete in itself. Everything that comes from data is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -29,7 +31,7 @@ def html(
     environment.filters["svg"] = Markup  # only ever applied to charts, whose texts the renderer has escaped
     return environment.get_template(path.name).render(
         title=title,
-        headline=headline,
+        lead=lead,
         findings=findings,
         verdicts=VERDICTS,
         suites=[_suite(evidence, suite) for suite in evidence.suites],
@@ -49,7 +51,7 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
         delta = evidence.difference(suite, evidence.primary, model, "sft")
         rows.append({
             "model": model,
-            "what": name(model),
+            "what": name(model) if name(model).casefold() != model else "",
             "control": model in CONTROLS,
             "cells": [
                 {"mean": percent(r.mean), "interval": accuracy(r).partition(" ")[2], "graded": r.mean is not None}
@@ -59,7 +61,7 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
                       "verdict": delta.verdict} if delta else None,
             "questions": questions(list(results.values())),
             "answers": count(sum(r.answers for r in results.values())),
-            "ungraded": count(sum(r.ungraded for r in results.values())),
+            "ungraded": percent(sum(r.ungraded for r in results.values()) / sum(r.answers for r in results.values())),
             "cut": percent(sum(r.cut for r in results.values()) / sum(r.answers for r in results.values())),
         })  # fmt: skip
     measure, plots = evidence.measures[suite], _plots(evidence, suite)
@@ -67,20 +69,20 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
 
 
 def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
-    """A forest plot per metric, the primary first, each drawn for wide and for narrow screens."""
+    """A forest plot per metric, the primary first, of the comparisons that the findings are about."""
     plots = []
     for mode in evidence.modes:
         metric = f"{mode} {evidence.measures[suite]}"
         found = [d for (s, m, *_), d in evidence.differences.items() if (s, m) == (suite, mode) and _later(d)]
         # differences to an untuned base are so large that beside them no other could be read
-        data = [_line(d) for d in found if d.against != "base"] or [_line(d) for d in found]
+        asked = [d for d in found if (d.model, d.against) in ASKED]
+        data = [_line(d) for d in asked if d.against != "base"] or [_line(d) for d in found]
         if data:
-            key, x = f"forest-{evidence.suites.index(suite)}-{mode}", f"difference in {metric}, points"
+            key = f"forest-{evidence.suites.index(suite)}-{mode}"
             plots.append({
                 "title": metric,
                 "primary": mode == evidence.primary,
-                "wide": charts.forest(data, x=x, key=f"{key}-wide", width=440),
-                "narrow": charts.forest(data, x=x, key=f"{key}-narrow", width=170),
+                "svg": charts.forest(data, x="percentage points", key=key),
                 "rows": [
                     (d.model, d.against, points(d.diff), span(d), count(d.n))
                     for d in found
@@ -105,7 +107,7 @@ def _line(d: Difference) -> dict[str, Any]:
     return {"label": f"{d.model} \u2212 {d.against}", "kind": d.verdict, **ends}
 
 
-def markdown(title: str, headline: str, findings: Sequence[Finding], table: Mapping[str, Sequence[Any]]) -> str:
+def markdown(title: str, lead: Sequence[str], findings: Sequence[Finding], table: Mapping[str, Sequence[Any]]) -> str:
     """The findings and the result table for the Prefect UI and a README."""
 
     def line(cells: Sequence[Any]) -> str:
@@ -113,5 +115,6 @@ def markdown(title: str, headline: str, findings: Sequence[Finding], table: Mapp
 
     rule = ["---", *("---:" for _ in table["columns"][1:])]
     result = [line(table["columns"]), line(rule), *map(line, table["rows"])]
-    claims = [f"- **{f.topic}** ({VERDICTS[f.verdict]}): {f.text}" for f in findings]
-    return "\n".join([f"# {title}", "", headline, "", *result, "", *claims, ""])
+    claims = [f"- **{f.topic}{' · ' if f.suite else ''}{f.suite}** ({VERDICTS[f.verdict]}): {f.text}" for f in findings]
+    # names of suites come from recipes: what is markup in them stays text
+    return escape("\n".join([f"# {title}", "", "\n\n".join(lead), "", *result, "", *claims, ""]), quote=False)
