@@ -1,63 +1,50 @@
-"""filter: keep the good, different and uncontaminated rows; every drop has a reason and evidence."""
+"""filter: keep the good, different and uncontaminated rows. Every row leaves with kept, reason and evidence."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from tasks.lib.config import Config
 from tasks.lib.contamination import Contamination
-from tasks.lib.duplicates import NearDuplicates
+from tasks.lib.distributions import distributions
 from tasks.lib.errors import StageError
 from tasks.lib.models import BaseConfig
-from tasks.lib.pool import Pool, as_json
-from tasks.lib.quality import IFD
-from tasks.lib.rows import FILTERED, KEPT, ROWS
-from tasks.lib.rules_form import Empty, Length, Refusal, Repetition, Truncated
-from tasks.lib.rules_meaning import Budget, Duplicates, Language, Parses
-
-AnyRule = Annotated[
-    Empty | Length | Truncated | Refusal | Repetition | Language | Parses | Duplicates | NearDuplicates | IFD | Budget,
-    Field(discriminator="rule"),
-]
+from tasks.lib.pool import Drop, Pool
+from tasks.lib.rows import FILTERED, KEPT, ROWS, to_json
+from tasks.lib.rules import DEFAULT, AnyRule
 
 
 class FilterConfig(Config):
     """Which rules decide, in which order."""
 
     contamination: Contamination = Contamination()
-    """Leaked evaluation items; always first."""
-    rules: tuple[AnyRule, ...] = (
-        Empty(), Refusal(), Truncated(), Repetition(), Length(), Language(), Duplicates(), NearDuplicates(),
-    )  # fmt: skip
-    """The rules in order."""
+    """How leaked evaluation items are found; always first."""
+    rules: tuple[AnyRule, ...] = DEFAULT
+    """The other rules, in order, each {rule: name} and its thresholds."""
     seed: int = 0
     """Decides MinHash permutations, ties, and the random control rows."""
 
 
 def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> dict[str, float | int | str]:
-    """Write rows.parquet (all instructions with kept, reason, evidence and scores), kept.parquet (the survivors) and
-    control.parquet (as many random rows that have a response). Raises StageError if nothing stays."""
-    table = pq.read_table(rows)
-    items = table.filter(pc.field("split") == "evaluation").select(["row_id", "source", "prompt", "reference", "use"])
-    items = items.filter(pc.field("use") != "instructions")
-    pool = Pool(table.filter(pc.field("use") == "instructions"), items, base, config.seed)
-    del table
+    """Apply the rules to the rows of `rows` (ROWS) with use: instructions.
+
+    Writes rows.parquet (FILTERED and a column per score: all of these rows), kept.parquet (KEPT: the survivors),
+    control.parquet (KEPT: as many random rows with a response, whatever the rules say of them) and
+    distributions.parquet. Raises StageError if nothing stays.
+    """
+    pool = load(rows, base, config.seed)
     n = pool.table.num_rows
-    if not n:
-        raise StageError("filter got no rows with use: instructions")
     reasons, evidence = np.full(n, None, object), np.full(n, None, object)
     dropped: Counter[str] = Counter()
-    for rule in (config.contamination, None, *config.rules):
-        name = rule.rule if rule else "reserved"
-        found = dict(rule.drops(pool)) if rule else reserved(pool)
+    for name, drops in _in_order(config, pool):
+        found = dict(drops)
         for at, why in found.items():
-            reasons[at], evidence[at] = name, as_json(why)
+            reasons[at], evidence[at] = name, to_json(why | pool.remarks.pop(at, {}))
         pool.alive[list(found)] = False
         dropped[name] += len(found)
     kept = int(pool.alive.sum())
@@ -67,7 +54,8 @@ def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> 
         reason, most = dropped.most_common(1)[0]
         raise StageError(f"the filter kept none of {n} rows; {most} were dropped as {reason}")
     for at, why in pool.remarks.items():
-        evidence[at] = evidence[at] or as_json(why)
+        evidence[at] = to_json(why)
+    random = control(pool, kept)
     full = pool.table.select(ROWS.names)
     full = full.append_column("kept", pa.array(pool.alive))
     full = full.append_column("reason", pa.array(reasons, pa.string()))
@@ -76,17 +64,47 @@ def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> 
         full = full.append_column(name, pa.array(score, pa.float64(), from_pandas=True))
     _write(full, out / "rows.parquet")
     _write(pool.table.filter(pa.array(pool.alive)).select(KEPT.names), out / "kept.parquet")
-    answered = np.flatnonzero(pc.is_valid(pool.table["response"]).to_numpy())
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(answered)[:kept])
-    _write(pool.table.take(pa.array(chosen)).select(KEPT.names), out / "control.parquet")
+    _write(pool.table.take(pa.array(random)).select(KEPT.names), out / "control.parquet")
+    _write(distributions(pool, random), out / "distributions.parquet")
     return {"read": n, "kept": kept, **{f"dropped.{name}": count for name, count in dropped.items()}, **pool.notes}
 
 
-def reserved(pool: Pool) -> dict[int, dict[str, str]]:
+def load(rows: Path, base: BaseConfig, seed: int) -> Pool:
+    """The instructions of a ROWS file as a pool, beside everything that is evaluated on.
+
+    A recipe may evaluate on the evaluation split of its own instructions, so these count as items too.
+    """
+    table = pq.read_table(rows)
+    items = table.filter(pc.field("split") == "evaluation")
+    answers = pc.coalesce(items["reference"], items["response"])
+    items = items.select(["row_id", "source", "use", "prompt"]).append_column("reference", answers)
+    instructions = table.filter(pc.field("use") == "instructions")
+    if not instructions.num_rows:
+        raise StageError("filter got no rows of use: instructions; give ingest a source of them")
+    return Pool(instructions, items, base, seed)
+
+
+def _in_order(config: FilterConfig, pool: Pool) -> Iterator[tuple[str, Iterator[Drop]]]:
+    """The rules by name. Contamination stands before everything that could select on leaked rows."""
+    yield config.contamination.rule, config.contamination.drops(pool)
+    yield "reserved", reserved(pool)
+    for rule in config.rules:
+        yield rule.rule, rule.drops(pool)
+
+
+def reserved(pool: Pool) -> Iterator[Drop]:
     """Rows whose prompts belong to another split than sft: they are never trained on here."""
     split = pool.column("split").to_pylist()
-    return {int(at): {"split": s} for at, s in zip(pool.live, split, strict=True) if s != "sft"}
+    yield from ((int(at), {"split": s}) for at, s in zip(pool.live, split, strict=True) if s != "sft")
+
+
+def control(pool: Pool, n: int) -> np.ndarray:
+    """Positions of n random rows that have a response, in order: what the filter is compared with."""
+    answered = np.flatnonzero(pc.is_valid(pool.table["response"]).to_numpy())
+    return np.sort(np.random.default_rng(pool.seed).permutation(answered)[:n])
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    pq.write_table(table.combine_chunks().replace_schema_metadata(None), path, compression="zstd")
+    pq.write_table(
+        table.combine_chunks().replace_schema_metadata(None), path, compression="zstd", row_group_size=100_000
+    )

@@ -1,7 +1,7 @@
 """Contamination: training rows that hold an evaluation item, word for word, by a long n-gram, or in other words.
 
-n-gram overlap as in GPT-3 (Brown et al. 2020, 13 words) and Tülu 3 (share of the item's words that is covered); an
-item altered in a few words is found by the words that it still shares, in order.
+n-gram overlap as in GPT-3 (Brown et al. 2020, 13 words) and Tülu 3 (share of the item that is covered); an item that
+was altered in a few words is found by its rarest bigrams and decided by the words that it still shares, in order.
 """
 
 from collections import Counter
@@ -10,41 +10,17 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from tasks.lib.config import Config
 from tasks.lib.pool import Drop, Evidence, Pool
-from tasks.lib.shingles import U64, chunks, grams, sets, units
+from tasks.lib.shingles import U64, Units, all_units, grams, ragged, sets, spans
 from tasks.lib.text import normalise
 
 RAREST = 24  # bigrams of an item by which rows are found that may hold it
 SHARED = 0.3  # of which a row must have this share
-FEWEST = 4  # units from which an item counts as found inside a longer text
-
-
-class Table:
-    """Which items hold an n-gram: sorted `grams` and, for the i-th, its items at items[starts[i]:starts[i + 1]]."""
-
-    def __init__(self, hashes: np.ndarray, owners: np.ndarray):
-        order = np.lexsort((owners, hashes))
-        self.items = owners[order]
-        self.grams, first = np.unique(hashes[order], return_index=True)
-        self.starts = np.append(first, len(order))
-        self.sieve = np.zeros(1 << 20, bool)  # most n-grams of a row are no item's: told by one look
-        self.sieve[self.grams >> U64(44)] = True
-
-    def count(self, hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(texts, items, number of shared n-grams) for every pair that shares one. [pairs] each"""
-        likely = np.flatnonzero(self.sieve[hashes >> U64(44)])
-        at = np.minimum(np.searchsorted(self.grams, hashes[likely]), len(self.grams) - 1)
-        hit = self.grams[at] == hashes[likely]
-        likely, at = likely[hit], at[hit]
-        n = self.starts[at + 1] - self.starts[at]
-        text = np.repeat(np.searchsorted(offsets, likely, side="right") - 1, n)
-        which = np.arange(n.sum()) + np.repeat(self.starts[at] - np.concatenate([[0], np.cumsum(n)[:-1]]), n)
-        pairs, shared = np.unique(text * (int(self.items.max()) + 1) + self.items[which], return_counts=True)
-        return pairs // (self.items.max() + 1), pairs % (self.items.max() + 1), shared
+COMMON = 500  # items that share a bigram, past which it tells nothing
+FEWEST = 4  # words (characters: three times as many) from which an item counts as found inside a longer text
 
 
 class Contamination(Config):
@@ -62,104 +38,133 @@ class Contamination(Config):
     templates, of which two differ in a word and are not the same."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        if not pool.items.num_rows or not len(pool.live):
-            return
-        found: dict[int, Evidence] = {}
-        items = _Items(pool, self.n)
-        for side in ("prompt", "response"):
-            for start, texts in chunks(pool.column(side)):
-                for at, evidence in self._scan(items, texts, side, pool, pool.live[start : start + len(texts)]):
-                    found.setdefault(at, evidence)
-        yield from found.items()
+        if pool.items.num_rows and len(pool.live):
+            items = Items(pool, self.n)
+            seen: set[int] = set()
+            for side in ("prompt", "response"):
+                for at, units in pool.chunks(side):
+                    for i, w, how in self._pairs(items, units, side):
+                        row = int(at[i])
+                        if row not in seen and (evidence := self._judge(items, int(w), row, side, how, pool)):
+                            seen.add(row)
+                            yield row, evidence
 
-    def _scan(self, items: "_Items", texts: pa.Array, side: str, pool: Pool, live: np.ndarray) -> Iterator[Drop]:
-        u = units(texts)
-        for chars, table, sizes in items.long:
-            g, o = grams(u, 2 * self.n if chars else self.n)
-            rows, which, shared = table.count(*sets(g, o))
-            keep = (u.chars[rows] == chars) & (shared >= np.maximum(self.min_share * sizes[which], 1))
-            for r, w in zip(rows[keep], which[keep], strict=True):
-                if self.same_answer and not items.answered(w, pool.text("response", int(live[r]))):
-                    continue
-                overlap = _overlap(items.words(w), _words(texts[int(r)].as_py(), chars), chars)
-                yield int(live[r]), items.evidence(w, "n-gram", field=side, overlap=overlap)
-        for chars, table, sizes in items.short:
-            g, o = sets(*grams(u, 2))
-            rows, which, shared = table.count(g, o)
-            keep = (u.chars[rows] == chars) & (shared >= np.maximum(SHARED * sizes[which], 1))
-            for r, w in zip(rows[keep], which[keep], strict=True):
-                text = texts[int(r)].as_py()
-                evidence = self._compare(items, int(w), text, side, pool, int(live[r]), chars)
-                if evidence:
-                    yield int(live[r]), evidence
+    def _pairs(self, items: "Items", units: Units, side: str) -> Iterator[tuple[int, int, str]]:
+        """(text, item, kind) for every text that may hold an item: the same words, an n-gram, enough of its bigrams."""
+        if side == "prompt":
+            whole = spans(units, units.offsets[:-1], units.offsets[1:])
+            for i, w, _ in zip(*items.whole.count(whole, np.arange(len(whole) + 1)), strict=True):
+                yield i, w, "exact"
+        for chars in (False, True):
+            if not (mine := units.chars == chars).any():
+                continue
+            part, index = units.take(np.flatnonzero(mine)), np.flatnonzero(mine)
+            for kind, size, table, least in items.tables(chars, self.min_share):
+                text, item, shared = table.count(*sets(*grams(part, size)))
+                enough = shared >= least[item]
+                for i, w in zip(index[text[enough]], item[enough], strict=True):
+                    yield i, w, kind
 
-    def _compare(
-        self, items: "_Items", w: int, text: str, side: str, pool: Pool, at: int, chars: bool
-    ) -> Evidence | None:
-        item, words = items.words(w), _words(text, chars)
-        if item == words and side == "prompt":
-            return items.evidence(w, "exact", field=side)
-        if self.same_answer and not items.answered(w, pool.text("response", at)):
+    def _judge(self, items: "Items", w: int, row: int, side: str, how: str, pool: Pool) -> Evidence | None:
+        own = items.uses[w] == "instructions"
+        if own and pool.text("split", row) == "evaluation":
+            return None  # the row is itself reserved for evaluation
+        evidence = {"leaks": items.ids[w], "of": items.sources[w], "match": how, "field": side}
+        chars = bool(items.units.chars[w])
+        item, words = items.words(w), _words(pool.text(side, row), chars)
+        if how == "exact" or (side == "prompt" and item == words):
+            return evidence | {"match": "exact", "overlap": _show(item, chars)}
+        if self.same_answer and not items.answered(w, pool.text("response", row)):
             return None
-        if len(item) >= FEWEST and f" {' '.join(item)} " in f" {' '.join(words)} ":
-            return items.evidence(w, "contained", field=side, overlap=" ".join(item)[:200])
-        if side != "prompt" or self.similarity >= 1:
+        if how == "n-gram":
+            same = SequenceMatcher(None, item, words, autojunk=False).find_longest_match()
+            return evidence | {"overlap": _show(item[same.a : same.a + same.size], chars)}
+        if len(item) >= FEWEST * (3 if chars else 1) and f" {' '.join(item)} " in f" {' '.join(words)} ":
+            return evidence | {"match": "contained", "overlap": _show(item, chars)}
+        least = self.similarity * (len(item) + len(words)) / 2
+        if side == "response" or self.similarity >= 1 or (Counter(item) & Counter(words)).total() < least:
             return None
-        if 2 * (Counter(item) & Counter(words)).total() < self.similarity * (len(item) + len(words)):
+        matcher = SequenceMatcher(None, item, words, autojunk=False)
+        if matcher.ratio() < self.similarity:
             return None
-        ratio = SequenceMatcher(None, item, words, autojunk=False).ratio()
-        if ratio < self.similarity:
-            return None
-        return items.evidence(w, "altered", field=side, similarity=round(ratio, 4))
+        same = matcher.find_longest_match()
+        overlap = _show(item[same.a : same.a + same.size], chars)
+        return evidence | {"match": "altered", "overlap": overlap, "similarity": round(matcher.ratio(), 4)}
 
 
-class _Items:
-    """The evaluation items, as tables of their n-grams: `long` ones of n units, `short` their rarest bigrams."""
+class Items:
+    """The evaluation items, and tables of their n-grams."""
 
     def __init__(self, pool: Pool, n: int):
-        self.prompts = pool.items["prompt"].to_pylist()
-        self.ids = pool.items["row_id"].to_pylist()
-        self.sources = pool.items["source"].to_pylist()
-        self.references = pool.items["reference"].to_pylist()
+        columns = pool.items.to_pydict()
+        self.prompts, self.ids, self.sources, self.uses = (columns[c] for c in ("prompt", "row_id", "source", "use"))
+        self.references = [(r or "").casefold().split() for r in columns["reference"]]
+        self.units = u = all_units(pool.items["prompt"])
         self._cache: dict[int, list[str]] = {}
-        u = units(pool.items["prompt"].combine_chunks())
-        self.chars = u.chars
-        self.long, self.short = [], []
-        pairs, offsets = sets(*grams(u, 2))
+        filled = np.flatnonzero(u.counts)
+        self.whole = Table(spans(u, u.offsets[:-1], u.offsets[1:])[filled], filled)
+        self._long, self._rare = {}, {}
         for chars in (False, True):
             size = 2 * n if chars else n
-            if not (u.chars == chars).any():
-                continue
-            fits = (u.chars == chars) & (u.counts >= size)
-            g, o = grams(u, size)
-            owner = np.repeat(np.arange(len(fits)), np.diff(o))
-            mine = fits[owner]
-            if mine.any():
-                self.long.append((chars, Table(g[mine], owner[mine]), np.diff(o)))
-            owner = np.repeat(np.arange(len(fits)), np.diff(offsets))
+            g, offsets = grams(u, size)
+            owner = np.repeat(np.arange(len(u.counts)), np.diff(offsets))
+            mine = ((u.chars == chars) & (u.counts >= size))[owner]
+            self._long[chars] = (size, Table(g[mine], owner[mine]), np.diff(offsets))
+            g, offsets = sets(*grams(u, 2))
+            owner = np.repeat(np.arange(len(u.counts)), np.diff(offsets))
             mine = (u.chars == chars)[owner]
-            values, owner = pairs[mine], owner[mine]
-            _, inverse, frequency = np.unique(values, return_inverse=True, return_counts=True)
-            order = np.lexsort((values, frequency[inverse], owner))
-            values, owner = values[order], owner[order]
-            first = np.searchsorted(owner, owner)
-            rare = np.arange(len(owner)) - first < RAREST
-            values, owner = values[rare], owner[rare]
-            self.short.append((chars, Table(values, owner), np.bincount(owner, minlength=len(fits))))
+            g, owner = _rarest(g[mine], owner[mine])
+            self._rare[chars] = (2, Table(g, owner), np.bincount(owner, minlength=len(u.counts)))
+
+    def tables(self, chars: bool, min_share: float) -> Iterator[tuple[str, int, "Table", np.ndarray]]:
+        """(kind, size of n-grams, table, how many of them a text must share with each item)."""
+        size, table, counts = self._long[chars]
+        yield "n-gram", size, table, np.maximum(min_share * counts, 1)
+        size, table, counts = self._rare[chars]
+        yield "bigrams", size, table, np.maximum(SHARED * counts, 1)
 
     def words(self, w: int) -> list[str]:
-        w = int(w)
+        """The units of an item as text."""
         if w not in self._cache:
-            self._cache[w] = _words(self.prompts[w], bool(self.chars[w]))
+            self._cache[w] = _words(self.prompts[w], bool(self.units.chars[w]))
         return self._cache[w]
 
     def answered(self, w: int, response: str) -> bool:
         """Whether a response is the item's reference, white space and case aside."""
-        reference = self.references[int(w)]
-        return reference is not None and reference.casefold().split() == response.casefold().split()
+        return bool(self.references[w]) and self.references[w] == response.casefold().split()
 
-    def evidence(self, w: int, how: str, **more: object) -> Evidence:
-        return {"leaks": self.ids[int(w)], "of": self.sources[int(w)], "match": how, **more}
+
+class Table:
+    """Which items hold an n-gram: sorted `grams` and, for the i-th, its items at items[starts[i]:starts[i + 1]]."""
+
+    def __init__(self, hashes: np.ndarray, owners: np.ndarray):
+        order = np.lexsort((owners, hashes))
+        self.items = owners[order]
+        self.grams, first = np.unique(hashes[order], return_index=True)
+        self.starts = np.append(first, len(order))
+        self.sieve = np.zeros(1 << 20, bool)  # most n-grams of a text are no item's: told by one look
+        self.sieve[self.grams >> U64(44)] = True
+
+    def count(self, hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(text, item, number of shared n-grams) of every pair that shares one. [pairs] each"""
+        likely = np.flatnonzero(self.sieve[hashes >> U64(44)])
+        at = np.searchsorted(self.grams, hashes[likely])
+        hit = self.grams[np.minimum(at, len(self.grams) - 1)] == hashes[likely] if len(self.grams) else at < 0
+        text = np.searchsorted(offsets, likely[hit], side="right") - 1
+        index, ends = ragged(self.starts, at[hit])
+        key = np.repeat(text, np.diff(ends)) << 32 | self.items[index]
+        pairs, shared = np.unique(key, return_counts=True)
+        return pairs >> 32, pairs & 0xFFFFFFFF, shared
+
+
+def _rarest(hashes: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The RAREST n-grams of each owner, without those that COMMON owners share."""
+    _, inverse, frequency = np.unique(hashes, return_inverse=True, return_counts=True)
+    order = np.lexsort((hashes, frequency[inverse], owners))
+    order = order[frequency[inverse][order] <= COMMON]
+    place = np.arange(len(order)) - np.searchsorted(owners[order], owners[order])
+    order = order[place < RAREST]
+    return hashes[order], owners[order]
 
 
 def _words(text: str | None, chars: bool) -> list[str]:
@@ -167,7 +172,5 @@ def _words(text: str | None, chars: bool) -> list[str]:
     return list("".join(words)) if chars else words
 
 
-def _overlap(a: list[str], b: list[str], chars: bool) -> str:
-    """The longest run of units that both have."""
-    match = SequenceMatcher(None, a, b, autojunk=False).find_longest_match()
-    return ("" if chars else " ").join(a[match.a : match.a + match.size])[:300]
+def _show(units: list[str], chars: bool) -> str:
+    return ("" if chars else " ").join(units)[:300]

@@ -1,6 +1,5 @@
 """The rows that a filter works on: columns as Arrow arrays, and which rows are still in."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.lib.models import BaseConfig
+from tasks.lib.rows import MESSAGES
+from tasks.lib.shingles import CHUNK, Units, all_units
+from tasks.lib.text import digest
 
 Evidence = dict[str, Any]
 Drop = tuple[int, Evidence]  # a row's position in the pool, and why it goes: JSON for people and for SQL
@@ -18,7 +20,8 @@ Drop = tuple[int, Evidence]  # a row's position in the pool, and why it goes: JS
 class Rule(Protocol):
     """What the recipe lists: a config whose `rule` is the reason that dropped rows carry."""
 
-    rule: str
+    @property
+    def rule(self) -> str: ...
 
     def drops(self, pool: "Pool") -> Iterator[Drop]:
         """The live rows that go."""
@@ -27,16 +30,24 @@ class Rule(Protocol):
 
 @dataclass
 class Pool:
-    """`table` has the columns of ROWS; `live` says row by row who is still in; `scores` are columns that rules add."""
+    """The rows being filtered, and what rules leave for others to see."""
 
     table: pa.Table
-    items: pa.Table  # what is evaluated on: row_id, prompt, reference
+    """Columns of ROWS."""
+    items: pa.Table
+    """What is evaluated on: row_id, source, use, prompt, reference."""
     base: BaseConfig
     seed: int = 0
     alive: np.ndarray = field(init=False)
+    """Which rows are still in. [rows]"""
     scores: dict[str, np.ndarray] = field(default_factory=dict)
-    notes: dict[str, float | int | str] = field(default_factory=dict)  # metrics that rules add
-    remarks: dict[int, Evidence] = field(default_factory=dict)  # evidence of rows that stay
+    """Columns that rules add to the table; nan where a row was dropped before. [rows] each"""
+    remarks: dict[int, Evidence] = field(default_factory=dict)
+    """Evidence on rows that stay."""
+    notes: dict[str, float | int | str] = field(default_factory=dict)
+    """Metrics that rules add."""
+    _quality: np.ndarray | None = None
+    _units: dict[str, Units] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.alive = np.ones(self.table.num_rows, bool)
@@ -46,37 +57,70 @@ class Pool:
         """Positions of the rows that are still in."""
         return np.flatnonzero(self.alive)
 
-    def column(self, name: str, where: np.ndarray | None = None) -> pa.ChunkedArray:
-        """A column of the live rows, or of those at `where`."""
-        if where is None and self.alive.all():
+    def column(self, name: str, at: np.ndarray | None = None) -> pa.ChunkedArray:
+        """A column of the live rows, or of those at some positions."""
+        if at is None and self.alive.all():
             return self.table[name]
-        return self.table[name].take(pa.array(self.live if where is None else where))
+        return self.table[name].take(pa.array(self.live if at is None else at))
 
     def text(self, name: str, at: int) -> str:
         """One text; "" for null."""
-        return self.table[name][at].as_py() or ""
+        return self.table[name][int(at)].as_py() or ""
 
     def row_id(self, at: int) -> str:
-        return str(self.table["row_id"][at].as_py())
+        return str(self.table["row_id"][int(at)].as_py())
 
     def matching(self, name: str, pattern: str) -> np.ndarray:
         """Positions of the live rows whose text matches a regular expression (RE2: linear in the text's length)."""
         hit = pc.fill_null(pc.match_substring_regex(self.column(name), pattern), False)
         return self.live[hit.to_numpy()]
 
+    def units(self, name: str) -> Units:
+        """The words of a column, of all rows."""
+        if name not in self._units:
+            self._units[name] = all_units(self.table[name])
+        return self._units[name]
+
+    def chunks(self, name: str) -> Iterator[tuple[np.ndarray, Units]]:
+        """The words of a column of the live rows in chunks, with the positions of their rows."""
+        live, units = self.live, self.units(name)
+        for start in range(0, len(live), CHUNK):
+            at = live[start : start + CHUNK]
+            yield at, units.take(at)
+
+    @property
     def quality(self) -> np.ndarray:
-        """What decides between rows: the last score that a rule computed; 0 for all without one. [rows]"""
-        return next(reversed(self.scores.values())) if self.scores else np.zeros(self.table.num_rows)
+        """What decides between rows, higher is better: set by the last rule that rates them. [rows]"""
+        return np.zeros(self.table.num_rows) if self._quality is None else self._quality
+
+    def rate(self, quality: np.ndarray) -> None:
+        """Let `quality` decide between rows from now on; nan is the worst."""
+        self._quality = np.nan_to_num(quality, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+
+    def order(self, at: np.ndarray) -> np.ndarray:
+        """Positions from best to worst; equals by the hash of their ids, which no order of files changes."""
+        ids = self.column("row_id", at).to_pylist()
+        tie = np.array([int(digest(str(self.seed), i, length=15), 16) for i in ids], np.int64)
+        return at[np.lexsort((at, tie, -self.quality[at]))]
+
+    def turns(self, at: int) -> list[str]:
+        """The texts of a row's turns before the response."""
+        return [m["content"] for m in self.table["messages"][int(at)].as_py()]
 
     def replace(self, name: str, changed: dict[int, str]) -> None:
         """Put other texts in place of some rows' texts."""
-        texts = self.table[name].combine_chunks()
-        mask = np.zeros(len(texts), bool)
-        mask[list(changed)] = True
-        new = pa.array([changed[i] for i in sorted(changed)], pa.string())
-        at = self.table.schema.get_field_index(name)
-        self.table = self.table.set_column(at, name, pc.replace_with_mask(texts, pa.array(mask), new))
+        texts = self.table[name].to_pylist()
+        for at, text in changed.items():
+            texts[at] = text
+        self._set(name, pa.array(texts, pa.string()))
+        self._units.pop(name, None)
 
+    def replace_turns(self, changed: dict[int, list[str]]) -> None:
+        """Put other texts in place of some rows' turns."""
+        messages = self.table["messages"].to_pylist()
+        for at, texts in changed.items():
+            messages[at] = [{**m, "content": t} for m, t in zip(messages[at], texts, strict=True)]
+        self._set("messages", pa.array(messages, MESSAGES))
 
-def as_json(evidence: Evidence) -> str:
-    return json.dumps(evidence, ensure_ascii=False, separators=(",", ":"))
+    def _set(self, name: str, column: pa.Array) -> None:
+        self.table = self.table.set_column(self.table.schema.get_field_index(name), name, column)

@@ -1,98 +1,106 @@
-"""Quality by the base model: how much the instruction helps to predict the response."""
+"""Quality by the base model: how much the prompt helps to predict the response, and how predictable that is."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.lib.config import Config
-from tasks.lib.models import BaseConfig, compute_dtype, dequantise, device, directory, load_model
+from tasks.lib.losses import Scorer
 from tasks.lib.pool import Drop, Pool
-from tasks.lib.progress import track
 
 
-class IFD(Config):
-    """Instruction-following difficulty (Cherry LLM, Li et al. 2023): loss of the response after the prompt over its
-    loss alone, per token. Near or above 1 the instruction does not help: the response answers something else."""
+class _ByModel(Config):
+    """What the two rules share."""
 
-    rule: Literal["ifd"] = "ifd"
     template: str = "{prompt}\n"
     """What stands before the response; {prompt} is the prompt."""
-    min: float = 0.0
-    """Rows below it are dropped: the answer is all but given by the prompt."""
-    max: float = Field(default=1.0, gt=0)
-    """Rows above it are dropped: the prompt does not help to predict the answer."""
+    prefer: Literal["high", "low", "none"] = "none"
+    """Which rows are better where duplicates are resolved and a budget is filled, among rows of like length."""
     max_tokens: int = Field(default=512, ge=8)
     """Tokens of prompt and response that are looked at."""
     batch_tokens: int = Field(default=4096, ge=64)
     """Padded tokens of a batch."""
 
+    @field_validator("template")
+    @classmethod
+    def _holds_prompt(cls, template: str) -> str:
+        if "{prompt}" not in template:
+            raise ValueError("needs {prompt}")
+        return template
+
+    def _before(self, prompts: list[str]) -> list[str]:
+        return [self.template.replace("{prompt}", p) for p in prompts]
+
+    def _rate(self, pool: Pool, name: str, score: np.ndarray) -> None:
+        pool.scores[name] = score
+        if self.prefer != "none":
+            pool.rate(within_length(score if self.prefer == "high" else -score, pool.units("response").counts))
+
+
+class IFD(_ByModel):
+    """Keep rows by instruction-following difficulty (Cherry LLM, Li et al. 2023): the loss of the response after its
+    prompt over its loss alone, per token. From about 1 the prompt does not help: it is answered by something else."""
+
+    rule: Literal["ifd"] = "ifd"
+    min: float = Field(default=0.0, ge=0)
+    """Rows below it are dropped: the prompt all but gives the answer away."""
+    max: float = Field(default=1.0, gt=0)
+    """Rows above it are dropped: the prompt does not help to predict the answer."""
+
     def drops(self, pool: Pool) -> Iterator[Drop]:
         live = pool.live
         if not len(live):
             return
-        prompts = [self.template.format(prompt=p) for p in pool.column("prompt").to_pylist()]
+        scorer = Scorer(pool.base, self.max_tokens, self.batch_tokens)
         responses = [r or "" for r in pool.column("response").to_pylist()]
+        pairs = scorer.pairs(self._before(pool.column("prompt").to_pylist()), responses)
         score = np.full(pool.table.num_rows, np.nan)
-        given, alone, n = losses(pool.base, prompts, responses, self.max_tokens, self.batch_tokens)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            score[live] = given / alone
-        pool.scores["ifd"] = score
-        for at in live[(score[live] > self.max) | (score[live] < self.min) | np.isnan(score[live])]:
+        given, alone = scorer.losses(pairs, "losses after prompts"), scorer.losses(scorer.alone(pairs), "losses alone")
+        score[live] = given / np.maximum(alone, 1e-6)
+        self._rate(pool, "ifd", score)
+        for at in live[~((score[live] >= self.min) & (score[live] <= self.max))]:
             yield int(at), {"ifd": round(float(score[at]), 4), "min": self.min, "max": self.max}
 
 
-def losses(
-    base: BaseConfig, prompts: Sequence[str], responses: Sequence[str], max_tokens: int, batch_tokens: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean loss per response token after its prompt, and alone, and the number of tokens. [rows] each"""
-    from transformers import AutoTokenizer
+class Perplexity(_ByModel):
+    """Keep rows by the perplexity of the response after its prompt: very high is noise, very low is boilerplate."""
 
-    tokenizer = AutoTokenizer.from_pretrained(directory(base))
-    model = load_model(base)
-    if base.quantization == "nf4":
-        dequantise(model, compute_dtype(base))
-    model.eval()
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    head = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
-    tail = [tokenizer(r, add_special_tokens=False)["input_ids"][: max_tokens // 2] for r in responses]
-    head = [[start, *h[-(max_tokens - len(t) - 1) :]] for h, t in zip(head, tail, strict=True)]
-    given = response_loss(model, head, tail, batch_tokens, "IFD with prompts")
-    alone = response_loss(model, [[start]] * len(tail), tail, batch_tokens, "IFD without prompts")
-    return given, alone, np.array([len(t) for t in tail])
+    rule: Literal["perplexity"] = "perplexity"
+    min: float = Field(default=1.0, ge=1)
+    """Rows below it are dropped."""
+    max: float = Field(default=1000.0, gt=1)
+    """Rows above it are dropped."""
+
+    def drops(self, pool: Pool) -> Iterator[Drop]:
+        live = pool.live
+        if not len(live):
+            return
+        scorer = Scorer(pool.base, self.max_tokens, self.batch_tokens)
+        responses = [r or "" for r in pool.column("response").to_pylist()]
+        score = np.full(pool.table.num_rows, np.nan)
+        pairs = scorer.pairs(self._before(pool.column("prompt").to_pylist()), responses)
+        score[live] = np.exp(scorer.losses(pairs, "losses after prompts"))
+        self._rate(pool, "perplexity", score)
+        for at in live[~((score[live] >= self.min) & (score[live] <= self.max))]:
+            yield int(at), {"perplexity": round(float(score[at]), 3), "min": self.min, "max": self.max}
 
 
-def response_loss(
-    model: Any, heads: Sequence[list[int]], tails: Sequence[list[int]], batch_tokens: int, label: str
-) -> np.ndarray:
-    """Mean negative log-likelihood of each tail after its head, in nats; nan for an empty tail. [rows]"""
-    import torch
+def within_length(score: np.ndarray, length: np.ndarray, bins: int = 10) -> np.ndarray:
+    """The rank of each score among rows of like length, 0 to 1: length alone does not win. nan stays nan. [rows]
 
-    out = np.full(len(tails), np.nan)
-    todo = sorted((i for i in range(len(tails)) if tails[i]), key=lambda i: (len(heads[i]) + len(tails[i]), i))
-    batches: list[list[int]] = [[]]
-    for i in todo:
-        width = len(heads[i]) + len(tails[i])
-        if batches[-1] and width * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-        batches[-1].append(i)
-    for batch in track([b for b in batches if b], label):
-        width = max(len(heads[i]) + len(tails[i]) for i in batch)
-        ids = torch.zeros((len(batch), width), dtype=torch.long)
-        wanted = torch.zeros((len(batch), width), dtype=torch.bool)
-        for row, i in enumerate(batch):
-            h, t = len(heads[i]), len(tails[i])
-            ids[row, : h + t] = torch.tensor(heads[i] + tails[i])
-            wanted[row, h : h + t] = True
-        ids, wanted = ids.to(device()), wanted.to(device())
-        with torch.inference_mode():
-            # right padding under a causal mask: no real position sees the padding
-            logits = model(input_ids=ids).logits[:, :-1]
-            mask = wanted[:, 1:]
-            loss = torch.nn.functional.cross_entropy(logits[mask].float(), ids[:, 1:][mask], reduction="none")
-            total = torch.zeros(mask.shape, dtype=torch.float32, device=loss.device)
-            total[mask] = loss
-            mean = total.sum(1) / mask.sum(1)
-        out[batch] = mean.cpu().numpy()
+    The bins are quantiles of the length; rows of equal length are never parted.
+    """
+    out = np.full(len(score), np.nan)
+    known = np.flatnonzero(~np.isnan(score))
+    if not len(known):
+        return out
+    edges = np.unique(np.quantile(length[known], np.linspace(0, 1, bins + 1)[1:-1]))
+    which = np.searchsorted(edges, length[known], side="right")
+    for b in np.unique(which):
+        rows = known[which == b]
+        unique, inverse, counts = np.unique(score[rows], return_inverse=True, return_counts=True)
+        middle = np.cumsum(counts) - (counts + 1) / 2  # equal scores share one rank
+        out[rows] = (middle[inverse] + 0.5) / len(rows)
     return out

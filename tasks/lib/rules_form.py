@@ -1,117 +1,177 @@
-"""Rules on the form of a row: what can be told from its text alone."""
+"""Rules on the form of a row: whether it is whole, and of a sensible size."""
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.lib.config import Config
+from tasks.lib.models import directory
 from tasks.lib.pool import Drop, Pool
-from tasks.lib.shingles import chunks, grams, units
-
-REFUSALS = {
-    "as an AI": r"\bas an? (?:ai|artificial intelligence|(?:large )?language model|ai language model|chatbot)\b",
-    "I cannot": r"^\W*(?:i'?m |i am )?(?:sorry|apologi[sz]e|unfortunately|regret)[^.\n]{0,60}\b(?:i|we)(?:'m| am| are)?"
-                r" ?(?:can'?t|cannot|unable|not able|won'?t|am not|do not|don'?t)\b",
-    "I am unable": r"^\W*(?:i|we) (?:can'?t|cannot|am unable to|am not able to|won'?t) "
-                   r"(?:help|assist|answer|provide|comply|fulfil|access|complete|browse|generate|create|engage|do that)",
-    "AI로서": r"(?:ai|인공지능|언어 ?모델|챗봇)(?: 언어 ?모델| 모델| 비서| 어시스턴트)?"
-             r"(?:으로서|로서|이기 때문|이라서|이라 |이어서|라서|이므로|입니다[^.]{0,20}(?:없|못))",
-    "죄송하지만": r"^\W*(?:죄송|미안|안타깝|유감)[^.\n]{0,80}(?:수 ?(?:가 |는 )?없|못 ?(?:합|해|하|드)|어렵|불가능)",
-}  # fmt: skip
+from tasks.lib.shingles import grams, sets, spans
 
 
 class Empty(Config):
-    """Drop rows without a prompt or without a response."""
+    """Drop rows without a prompt or without a response: null, white space, or dots and dashes only."""
 
     rule: Literal["empty"] = "empty"
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         for side in ("prompt", "response"):
-            words = pc.fill_null(pc.match_substring_regex(pool.column(side), r"[\pL\pN]"), False)
+            words = pc.fill_null(pc.match_substring_regex(pool.column(side), r"[^\s.…\-_]"), False)
             for at in pool.live[~words.to_numpy()]:
-                if side == "prompt" or pool.text(side, at).strip(" \t\r\n.…-_") == "":
-                    yield int(at), {"field": side, "text": pool.text(side, at)[:40]}
+                text = pool.table[side][int(at)].as_py()
+                yield int(at), {"field": side, "text": None if text is None else text[:40]}
 
 
 class Length(Config):
-    """Drop rows that are too short or too long, in characters."""
+    """Drop rows whose prompt or response is too short or too long."""
 
     rule: Literal["length"] = "length"
+    unit: Literal["tokens", "characters"] = "tokens"
+    """Tokens of the recipe's tokenizer, or characters."""
     min_prompt: int = Field(default=1, ge=0)
-    """Fewest characters of a prompt."""
-    max_prompt: int = 20_000
-    """Most characters of a prompt."""
+    """Fewest of a prompt."""
+    max_prompt: int = Field(default=2048, ge=1)
+    """Most of a prompt."""
     min_response: int = Field(default=1, ge=0)
-    """Fewest characters of a response."""
-    max_response: int = 20_000
-    """Most characters of a response."""
+    """Fewest of a response."""
+    max_response: int = Field(default=2048, ge=1)
+    """Most of a response."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Length":
+        if self.min_prompt > self.max_prompt or self.min_response > self.max_response:
+            raise ValueError("a minimum is above its maximum")
+        return self
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        for side, low, high in (
-            ("prompt", self.min_prompt, self.max_prompt),
-            ("response", self.min_response, self.max_response),
-        ):
-            size = pc.fill_null(pc.utf8_length(pool.column(side)), 0).to_numpy()
-            for at, n in zip(pool.live[(size < low) | (size > high)], size[(size < low) | (size > high)], strict=True):
-                yield int(at), {"field": side, "characters": int(n), "min": low, "max": high}
+        bounds = {"prompt": (self.min_prompt, self.max_prompt), "response": (self.min_response, self.max_response)}
+        for side, (low, high) in bounds.items():
+            texts = pc.fill_null(pool.column(side), "")
+            size = pc.utf8_length(texts).to_numpy().astype(np.int64)
+            doubt = (size < low) | (size > high)
+            if self.unit == "tokens":
+                # a token is a byte at least, and two words are two tokens at least: few rows need counting
+                words = pool.units(side).take(pool.live)
+                doubt = (pc.binary_length(texts).to_numpy() > high) | (words.counts < low) | (words.chars & (low > 1))
+                size[doubt] = _tokens(pool, texts.filter(np.asarray(doubt)).to_pylist())
+            wrong = doubt & ((size < low) | (size > high))
+            for at, n in zip(pool.live[wrong], size[wrong], strict=True):
+                yield int(at), {"field": side, self.unit: int(n), "min": low, "max": high}
+
+
+def _tokens(pool: Pool, texts: list[str]) -> list[int]:
+    """The number of tokens of each text by the recipe's tokenizer."""
+    if not texts:
+        return []
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory(pool.base))
+    tokenizer.model_max_length = 1 << 30
+    return [len(ids) for i in range(0, len(texts), 1000)
+            for ids in tokenizer(texts[i : i + 1000], add_special_tokens=False)["input_ids"]]  # fmt: skip
+
+
+# Words that no English sentence ends with; particles and connectives that no Korean one does.
+_HANGING = r"\b(?:the|an?|and|or|but|because|of|with|from|into|than|that the|such as|including|if|its|their|his|her|my|your|our)"
+_KOREAN = r"(?:을|를|에게|에서|으로|하고|하며|하면서|그리고|그러나|하지만|때문에|통해|위해|대한|있는|하는|되는)"
+CUT = (
+    rf"(?i:\w+[^.!?\n]*\s{_HANGING})\s*$|[\pL\pN)\"']\s*[,(\[{{]\s*$|[가-힣][^.!?\n]*\s[가-힣]+{_KOREAN}\s*$|"
+    # a paragraph with whole sentences before, the last of which has no end
+    r"(?:^|\n)[^\n\-*•#>|\d][^\n]{40,}[\pL)][.!?][\"”’)]?\s+[\p{Lu}][^\n.!?:;]{12,}[\pLl]\s*$|"
+    r"(?:^|\n)[^\n\-*•#>|\d][^\n]{20,}(?:다|요|까|죠)[.!?]\s+[가-힣][^\n.!?:;]{8,}[가-힣]\s*$"
+)
+_ENDS = re.compile(r"(?:다|요|까|죠|음|함|임|됨|것|니|네|군|지|야|라|세요|시오)\s*\Z")
 
 
 class Truncated(Config):
-    """Drop responses that break off."""
+    """Drop responses that break off: in the middle of a sentence, or without the ending that the recipe names."""
 
     rule: Literal["truncated"] = "truncated"
     ending: str | None = None
-    """Regular expression that the end of every whole response matches; by default prose that breaks off is found."""
+    """Regular expression (RE2) that every whole response ends with, such as ; for SQL. Without it prose is looked at."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         if self.ending is not None:
-            ends = pc.fill_null(pc.match_substring_regex(pool.column("response"), f"(?:{self.ending})\\s*$"), False)
-            cut = pool.live[~ends.to_numpy()]
+            whole = pc.fill_null(pc.match_substring_regex(pool.column("response"), f"(?:{self.ending})\\s*$"), False)
+            cut = pool.live[~whole.to_numpy()]
         else:
-            cut = pool.matching("response", r"(?:[\pL],|[,;(\[{]|\b(?:and|or|the|a|an|of|to|with|in|for|is|are))\s*$")
+            cut = pool.matching("response", CUT)
         for at in cut:
-            yield int(at), {"end": pool.text("response", at)[-40:]}
-
-
-class Refusal(Config):
-    """Drop boilerplate refusals and answers that speak of themselves as an AI, in English and Korean."""
-
-    rule: Literal["refusal"] = "refusal"
-
-    def drops(self, pool: Pool) -> Iterator[Drop]:
-        import re
-
-        found: dict[int, str] = {}
-        for name, pattern in REFUSALS.items():
-            for at in pool.matching("response", "(?i)" + pattern):
-                found.setdefault(int(at), name)
-        for at, name in found.items():
-            match = re.search(REFUSALS[name], pool.text("response", at), re.IGNORECASE)
-            yield at, {"pattern": name, "text": match.group()[:80] if match else ""}
+            text = pool.text("response", at)
+            if self.ending is None and (_ENDS.search(text) or "```" in text):
+                continue
+            yield int(at), {"end": text.rstrip()[-60:]}
 
 
 class Repetition(Config):
-    """Drop responses that loop: few of their n-grams are different ones."""
+    """Drop responses that loop: too many of their n-grams repeat an earlier one (Rae et al. 2021, MassiveText)."""
 
     rule: Literal["repetition"] = "repetition"
     n: int = Field(default=3, ge=1)
     """Words (or characters of unspaced scripts, twice as many) of an n-gram."""
     max_share: float = Field(default=0.5, gt=0, le=1)
     """The share of n-grams that may repeat an earlier one."""
-    min_grams: int = 12
+    min_grams: int = Field(default=20, ge=2)
     """Responses with fewer n-grams are let through."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        from tasks.lib.shingles import sets
-
-        live = pool.live
-        for start, texts in chunks(pool.column("response")):
-            u = units(texts)
+        for at, u in pool.chunks("response"):
             every, offsets = grams(u, np.where(u.chars, 2 * self.n, self.n))
             n = np.diff(offsets)
             repeated = 1 - np.diff(sets(every, offsets)[1]) / np.maximum(n, 1)
             for i in np.flatnonzero((repeated > self.max_share) & (n >= self.min_grams)):
-                yield int(live[start + i]), {"repeated": round(float(repeated[i]), 4), "max": self.max_share}
+                yield int(at[i]), {"repeated": round(float(repeated[i]), 4), "max": self.max_share}
+
+
+class Echo(Config):
+    """Drop responses that repeat their prompt and add next to nothing."""
+
+    rule: Literal["echo"] = "echo"
+    min_words: int = Field(default=4, ge=1)
+    """Words of the prompt (characters of unspaced scripts, three times as many) below which it may be repeated."""
+    max_more: float = Field(default=0.1, ge=0)
+    """Words that may follow the repeated prompt, as a share of its own."""
+
+    def drops(self, pool: Pool) -> Iterator[Drop]:
+        for (at, p), (_, r) in zip(pool.chunks("prompt"), pool.chunks("response"), strict=True):
+            n, m = p.counts, r.counts
+            long = np.flatnonzero(
+                (n >= np.where(p.chars, 3, 1) * self.min_words) & (m >= n) & (m - n <= self.max_more * n)
+            )
+            asked = spans(p, p.offsets[long], p.offsets[long] + n[long])
+            said = spans(r, r.offsets[long], r.offsets[long] + n[long])
+            for i in long[asked == said]:
+                yield int(at[i]), {"words": int(n[i]), "more": int(m[i] - n[i])}
+
+
+class Broken(Config):
+    """Drop responses with an unclosed code fence, or with JSON that does not parse where JSON is what they are."""
+
+    rule: Literal["broken"] = "broken"
+
+    def drops(self, pool: Pool) -> Iterator[Drop]:
+        for at in pool.matching("response", r'(?:^|\n)\s*```|^\s*(?:\{\s*"|\[\s*[\[{"])'):
+            text = pool.text("response", at)
+            if len(re.findall(r"^\s*```", text, re.MULTILINE)) % 2:
+                yield int(at), {"problem": "a code fence is not closed"}
+            elif problem := _bad_json(text):
+                yield int(at), {"problem": problem}
+
+
+def _bad_json(text: str) -> str | None:
+    """What is wrong with a text that is all JSON, or with its fenced JSON; None where there is none or it is right."""
+    blocks = re.findall(r"^\s*```json\s*\n(.*?)^\s*```", text, re.MULTILINE | re.DOTALL)
+    if not blocks and re.match(r'\s*(?:\{\s*"|\[\s*[\[{"])', text) and re.search(r"[\]}]\s*\Z", text):
+        blocks = [text]
+    for block in blocks:
+        try:
+            json.JSONDecoder().raw_decode(block.strip())
+        except (json.JSONDecodeError, RecursionError) as e:
+            return f"not valid JSON: {getattr(e, 'msg', 'nested too deeply')}"
+    return None

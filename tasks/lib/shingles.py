@@ -5,6 +5,7 @@ Text in a script without reliable word spaces (Korean, Chinese, Japanese, Thai) 
 so that spacing never matters. An n-gram is the hash of n neighbouring units; a shorter text has one, of all its units.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 U64 = np.uint64
 TEXT_BITS = 20  # of a 64-bit key tell the text within a chunk; an n-gram's hash keeps the other 44
 KEPT_BITS = np.uint64(2**64 - 2**TEXT_BITS)
-CHUNK = 20_000  # texts at a time: bounds the memory of the arrays over their characters
+CHUNK = 4_000  # texts at a time: bounds the arrays over their characters, and keeps them in the processor's cache
 _P, _M1, _M2 = U64(0x9E3779B97F4A7C15), U64(0xBF58476D1CE4E5B9), U64(0x94D049BB133111EB)
 
 # Ranges of scripts written without reliable spaces between words.
@@ -25,38 +26,46 @@ UNSPACED = [(0x0E00, 0x0EFF), (0x1100, 0x11FF), (0x2E80, 0x2FDF), (0x3040, 0x318
             (0x4E00, 0x9FFF), (0xA960, 0xA97F), (0xAC00, 0xD7FF), (0xF900, 0xFAFF), (0xFF66, 0xFFDC)]  # fmt: skip
 
 
-@cache
-def _fold() -> np.ndarray:
-    """For every character below 0x20000: its case-folded self where it belongs to a word, else 0. [0x20000] uint32"""
-    table = np.zeros(0x20000, np.uint32)
-    for c in range(0x20000):
-        char = chr(c)
-        if char.isalnum() or char == "_":
-            folded = char.casefold()
-            table[c] = ord(folded) if len(folded) == 1 else c
-    return table
-
-
-@cache
-def _unspaced() -> np.ndarray:
-    table = np.zeros(0x20000, bool)
-    for low, high in UNSPACED:
-        table[low : high + 1] = True
-    table[0x1B000:0x1B170] = True
-    return table
-
-
 def mix(x: np.ndarray) -> np.ndarray:
     """splitmix64's finaliser: every output bit depends on every input bit."""
+    x = x.astype(np.uint64, copy=False) + _P
     x = (x ^ (x >> U64(30))) * _M1
     x = (x ^ (x >> U64(27))) * _M2
     return x ^ (x >> U64(31))
 
 
+@cache
+def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every character below 0x20000: a random-looking value of its folded self, 0 where it belongs to no word;
+    whether its script has no reliable spaces; and that value, 0 for white space only. [0x20000] each"""
+    folded, word = np.zeros(0x20000, np.uint64), np.zeros(0x20000, bool)
+    for c in range(0x20000):
+        char = chr(c)
+        if not char.isspace() and not 0xD800 <= c < 0xE000:
+            same = unicodedata.normalize("NFKC", char).casefold() if c > 127 else char.lower()
+            folded[c] = ord(same) if len(same) == 1 else c
+            word[c] = char.isalnum() or char == "_"
+    unspaced = np.zeros(0x20000, bool)
+    for low, high in UNSPACED:
+        unspaced[low : high + 1] = True
+    value = np.where(folded > 0, mix(folded * _P) | U64(1), U64(0))
+    return np.where(word, value, U64(0)), unspaced, value
+
+
+@cache
+def _powers(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """_P to the power of 0..n-1 and its inverses, modulo 2^64. [n] each"""
+    inverse = pow(int(_P), -1, 1 << 64)
+    steps = np.full(n, _P, np.uint64), np.full(n, inverse, np.uint64)
+    for step in steps:
+        step[0] = 1
+    return np.cumprod(steps[0]), np.cumprod(steps[1])
+
+
 @dataclass(frozen=True)
 class Units:
-    """The units of some texts: `hashes` [units] of all, those of text i at offsets[i]:offsets[i + 1]; `chars` [texts]
-    tells whose units are characters."""
+    """The units of some texts: `hashes` [units] uint32 of all, those of text i at offsets[i]:offsets[i + 1]; `chars`
+    [texts] tells whose units are characters."""
 
     hashes: np.ndarray
     offsets: np.ndarray
@@ -64,48 +73,77 @@ class Units:
 
     @property
     def counts(self) -> np.ndarray:
+        """The number of units of each text. [texts]"""
         return np.diff(self.offsets)
+
+    def take(self, at: np.ndarray) -> "Units":
+        """The units of the texts at some positions."""
+        if len(at) == len(self.chars):
+            return self
+        index, offsets = ragged(self.offsets, at)
+        return Units(self.hashes[index], offsets, self.chars[at])
+
+
+def ragged(offsets: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the elements of the sets at some positions lie, and the offsets of those sets among them."""
+    counts = np.diff(offsets)[at]
+    new = np.concatenate([[0], np.cumsum(counts)])
+    return np.arange(new[-1]) + np.repeat(offsets[at] - new[:-1], counts), new
 
 
 def units(texts: pa.Array, unit: str = "auto") -> Units:
     """Words, or characters (unit "char", or "auto" where a fifth of the letters are of an unspaced script)."""
-    texts = pc.utf8_normalize(pc.fill_null(texts, ""), form="NFKC")
-    lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
-    points = np.frombuffer("\n".join(texts.to_pylist()).encode("utf-32-le", "surrogatepass"), np.uint32)
-    n = len(lengths)
-    starts = np.zeros(n + 1, np.int64)
-    np.cumsum(lengths + 1, out=starts[1:])  # one separator after each text, but the last
+    texts = pc.fill_null(texts, "")
+    n = len(texts)
+    points, starts = code_points(texts)
+    ends = np.minimum(starts, len(points))
     low = np.minimum(points, 0x1FFFF)
-    folded = np.where(points < 0x20000, _fold()[low], points)
-    is_word = folded > 0
-    wide = _unspaced()[low]
-    ends = np.concatenate([[0], np.cumsum(is_word, dtype=np.int64)])
-    wides = np.concatenate([[0], np.cumsum(wide & is_word, dtype=np.int64)])
-    top = np.minimum(starts, len(points))
-    letters, of_wide = np.diff(ends[top]), np.diff(wides[top])
-    chars = np.full(n, unit == "char") if unit != "auto" else of_wide * 5 > letters
-    if unit == "word":
-        chars = np.zeros(n, bool)
-    # A unit begins where a word does, and in a text of characters at every character of a word.
-    begins = is_word.copy()
-    begins[1:] &= ~is_word[:-1]
-    single = np.repeat(chars, lengths + 1)[: len(points)] & is_word
-    begins |= single
-    at = np.flatnonzero(begins)
-    # The hash of a unit is the difference of prefix sums of c * P^i, shifted to begin at P^0 (P is odd, so invertible).
-    finish = np.flatnonzero(is_word & ~np.append(is_word[1:], False) | single) + 1
-    width = finish - at
-    longest = int(width.max(initial=0))
-    values = mix(folded.astype(U64) * _P)
-    hashes = np.zeros(len(at), U64)
-    order = np.arange(len(at)) if longest <= 1 else np.argsort(width, kind="stable")
-    by_width = width[order]
-    for k in range(longest):
-        alive = order[np.searchsorted(by_width, k, side="right") :]
-        hashes[alive] = (hashes[alive] ^ values[at[alive] + k]) * _M2 + U64(k + 1)
-    hashes = mix(hashes)
-    counted = np.concatenate([[0], np.cumsum(begins, dtype=np.int64)])
-    return Units(hashes, counted[top], chars)
+    value, unspaced = (table[low] for table in _tables()[:2])
+    word = value > 0
+    chars = np.full(n, unit == "char")
+    if unit == "auto" and (unspaced & word).any():
+        chars = _within(unspaced & word, ends) * 5 > _within(word, ends)
+    # A unit begins where a word does, and in a text of characters at every character of a word; likewise its end.
+    begins, finish = word.copy(), word.copy()
+    begins[1:] &= ~word[:-1]
+    finish[:-1] &= ~word[1:]
+    if chars.any():
+        single = np.repeat(chars, np.diff(starts))[: len(points)] & word
+        begins |= single
+        finish |= single
+    first, last = np.flatnonzero(begins), np.flatnonzero(finish) + 1
+    # The hash of a unit is the sum of value[i] * P^i over its characters, divided by P to the power of where it begins.
+    power, inverse = _powers(1 << int(len(points)).bit_length())
+    total = np.zeros(len(points) + 1, np.uint64)
+    np.cumsum(value * power[: len(points)], out=total[1:])
+    hashes = (mix((total[last] - total[first]) * inverse[first]) >> U64(32)).astype(np.uint32)
+    return Units(hashes, np.searchsorted(first, ends), chars)
+
+
+def text_hashes(texts: pa.Array) -> np.ndarray:
+    """A hash of each whole text, case and white space aside; punctuation counts. [texts] uint64"""
+    points, starts = code_points(pc.fill_null(texts, ""))
+    value = _tables()[2][np.minimum(points, 0x1FFFF)] + (points >> 17)
+    ink = value > 0
+    rank = np.cumsum(ink)
+    power, inverse = _powers(1 << int(len(points) + 1).bit_length())
+    total = np.zeros(len(points) + 1, np.uint64)
+    np.cumsum(value * power[rank], out=total[1:])
+    ends = np.minimum(starts, len(points))
+    before = np.concatenate([[0], rank])[ends]
+    return mix((total[ends[1:]] - total[ends[:-1]]) * inverse[before[:-1]] + np.diff(before).astype(np.uint64))
+
+
+def code_points(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """All characters, one line end between two texts, and where each text starts. [chars] uint32, [texts + 1]"""
+    starts = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(pc.utf8_length(texts).to_numpy(zero_copy_only=False) + 1, out=starts[1:])
+    return np.frombuffer("\n".join(texts.to_pylist()).encode("utf-32-le"), np.uint32), starts
+
+
+def _within(mask: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """How many characters of each text the mask holds for. [texts]"""
+    return np.diff(np.searchsorted(np.flatnonzero(mask), ends))
 
 
 def grams(u: Units, n: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -113,16 +151,18 @@ def grams(u: Units, n: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.broadcast_to(np.asarray(n), u.counts.shape)
     counts = np.where(u.counts > 0, np.maximum(u.counts - sizes + 1, 1), 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    text = np.repeat(np.arange(len(counts)), counts)
-    start = np.arange(offsets[-1]) - offsets[text] + u.offsets[text]
-    last = u.offsets[text + 1]
-    size = sizes[text]
-    out = np.zeros(len(start), U64)
-    for k in range(int(sizes.max(initial=0))):
-        there = (k < size) & (start + k < last)
-        unit = u.hashes[np.minimum(start + k, max(len(u.hashes) - 1, 0))] if len(u.hashes) else out
-        out = np.where(there, (out ^ unit) * _M1 + U64(k + 1), out)
-    return mix(out) & KEPT_BITS, offsets
+    first = np.arange(offsets[-1]) + np.repeat(u.offsets[:-1] - offsets[:-1], counts)
+    last = first + np.repeat(np.minimum(sizes, u.counts), counts)
+    return spans(u, first, last), offsets
+
+
+def spans(u: Units, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Hashes of the runs of units first:last. [runs]"""
+    power, inverse = _powers(1 << int(len(u.hashes)).bit_length())
+    total = np.zeros(len(u.hashes) + 1, np.uint64)
+    np.cumsum(mix(u.hashes) * power[: len(u.hashes)], out=total[1:])
+    length = (last - first).astype(np.uint64)
+    return mix((total[last] - total[first]) * inverse[first] + length) & KEPT_BITS
 
 
 def sets(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,3 +181,14 @@ def chunks(texts: Any, size: int = CHUNK) -> Iterator[tuple[int, pa.Array]]:
     for start in range(0, len(texts), size):
         part = texts.slice(start, size)
         yield start, part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
+
+
+def all_units(texts: Any) -> Units:
+    """The units of any number of texts."""
+    parts = [units(part) for _, part in chunks(texts)] or [units(pa.array([], pa.string()))]
+    sizes = np.concatenate([p.counts for p in parts])
+    return Units(
+        np.concatenate([p.hashes for p in parts]),
+        np.concatenate([[0], np.cumsum(sizes)]),
+        np.concatenate([p.chars for p in parts]),
+    )

@@ -1,0 +1,121 @@
+"""MinHash signatures, banding, and exact Jaccard similarity, over sets of hashes stored back to back.
+
+Broder 1997 (MinHash); Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, ch. 3 (banding). Signatures only
+propose pairs: what counts as alike is decided by the exact similarity of the sets.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tasks.lib.shingles import U64, mix, ragged
+
+PERMUTATIONS = 128
+CACHED = 32_768  # hashes that one permutation goes over at a time
+CROWD = 32  # rows of a bucket that each other row of it is compared with
+
+
+def bands(threshold: float) -> tuple[int, int]:
+    """(bands, rows of a band): the most selective banding that misses at most 1 in 1000 pairs at the threshold."""
+    fits = [(PERMUTATIONS // r, r) for r in range(1, 17) if (1 - threshold**r) ** (PERMUTATIONS // r) <= 1e-3]
+    return fits[-1] if fits else (PERMUTATIONS, 1)
+
+
+def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int) -> np.ndarray:
+    """MinHash signatures of sets. [sets, PERMUTATIONS] uint32; all ones for an empty set"""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32) | np.uint32(1)
+    b = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32)
+    out = np.full((PERMUTATIONS, len(offsets) - 1), 0xFFFFFFFF, np.uint32)
+    high = (hashes >> U64(32)).astype(np.uint32)
+    full = np.flatnonzero(np.diff(offsets))
+    at = 0
+    while at < len(full):
+        stop = int(np.searchsorted(offsets[full], offsets[full[at]] + CACHED, side="right"))
+        block = full[at : max(stop, at + 1)]
+        first, last = offsets[block[0]], offsets[block[-1] + 1]
+        x, y, starts = high[first:last], np.empty(last - first, np.uint32), offsets[block] - first
+        for k in range(PERMUTATIONS):
+            np.multiply(x, a[k], out=y)
+            np.add(y, b[k], out=y)
+            out[k, block] = np.minimum.reduceat(y, starts)
+        at += len(block)
+    return np.ascontiguousarray(out.T)
+
+
+def candidates(sig: np.ndarray, rank: np.ndarray, filled: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
+    """Band by band, the pairs of rows that share it, the better-ranked first. [pairs, 2]
+
+    In a bucket of more than CROWD rows each is compared with the CROWD best of it and with the CROWD before it only, so
+    that time grows with the rows and not with their square.
+    """
+    count, width = bands(threshold)
+    for band in range(count):
+        key = np.zeros(len(sig), U64)
+        for k in range(band * width, (band + 1) * width):
+            key = mix(key ^ sig[:, k])
+        order = np.lexsort((rank, key))
+        order = order[filled[order]]
+        key = key[order]
+        same = key[1:] == key[:-1]
+        shared = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+        order, key = order[shared], key[shared]
+        if not len(order):
+            continue
+        starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+        sizes = np.diff(np.append(starts, len(order)))
+        place = np.arange(len(order)) - np.repeat(starts, sizes)
+        for back in range(1, min(CROWD, int(sizes.max()) - 1) + 1):
+            later = np.flatnonzero(place >= back)
+            yield np.stack([order[later - back], order[later]], axis=1)
+            crowded = later[place[later] > CROWD]
+            if len(crowded):
+                best = crowded - place[crowded] + back - 1
+                yield np.stack([order[best], order[crowded]], axis=1)
+
+
+def alike(
+    hashes: np.ndarray, offsets: np.ndarray, rank: np.ndarray, threshold: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of sets whose Jaccard similarity is at least the threshold, better-ranked first, and that similarity.
+
+    hashes, offsets: the sets, each sorted and without repeats. [pairs, 2], [pairs]
+    """
+    sig = signatures(hashes, offsets, seed)
+    found = np.zeros(0, np.int64)
+    n = len(sig)
+    for pairs in candidates(sig, rank, np.diff(offsets) > 0, threshold):
+        # of those that a signature of 128 puts far below the threshold, 1 in 10,000 would be at it
+        agree = np.concatenate(
+            [(sig[p[:, 0]] == sig[p[:, 1]]).sum(1) for p in np.array_split(pairs, len(pairs) // 8192 + 1)]
+        )
+        near = pairs[agree >= PERMUTATIONS * (threshold - 0.16)]
+        found = np.union1d(found, near[:, 0] * n + near[:, 1])
+    pairs = np.stack([found // max(n, 1), found % max(n, 1)], axis=1)
+    similar = jaccard(hashes, offsets, pairs)
+    return pairs[similar >= threshold], similar[similar >= threshold]
+
+
+def jaccard(hashes: np.ndarray, offsets: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Exact Jaccard similarities of pairs of sets. [pairs]"""
+    out = np.zeros(len(pairs))
+    sizes = np.diff(offsets)
+    for start in range(0, len(pairs), 20_000):
+        part = pairs[start : start + 20_000]
+        index, ends = ragged(offsets, np.concatenate([part[:, 0], part[:, 1]]))
+        pair = np.repeat(np.tile(np.arange(len(part), dtype=np.uint64), 2), np.diff(ends))
+        key = np.sort((pair << U64(48)) | (hashes[index] >> U64(16)))
+        same = np.bincount((key[1:][key[1:] == key[:-1]] >> U64(48)).astype(np.int64), minlength=len(part))
+        out[start : start + len(part)] = same / np.maximum(sizes[part[:, 0]] + sizes[part[:, 1]] - same, 1)
+    return out
+
+
+def best_stay(pairs: np.ndarray, similar: np.ndarray, rank: np.ndarray) -> dict[int, tuple[int, float]]:
+    """Rows to drop, each with the kept row that it is most like: going from best to worst, a row stays unless it is
+    like one that stayed before it."""
+    gone: dict[int, tuple[int, float]] = {}
+    for i in np.lexsort((-similar, rank[pairs[:, 1]])):
+        kept, row = int(pairs[i, 0]), int(pairs[i, 1])
+        if kept not in gone and row not in gone:
+            gone[row] = (kept, float(similar[i]))
+    return gone
