@@ -1,25 +1,256 @@
 """The report: every number right, everything escaped, nothing fetched, equal input gives equal bytes."""
 
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.lib import charts, evidence, wording
+from tasks.lib import rows as tables
+from tasks.lib.answers import KINDS, _spread
+from tasks.lib.chapters import script
+from tasks.lib.errors import InputError
 from tasks.report import ReportConfig, report
-from tests.artifacts import artifacts
+from tests.artifacts import ARMS, HOSTILE, artifacts
 
 
-def _report(folder: Path, name: str = "report", **inputs: Path) -> Path:
-    out = folder / name
-    out.mkdir()
-    report(ReportConfig(), out, **inputs)
-    return out
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"
 
 
-def test_page_table_and_summary(tmp_path: Path) -> None:
-    inputs = artifacts(tmp_path)
-    out = _report(tmp_path, **inputs)
-    page = (out / "report.html").read_text()
-    assert "<script" not in page and "onerror=alert(1)>" not in page
-    table = json.loads((out / "summary.json").read_text())
+def make(folder: Path, inputs: Mapping[str, Path], **config: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The page, the result table, the metrics."""
+    folder.mkdir()
+    metrics = report(ReportConfig(**config), folder, **inputs)  # type: ignore[arg-type]
+    return (folder / "report.html").read_text(), json.loads((folder / "summary.json").read_text()), metrics
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return artifacts(tmp_path_factory.mktemp("artifacts"), n=60)
+
+
+@pytest.fixture(scope="module")
+def made(
+    inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    return make(tmp_path_factory.mktemp("out") / "report", inputs)
+
+
+def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> None:
+    html, table, _ = made
+    assert table["columns"][:4] == ["model", "greedy", "sampled", "Δ sampled v. sft"]
     assert [row[0] for row in table["rows"]] == ["base", "sft_unfiltered", "sft", "sft_random", "sft_rs", "dpo"]
-    again = _report(tmp_path, "again", **inputs)
-    assert all((again / f.name).read_bytes() == f.read_bytes() for f in out.iterdir())
+    answers = tables.read(inputs["graded"] / "evaluations.parquet")
+
+    def share(model: str, mode: str) -> str:
+        scores = [a["score"] for a in answers if (a["model"], a["mode"]) == (model, mode)]
+        return f"{100 * sum(scores) / len(scores):.1f}"
+
+    for row in table["rows"]:
+        assert row[1].split()[0] == share(row[0], "greedy") and row[2].split()[0] == share(row[0], "sampled")
+        cut = [a["finish_reason"] == "length" for a in answers if a["model"] == row[0]]
+        assert row[4:] == ["60", "0.0 %", f"{100 * sum(cut) / len(cut):.1f} %"]
+        for shown in (share(row[0], "greedy"), share(row[0], "sampled")):
+            assert f">{shown} <span" in html
+    delta = float(share("dpo", "sampled")) - float(share("sft", "sampled"))
+    assert float(table["rows"][-1][3].split()[0]) == pytest.approx(delta, abs=0.11)
+    assert table["rows"][2][3] == ""  # sft against itself
+    widths = [max(len(row[i]) for row in [table["columns"], *table["rows"]]) for i in range(7)]
+    assert sum(widths) + 2 * 7 <= 110
+
+
+def test_differences_are_those_of_evaluate(inputs: dict[str, Path], made: Any) -> None:
+    text = Page(made[0]).text
+    found = {(c["metric"], c["model"], c["against"]): c for c in tables.read(inputs["graded"] / "comparisons.parquet")}
+    d = found["sampled", "dpo", "sft_rs"]
+    interval = f"[{wording.points(d['diff_low'], False)}, {wording.points(d['diff_high'], False)}]"
+    assert interval in text and wording.points(abs(d["diff"]), False) in text
+    d = found["sampled", "sft", "base"]
+    assert f"SFT raised sampled accuracy by {100 * d['diff']:.1f} points over the base model" in text
+    assert "on 60 questions" in text
+
+
+def test_page_is_self_contained_and_safe(inputs: dict[str, Path], made: Any) -> None:
+    html = made[0]
+    page = Page(html)
+    assert not {t for t, _ in page.tags} & {"script", "img", "link", "iframe", "object", "b", "base"}
+    for tag, attributes in page.tags:
+        assert not [a for a in attributes if a.startswith("on")], tag
+        for name in ("href", "src", "xlink:href", "action"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert not re.search(r"url\((?!#)|@import|https?://", html)
+    assert HOSTILE in page.text
+    ids = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(ids) == len(set(ids))
+    targets = [a["href"][1:] for t, a in page.tags if t == "a" and a.get("href")]
+    assert targets and set(targets) <= set(ids)
+    svgs = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(svgs) > 15
+    for svg in svgs:
+        ElementTree.fromstring(svg)
+        assert set(re.findall(r"url\(#([^)]+)\)", svg)) <= set(re.findall(r' id="([^"]+)"', svg))
+        assert not re.search(r'(?:fill|stroke)="#00000[1-9]"', svg)
+    assert str(inputs["data"].parent) not in html
+
+
+def test_equal_input_gives_equal_bytes(inputs: dict[str, Path], made: Any, tmp_path: Path) -> None:
+    assert make(tmp_path / "again", inputs) == made
+
+
+def test_filter_funnel(inputs: dict[str, Path], made: Any) -> None:
+    text = Page(made[0]).text
+    rows = tables.read(inputs["filtered"] / "rows.parquet")
+    kept = sum(r["kept"] for r in rows)
+    assert f"{kept} of {len(rows)} rows kept" in text and f"{len(rows) - kept} dropped" in text
+    drops = {r: sum(row["reason"] == r for row in rows) for r in ("empty", "near_duplicates")}
+    assert kept + sum(drops.values()) == len(rows)
+    for rule, n in drops.items():
+        assert re.search(rf"{rule.replace('_', ' ')}\s*{n}\s", text)
+    assert text.count("duplicate of: ") == 6 and text.count("similarity: 0.91") == 6  # three examples per rule
+    assert made[0].count('class="example"') == 6
+    first = min(r["row_id"] for r in rows if r["reason"] == "empty")
+    assert first in text
+
+
+def test_warnings_and_facts(made: Any) -> None:
+    text = Page(made[0]).text
+    assert "chosen responses of held-out pairs by −1.25 nats" in text and "The chosen became less likely" in text
+    assert "is not JSON raw.jsonl:3" in text
+    assert "longer one in" in text and "prefers the chosen response in" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "models"),
+    [
+        ({"graded": False}, "No answer is graded, so nothing is claimed", 6),
+        ({"graded": False, "imported": True, "arms": ("sft", "dpo")}, "labelled by imported", 3),
+        ({"arms": ()}, "SFT was not evaluated", 1),
+        ({"suites": 2, "arms": ("sft", "sft_rs", "dpo")}, "controls.unfiltered adds it", 4),
+    ],
+)
+def test_incomplete_runs_say_what_is_missing(tmp_path: Path, options: Any, said: str, models: int) -> None:
+    html, table, metrics = make(tmp_path / "report", artifacts(tmp_path, n=12, **options))
+    text = Page(html).text
+    assert said in text and metrics["models"] == models
+    suites = options.get("suites", 1)
+    assert len(table["rows"]) == models * suites and (table["columns"][0] == "suite") == (suites > 1)
+    if not options.get("graded", True):
+        assert all(row[1] == row[2] == "ungraded" and row[3] == "" for row in table["rows"])
+        assert metrics["findings.unknown"] == 6 and "Not measured: no" in text
+    if suites > 1:
+        assert "suite <b>1</b>" in text and "<b>" not in html
+        assert "<b>" not in (tmp_path / "report" / "summary.md").read_text()
+
+
+def test_questions_count_only_where_graded(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Partly ungraded suites say of how many; scores between 0 and 1 are no accuracy."""
+    from tasks.evaluate import EvaluateConfig, _compare
+
+    answers = tables.read(inputs["graded"] / "evaluations.parquet")
+    blank = sorted({a["item_id"] for a in answers})[:20]
+    for a in answers:
+        if a["item_id"] in blank:
+            a |= {"score": None, "status": "ungraded"}
+        elif a["score"]:
+            a["score"] = 0.75
+    graded = tmp_path / "graded"
+    graded.mkdir()
+    (graded / "metrics.json").write_text((inputs["graded"] / "metrics.json").read_text())
+    tables.write(graded / "evaluations.parquet", answers, tables.EVALUATIONS)
+    compared = _compare(EvaluateConfig(primary="sampled"), "questions", ["base", *ARMS], answers)
+    tables.write(graded / "comparisons.parquet", compared, tables.COMPARISONS)
+    html, table, _ = make(tmp_path / "report", {**inputs, "graded": graded})
+    assert {row[4] for row in table["rows"]} == {"40 of 60"} and {row[5] for row in table["rows"]} == {"33.3 %"}
+    text = Page(html).text
+    assert "on 40 questions" in text and "scores " in text and "mean score" in text and "accuracy by" not in text
+
+
+def test_an_artifact_without_metrics_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    empty = tmp_path / "reward"
+    empty.mkdir()
+    with pytest.raises(InputError, match=r"reward holds no metrics\.json"):
+        make(tmp_path / "report", {**inputs, "reward": empty})
+
+
+def test_verdicts() -> None:
+    def verdict(low: float, high: float) -> str:
+        return evidence.Difference("s", "greedy", "a", "b", 9, (low + high) / 2, low, high).verdict
+
+    assert [verdict(0.1, 0.2), verdict(-0.2, -0.1), verdict(-0.1, 0.1), verdict(0.0, 0.1)] == [
+        "up",
+        "down",
+        "open",
+        "open",
+    ]
+
+
+def test_answers_are_spread_over_kinds(made: Any) -> None:
+    assert _spread([[1, 2, 3, 4], [5], [6, 7], [8], []], 6) == [1, 2, 3, 5, 6, 8]
+    assert sorted(_spread([[1], [2], [], [], []], 5)) == [1, 2] and _spread([[], [], [], [], []], 5) == []
+    shown = [kind for kind in KINDS if f">{kind}</span>" in made[0]]
+    assert shown[:2] == ["gained", "lost"]
+
+
+def test_wording() -> None:
+    assert wording.points(-0.0004) == "0.0" and wording.points(0.061) == "+6.1" and wording.points(-0.061) == "−6.1"
+    assert wording.plural(1, "row") == "1 row" and wording.plural(1200, "row") == "1,200 rows"
+    assert wording.shorten("x" * 500, 100).endswith("… (400 more characters)") and wording.shorten(None) == ""
+    assert wording.as_dict("not JSON") == {"evidence": "not JSON"} and wording.as_dict("[1]") == {"evidence": [1]}
+    assert wording.evidence({"similar_to": "a", "score": 0.123456, "of": [1]}) == [
+        ("similar to", "a"), ("score", "0.1235"), ("of", "[1]"),
+    ]  # fmt: skip
+    assert [script(t) for t in ("hello 12", "서울의 주문은 count 몇", "漢字", "123")] == [
+        "Latin",
+        "Hangul",
+        "Han",
+        "no letters",
+    ]
+
+
+def test_charts_escape_labels_and_survive_odd_values() -> None:
+    svg = charts.bars({"<b>&": {"a": 0.5}, '"': {"a": 0.1}}, key="k")
+    assert "&lt;b>&amp;" in svg.replace("&gt;", ">") and "<b>" not in svg
+    ElementTree.fromstring(svg)
+    for values in ([3.0], [1, 1, 1], [float("nan"), 2.0], list(range(1000))):
+        ElementTree.fromstring(charts.distribution({"a": values}, x="x", key="k", clip=0.99))
+
+
+def test_imports_wait() -> None:
+    heavy = "import sys, tasks.report; print([m for m in ('altair','jinja2','vl_convert','numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_column_that_no_stage_wrote(inputs: dict[str, Path], tmp_path: Path, made: Any) -> None:
+    """Scores that a filter rule adds get a chart each."""
+    folder = tmp_path / "filtered"
+    folder.mkdir()
+    for file in inputs["filtered"].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    table = pq.read_table(folder / "rows.parquet")
+    scores = [None if i % 2 else i / 100 for i in range(table.num_rows)]
+    pq.write_table(table.append_column("ifd", [scores]), folder / "rows.parquet")
+    html, *_ = make(tmp_path / "report", {**inputs, "filtered": folder})
+    assert "Score: ifd" in html and "Score: ifd" not in made[0]
