@@ -66,7 +66,8 @@ def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> 
     _write(pool.table.filter(pa.array(pool.alive)).select(KEPT.names), out / "kept.parquet")
     _write(pool.table.take(pa.array(random)).select(KEPT.names), out / "control.parquet")
     _write(distributions(pool, random), out / "distributions.parquet")
-    return {"read": n, "kept": kept, **{f"dropped.{name}": count for name, count in dropped.items()}, **pool.notes}
+    told = {f"dropped.{name}": count for name, count in dropped.items()}
+    return {"read": n, "kept": kept, "rules": ", ".join(dropped), **told, **pool.notes}
 
 
 def load(rows: Path, base: BaseConfig, seed: int) -> Pool:
