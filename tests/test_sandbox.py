@@ -237,6 +237,20 @@ def test_settings_are_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
         sandbox_worker.lock(con, 64)
 
 
+@pytest.mark.parametrize("memory_mb", [32, 1000, 1500, 5000])
+def test_memory_limits_read_back_rounded(memory_mb: int) -> None:
+    con = duckdb.connect(":memory:")
+    sandbox_worker.lock(con, memory_mb)
+    with pytest.raises(duckdb.InvalidInputException, match="locked"):
+        con.execute("SET threads = 2")
+
+
+def test_a_relative_path_is_the_callers(warehouse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(warehouse.parent)
+    with Sandbox(Path(warehouse.name)) as box:
+        assert [r.rows for r in box.run(["SELECT count(*) FROM city"])] == [[[2]]]
+
+
 def test_it_is_fast(warehouse: Path) -> None:
     queries = [f"SELECT count(*) FROM city WHERE id > {i}" for i in range(1000)]
     with Sandbox(warehouse) as box:

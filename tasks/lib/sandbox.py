@@ -79,7 +79,7 @@ class Sandbox:
         self._stop()
 
     def run(self, queries: Iterable[str], *, order: bool = False) -> Iterator[Result]:
-        """Results in the order of `queries`, streamed, one call at a time. `order=True` also finds out whether each is ordered."""
+        """Results in the order of `queries`, streamed; one call at a time. `order=True` tells if each is ordered."""
         waiting: deque[str] = deque()
         try:
             for sql in queries:
@@ -153,10 +153,17 @@ class Sandbox:
     def _start(self) -> None:
         self._received.clear()
         self._child = subprocess.Popen(
-            [sys.executable, "-I", sandbox_worker.__file__, str(self.warehouse), self.limits.model_dump_json()],
+            [
+                sys.executable,
+                "-I",
+                sandbox_worker.__file__,
+                str(self.warehouse.resolve()),
+                self.limits.model_dump_json(),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            cwd="/",
             env={"TZ": "UTC", "LANG": "C.UTF-8"},  # nothing of ours, above all no API key
             close_fds=True,
             start_new_session=True,  # an interrupt at the terminal reaches the parent only
