@@ -177,7 +177,7 @@ def mapped(columns: Mapping[Target, str]) -> Callable[[Row], Record]:
             record = conversation("messages")(plain)
         else:
             named = {"prompt": "instruction", "response": "output"}
-            record = alpaca({named.get(k, k): v for k, v in plain.items()})
+            record = alpaca({"output": None} | {named.get(k, k): v for k, v in plain.items()})
         if plain.get("reference") is not None:
             record.reference = str(plain["reference"])
         record.used = set(columns.values())
