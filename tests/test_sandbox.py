@@ -14,7 +14,7 @@ from tasks.lib import sandbox_worker
 from tasks.lib.errors import InputError
 from tasks.lib.sandbox import IN_FLIGHT_BYTES, Limits, Sandbox
 
-LIMITS = Limits(seconds=0.4, deadline=3, memory_mb=128, rows=500, result_kb=256, query_chars=5000)
+LIMITS = Limits(seconds=0.8, deadline=3, memory_mb=128, rows=500, result_kb=256, query_chars=5000)
 ROWS = 2000
 
 
@@ -261,7 +261,7 @@ def test_it_is_fast(warehouse: Path) -> None:
         assert len(list(box.run(queries))) == 1000
         after = child.cpu_times()
     spent = after.user + after.system - before.user - before.system + time.process_time() - own
-    assert spent / 1000 < 5e-3  # about 1 ms on an idle core, half of it DuckDB's own
+    assert spent / 1000 < 1e-2  # about 1 ms on an idle core, half of it DuckDB's own
 
 
 def test_leaving_it_ends_the_child(warehouse: Path) -> None:
