@@ -9,6 +9,7 @@ import numpy as np
 
 from tasks import evaluate
 from tasks.lib import rows as tables
+from tasks.lib.distributions import DISTRIBUTIONS
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"quoted\" {{ 7 * 7 }}"
 SKILL = {"base": 0.03, "sft_unfiltered": 0.3, "sft": 0.5, "sft_random": 0.5, "sft_rs": 0.53, "dpo": 0.62}
@@ -79,9 +80,20 @@ def _filter(out: Path, rows: list[dict[str, Any]]) -> None:
     kept = [r for r in judged if r["kept"]]
     tables.write(out / "kept.parquet", kept, tables.KEPT)
     tables.write(out / "control.parquet", rows[: len(kept)], tables.KEPT)
+    shown = [
+        {"which": which, "measure": measure, "bucket": bucket, "low": low, "count": n}
+        for which, share in (("before", 1.0), ("after", 0.7), ("random", 0.7))
+        for measure, buckets in (
+            ("response_chars", [("0", 0.0, 40), ("8", 8.0, 100), ("16", 16.0, 300)]),
+            ("response_language", [("en", None, 200), ("ko <i>", None, 100)]),
+            ("ifd", [("0.2", 0.2, 50), ("0.4", 0.4, 80), ("0.6", 0.6, 20)]),
+        )
+        for bucket, low, n in ((b, low, int(n * share)) for b, low, n in buckets)
+    ]
+    tables.write(out / "distributions.parquet", shown, DISTRIBUTIONS)
     drops = {k: sum(r["reason"] == k for r in judged) for k in ("empty", "near_duplicates")}
     metrics = {f"dropped.{k}": v for k, v in drops.items()}
-    _metrics(out, {"read": len(rows), "kept": len(kept), **metrics})
+    _metrics(out, {"read": len(rows), "kept": len(kept), "rules": "near_duplicates, empty, refusal", **metrics})
 
 
 def _samples(out: Path, prompts: list[str], rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import pyarrow.parquet as pq
 import pytest
 
 from tasks.lib import charts, evidence, wording
 from tasks.lib import rows as tables
 from tasks.lib.answers import KINDS, _spread
-from tasks.lib.chapters import script
 from tasks.lib.errors import InputError
 from tasks.report import ReportConfig, report
 from tests.artifacts import ARMS, HOSTILE, artifacts
@@ -130,6 +128,9 @@ def test_filter_funnel(inputs: dict[str, Path], made: Any) -> None:
         assert re.search(rf"{rule.replace('_', ' ')}\s*{n}\s", text)
     assert text.count("duplicate of: ") == 6 and text.count("similarity: 0.91") == 6  # three examples per rule
     assert made[0].count('class="example"') == 6
+    assert re.search(r"near duplicates.*empty.*refusal\s*0\s", text)  # in the order of the rules
+    for title in ("Response length", "Language of the response", "Score: ifd"):
+        assert title in text
     first = min(r["row_id"] for r in rows if r["reason"] == "empty")
     assert first in text
 
@@ -145,7 +146,7 @@ def test_warnings_and_facts(made: Any) -> None:
     ("options", "said", "models"),
     [
         ({"graded": False}, "No answer is graded, so nothing is claimed", 6),
-        ({"graded": False, "imported": True, "arms": ("sft", "dpo")}, "labelled by imported", 3),
+        ({"graded": False, "imported": True, "arms": ("sft", "dpo")}, "imported 12 ", 3),
         ({"arms": ()}, "SFT was not evaluated", 1),
         ({"suites": 2, "arms": ("sft", "sft_rs", "dpo")}, "controls.unfiltered adds it", 4),
     ],
@@ -221,12 +222,6 @@ def test_wording() -> None:
     assert wording.evidence({"similar_to": "a", "score": 0.123456, "of": [1]}) == [
         ("similar to", "a"), ("score", "0.1235"), ("of", "[1]"),
     ]  # fmt: skip
-    assert [script(t) for t in ("hello 12", "서울의 주문은 count 몇", "漢字", "123")] == [
-        "Latin",
-        "Hangul",
-        "Han",
-        "no letters",
-    ]
 
 
 def test_charts_escape_labels_and_survive_odd_values() -> None:
@@ -243,14 +238,22 @@ def test_imports_wait() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_column_that_no_stage_wrote(inputs: dict[str, Path], tmp_path: Path, made: Any) -> None:
-    """Scores that a filter rule adds get a chart each."""
-    folder = tmp_path / "filtered"
-    folder.mkdir()
-    for file in inputs["filtered"].iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    table = pq.read_table(folder / "rows.parquet")
-    scores = [None if i % 2 else i / 100 for i in range(table.num_rows)]
-    pq.write_table(table.append_column("ifd", [scores]), folder / "rows.parquet")
-    html, *_ = make(tmp_path / "report", {**inputs, "filtered": folder})
-    assert "Score: ifd" in html and "Score: ifd" not in made[0]
+def test_empty_buckets_are_drawn_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[dict[str, Any]]] = []
+    monkeypatch.setattr(charts, "_steps", lambda points, *rest: drawn.append(points) or "")
+    charts.steps({"a": {0.0: 0.5, 8.0: 0.5}}, x="x", key="k", octaves=True)
+    charts.steps({"a": {0.1: 0.5, 0.2: 0.25, 0.4: 0.25}}, x="x", key="k")
+    assert [(p["x"], p["y"]) for p in drawn[0]] == [(0, 0.5), (1, 0), (2, 0), (4, 0), (8, 0.5), (16, 0)]
+    assert [(p["x"], p["y"]) for p in drawn[1]] == [(0.1, 0.5), (0.2, 0.25), (0.3, 0), (0.4, 0.25), (0.5, 0)]
+
+
+def test_nothing_dropped_and_no_examples(inputs: dict[str, Path], tmp_path: Path) -> None:
+    filtered = tmp_path / "filtered"
+    filtered.mkdir()
+    rows = [r | {"kept": True, "reason": None} for r in tables.read(inputs["filtered"] / "rows.parquet")]
+    tables.write(filtered / "rows.parquet", rows, tables.FILTERED)
+    (filtered / "metrics.json").write_text(json.dumps({"read": len(rows), "kept": len(rows), "rules": "empty"}))
+    html, *_ = make(tmp_path / "report", {**inputs, "filtered": filtered}, examples=0, answers=0)
+    text = Page(html).text
+    assert f"{len(rows)} of {len(rows)} rows kept (100.0 %), 0 dropped" in text
+    assert "distributions.parquet is missing" in text and "There are no answers to show" in text

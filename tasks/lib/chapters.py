@@ -1,6 +1,5 @@
 """The report's chapters on data: what was read, kept, drawn and labelled. Each is a title and blocks for the page."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.lib import charts
-from tasks.lib.rows import FILTERED
 from tasks.lib.wording import as_dict, count, evidence, number, percent, plural, shorten
 
 Block = dict[str, Any]
 TEXTS = ["row_id", "prompt", "response", "evidence"]
-SAMPLED = 5_000  # rows whose language is looked at
+GROUPS = {"before": "read", "after": "kept", "random": "random"}
+MEASURES = {
+    "prompt_chars": ("Prompt length", "characters"), "response_chars": ("Response length", "characters"),
+    "prompt_language": ("Language of the prompt", ""), "response_language": ("Language of the response", ""),
+    "source": ("Source", ""),
+}  # fmt: skip
 
 
 @dataclass
@@ -72,8 +75,8 @@ def ingest(data: Path, metrics: Mapping[str, Any]) -> Chapter:
     chapter.table(
         ["split", *uses],
         [[s, *(number(cells.get((s, u))) for u in uses)] for s in order],
-        "Prompts of instruction and prompt sources are shared out by a hash of the normalised prompt; evaluation and "
-        "preference sources are taken whole.",
+        "Prompts of instruction and prompt sources are shared out by a hash of the normalised prompt; all rows of "
+        "evaluation and preference sources go to the split of that name.",
     )
     bad_rows = columns(data / "quarantine.parquet", ["source", "file", "line", "reason", "text"])
     if bad_rows is not None and bad_rows.num_rows:
@@ -102,124 +105,109 @@ def _rest(all_: Mapping[Any, int], shown: Sequence[Any]) -> str:
 def funnel(filtered: Path, data: Path, metrics: Mapping[str, Any], examples: int) -> Chapter:
     """Rows in, dropped per rule with examples, kept; and how the kept differ from the read and from a random subset."""
     chapter = Chapter("filter", "What the filter kept")
-    path = filtered / "rows.parquet"
-    reasons = pq.read_table(path, columns=["kept", "reason"])
-    read, kept = reasons.num_rows, pc.sum(reasons.column("kept")).as_py() or 0
-    counted = Counter(reasons.filter(pc.invert(reasons.column("kept"))).column("reason").to_pylist())
-    order = [k.removeprefix("dropped.") for k in metrics if k.startswith("dropped.")]
-    rules = sorted(counted, key=lambda r: (order.index(r) if r in order else len(order), str(r)))
+    table = pq.read_table(filtered / "rows.parquet", columns=["row_id", "kept", "reason"])
+    read, kept = table.num_rows, pc.sum(table.column("kept")).as_py() or 0
+    gone = table.filter(pc.invert(table.column("kept")))
+    counted = Counter(gone.column("reason").to_pylist())
+    rules = dict.fromkeys([*str(metrics.get("rules", "")).split(", "), *sorted(counted, key=str)])
+    shown = _examples(filtered, data, gone, examples)
     share = percent(kept / read) if read else "–"
     chapter.lead = f"{count(kept)} of {plural(read, 'row')} kept ({share} %), {count(read - kept)} dropped."
     steps: list[Block] = [{"name": "read", "rows": read, "share": 1.0, "class": "read", "examples": []}]
-    for rule in rules:
-        found = pq.read_table(path, columns=TEXTS, filters=pc.field("reason") == rule)
-        found = found.take(pc.select_k_unstable(found, examples, [("row_id", "ascending")])) if examples else found[:0]
-        steps.append({"name": str(rule or "no reason given").replace("_", " "), "rows": counted[rule], "class": "drop",
-                      "share": counted[rule] / read, "examples": _examples(found, data)})  # fmt: skip
-    steps.append({"name": "kept", "rows": kept, "share": kept / read if read else 0, "class": "keep", "examples": []})
+    steps += [
+        {"name": str(rule or "no reason given").replace("_", " "), "rows": counted[rule], "class": "drop",
+         "share": counted[rule] / max(1, read), "examples": shown.get(rule, [])}
+        for rule in rules if rule in counted or rule
+    ]  # fmt: skip
+    steps.append({"name": "kept", "rows": kept, "share": kept / max(1, read), "class": "keep", "examples": []})
     chapter.blocks.append({"kind": "funnel", "steps": steps})
-    told = [(k, v) for k, v in metrics.items() if k not in ("read", "kept") and not k.startswith("dropped.")]
+    told = [(k, v) for k, v in metrics.items() if k not in ("read", "kept", "rules") and not k.startswith("dropped.")]
     chapter.facts([(k.replace("_", " ").replace(".", ", "), number(v)) for k, v in told])
     _before_after(chapter, filtered)
     return chapter
 
 
-def _examples(dropped: pa.Table, data: Path) -> list[Block]:
-    """Dropped rows with their evidence, and the row that the evidence names: what it duplicates, or leaks."""
-    shown = []
-    for r in dropped.to_pylist():
-        told = as_dict(r["evidence"])
-        named = told.get("duplicate_of") or told.get("leaks")
-        other = by_id(data, [named]).get(named, {}) if isinstance(named, str) else {}
-        shown.append({
-            "id": r["row_id"], "prompt": shorten(r["prompt"], 280), "response": shorten(r["response"], 280),
-            "evidence": evidence(told),
-            "other": "\n".join(shorten(other[k], 280) for k in ("prompt", "response", "reference") if other.get(k)),
-        })  # fmt: skip
+def _examples(filtered: Path, data: Path, gone: pa.Table, examples: int) -> dict[str | None, list[Block]]:
+    """Dropped rows by rule with their evidence, and the row that the evidence names: what it duplicates, or leaks."""
+    first: dict[str | None, list[str]] = {}
+    for row_id, reason in sorted(
+        zip(*(gone.column(c).to_pylist() for c in ("row_id", "reason")), strict=True), key=str
+    ):
+        if len(first.setdefault(reason, [])) < examples:
+            first[reason].append(row_id)
+    wanted = is_in(sorted({i for ids in first.values() for i in ids})) & ~pc.field("kept")
+    texts = pq.read_table(filtered / "rows.parquet", columns=[*TEXTS, "reason"], filters=wanted).to_pylist()
+    found = {(r["row_id"], r["reason"]): r | {"told": as_dict(r["evidence"])} for r in texts}
+    named = {k: r["told"].get("duplicate_of") or r["told"].get("leaks") for k, r in found.items()}
+    others = by_id(data, sorted({i for i in named.values() if isinstance(i, str)}))
+    shown: dict[str | None, list[Block]] = {}
+    for reason, ids in first.items():
+        for r in (found[i, reason] for i in ids):
+            other = others.get(named[r["row_id"], reason], {})
+            shown.setdefault(reason, []).append({
+                "id": r["row_id"], "prompt": shorten(r["prompt"], 280), "response": shorten(r["response"], 280),
+                "evidence": evidence(r["told"]),
+                "other": "\n".join(shorten(other[k], 280) for k in ("prompt", "response", "reference") if other.get(k)),
+            })  # fmt: skip
     return shown
+
+
+def is_in(ids: Sequence[str]) -> Any:
+    """The filter for rows with these ids; typed, because a list may be empty."""
+    return pc.field("row_id").isin(pa.array(ids, pa.string()))
 
 
 def by_id(data: Path, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Rows of the ingest artifact by id."""
     names = ["row_id", "prompt", "response", "reference"]
-    table = pq.read_table(data / "rows.parquet", columns=names, filters=pc.field("row_id").isin(list(ids)))
+    table = pq.read_table(data / "rows.parquet", columns=names, filters=is_in(ids))
     return {r["row_id"]: r for r in table.to_pylist()}
 
 
 def _before_after(chapter: Chapter, filtered: Path) -> None:
-    path = filtered / "rows.parquet"
-    control = columns(filtered / "control.parquet", ["row_id"])
-    if control is None:
-        chapter.note("There is no random subset to compare with: control.parquet is missing.")
-    random = Counter(control.column("row_id").to_pylist() if control is not None else [])
-    scores = [f.name for f in pq.read_schema(path) if f.name not in FILTERED.names and pa.types.is_floating(f.type)]
-    table = pq.read_table(path, columns=["row_id", "source", "kept", *scores])
-    table = table.append_column("length", pc.utf8_length(pq.read_table(path, columns=["response"]).column("response")))
-    groups = {"read": table, "kept": table.filter(table.column("kept"))}
-    groups["random"] = table.filter(pa.array(_occurrences(table.column("row_id").to_pylist(), random)))
-    groups = {name: group for name, group in groups.items() if group.num_rows}
+    """Lengths, scores, languages and sources of what was read, what was kept, and a random subset of that size."""
+    path = filtered / "distributions.parquet"
+    if not path.is_file():
+        chapter.note("How the kept rows differ from the read ones is not known: distributions.parquet is missing.")
+        return
+    measures: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        groups = measures.setdefault(row["measure"], {name: [] for name in GROUPS.values()})
+        groups[GROUPS[row["which"]]].append(row)
     colours = {"read": charts.GREY, "kept": charts.BLUE, "random": charts.ORANGE}
     figures = []
-    for name in ["length", *scores]:
-        values = {g: t.column(name).drop_null().to_numpy() for g, t in groups.items()}
-        values = {g: v for g, v in values.items() if len(v)}
-        if values:
-            label = "response length in characters" if name == "length" else name.replace("_", " ")
-            figures.append((
-                "Response length" if name == "length" else f"Score: {label}",
-                charts.distribution(values, x=label, key=f"filter-{name}", colours=colours, clip=0.99),
-                "Share of rows per bin; the longest 1 % count in the last bin." if name == "length" else
-                "Share of the rows that have this score, by bin.",
-            ))  # fmt: skip
-    if languages := _languages(path, groups):
-        figures.append((
-            "Writing system of the response", charts.bars(languages, key="filter-language", colours=colours),
-            f"By the letters of the response; of at most {count(SAMPLED)} rows per group.",
-        ))  # fmt: skip
+    for measure, groups in measures.items():
+        buckets = {b["bucket"]: b["low"] for rows in groups.values() for b in rows}
+        title, x = MEASURES.get(measure, (f"Score: {measure}", measure))
+        shares = {
+            g: {b["bucket"]: b["count"] / sum(b["count"] for b in rows) for b in rows}
+            for g, rows in groups.items()
+            if rows
+        }
+        if measure == "source":
+            continue
+        if None not in buckets.values():
+            octaves = measure.endswith("_chars")
+            points = {g: {low: of.get(b, 0.0) for b, low in buckets.items()} for g, of in shares.items()}
+            svg = charts.steps(points, x=x, key=f"filter-{measure}", colours=colours, octaves=octaves)
+            told = (
+                "the steps are powers of 2"
+                if octaves
+                else "of those that have this score, the outer 1 % in the end bins"
+            )
+            figures.append((title, svg, f"Share of rows; {told}."))
+        elif len(buckets) > 1:
+            top = sorted(buckets, key=lambda b: (-shares["read"].get(b, 0), b))[:8]
+            values = {b: {g: of.get(b, 0.0) for g, of in shares.items()} for b in top}
+            rest = f"; {plural(len(buckets) - 8, 'rarer one')} not shown" if len(buckets) > 8 else ""
+            svg = charts.bars(values, key=f"filter-{measure}", colours=colours)
+            figures.append((title, svg, f"Share of rows, as guessed from the text{rest}."))
+        else:
+            chapter.note(f"{title}: all rows are {next(iter(buckets))}.")
     chapter.figures(figures)
-    if "random" in groups:
-        chapter.note(
-            "Random is what a control arm trains on: as many rows as were kept, drawn from all with a response."
-        )
-    sources = {g: Counter(t.column("source").to_pylist()) for g, t in groups.items()}
-    names = sorted({s for c in sources.values() for s in c})
-    if len(names) > 1:
-        chapter.table(["source", *groups], [[s, *(count(sources[g][s]) for g in groups)] for s in names])
-
-
-def _occurrences(ids: Sequence[str], wanted: Counter[str]) -> list[bool]:
-    """Which positions make up `wanted`, where equal rows have equal ids."""
-    left = Counter(wanted)
-    found = []
-    for i in ids:
-        found.append(left[i] > 0)
-        if left[i] > 0:
-            left[i] -= 1
-    return found
-
-
-def _languages(path: Path, groups: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:
-    """Writing system -> group -> share."""
-    wanted = {
-        name: t.take(pc.select_k_unstable(t.select(["row_id"]), min(SAMPLED, t.num_rows), [("row_id", "ascending")]))
-        for name, t in groups.items()
-    }
-    ids = pa.array(sorted({i for t in wanted.values() for i in t.column("row_id").to_pylist()}), pa.string())
-    texts = pq.read_table(path, columns=["row_id", "response"], filters=pc.field("row_id").isin(ids))
-    of = {r["row_id"]: script(r["response"] or "") for r in texts.to_pylist()}
-    shares = {}
-    for name, t in wanted.items():
-        counted = Counter(of[i] for i in t.column("row_id").to_pylist())
-        shares[name] = {s: n / counted.total() for s, n in counted.items()}
-    found = sorted({s for v in shares.values() for s in v}, key=lambda s: (-shares["read"].get(s, 0), s))
-    return {s: {name: round(v.get(s, 0.0), 6) for name, v in shares.items()} for s in found}
-
-
-def script(text: str) -> str:
-    """The writing system that most letters of a text belong to."""
-    counted: Counter[str] = Counter()
-    for char in text[:400]:
-        if char.isalpha():
-            name = unicodedata.name(char, "OTHER").split()[0].capitalize()
-            counted["Han" if name == "Cjk" else name] += 1
-    return counted.most_common(1)[0][0] if counted else "no letters"
+    chapter.note("Random is what a control arm trains on: as many rows as were kept, drawn from all with a response.")
+    if "source" in measures:
+        counts = {g: {b["bucket"]: b["count"] for b in rows} for g, rows in measures["source"].items()}
+        names = sorted(counts["read"], key=lambda s: (-counts["read"][s], s))
+        body = [[s, *(count(counts[g].get(s, 0)) for g in counts)] for s in names]
+        chapter.table(["source", *counts], body)

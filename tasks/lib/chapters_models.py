@@ -14,7 +14,7 @@ from tasks.lib import charts, stats
 from tasks.lib import rows as tables
 from tasks.lib.chapters import Chapter, columns
 from tasks.lib.findings import Finding
-from tasks.lib.wording import count, number, percent, plural, points
+from tasks.lib.wording import count, nats, number, percent, plural, points
 
 Metrics = Mapping[str, Any]
 FATES = {
@@ -89,7 +89,12 @@ def pairs(labelled: Path, metrics: Metrics) -> Chapter:
     judges = Counter(table.column("judge").to_pylist())
     prompts = pc.count_distinct(table.column("prompt_id")).as_py()
     chapter.lead = f"{plural(n, 'pair')} on {plural(prompts, 'prompt')}; {count(held)} held out from training."
-    chapter.facts([(f"labelled by {judge or 'nobody'}", count(c)) for judge, c in sorted(judges.items(), key=str)])
+    chapter.facts(
+        [
+            ("imported" if judge == "imported" else f"labelled by {judge}", count(c))
+            for judge, c in sorted(judges.items(), key=str)
+        ]
+    )
     lengths = {s: pc.fill_null(pc.utf8_length(table.column(s)), 0).to_numpy() for s in SIDES}
     longer, shorter = (int((op(lengths["chosen"], lengths["rejected"])).sum()) for op in (np.greater, np.less))
     if n and longer + shorter:
@@ -243,17 +248,18 @@ def _curves(stage: str, log: Mapping[str, list[tuple[int, float]]]) -> list[tupl
 
 def _shift(chapter: Chapter, m: Metrics) -> None:
     """What DPO did to the likelihood of the chosen responses."""
-    for where, label in (("held_out", "held-out"), ("train", "training")):
-        chosen, rejected = (m.get(f"logps.{s}_shift.{where}") for s in SIDES)
-        if chosen is None or rejected is None:
-            continue
-        text = (
-            f"DPO changed the log-probability of the chosen responses of {label} pairs by {number(float(chosen))} nats "
-            f"on average, that of the rejected by {number(float(rejected))}."
-        )
-        if chosen < 0:
-            text += " The chosen became less likely: a lower rate, an NLL term or fresher pairs are the cures."
-        chapter.note(text, warn=chosen < 0)
+    where, label = ("held_out", "held-out") if "logps.chosen_shift.held_out" in m else ("train", "training")
+    chosen, rejected = (m.get(f"logps.{s}_shift.{where}") for s in SIDES)
+    if chosen is None or rejected is None:
+        chapter.note("What DPO did to the log-probabilities was not measured.")
+        return
+    text = (
+        f"DPO changed the log-probability of the chosen responses of {label} pairs by {nats(chosen)} nats on average, "
+        f"that of the rejected by {nats(rejected)}."
+    )
+    if chosen < 0:
+        text += " The chosen became less likely: a lower rate, an NLL term or fresher pairs are the cures."
+    chapter.note(text, warn=chosen < 0)
 
 
 def _log(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -4,8 +4,10 @@ A chart is drawn with stand-in colours that become CSS variables of the page. Th
 byte: ids that the renderer counts up are renumbered, and nothing is animated or fetched.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -105,8 +107,6 @@ def distribution(
     clip: float | None = None,
 ) -> str:
     """The share of each named sample (numbers) per bin, as steps; beyond the `clip` quantile in the last bin."""
-    import altair as alt
-
     arrays = {name: np.asarray(list(v), dtype=float) for name, v in values.items()}
     arrays = {name: a[np.isfinite(a)] for name, a in arrays.items() if np.isfinite(a).any()}
     everything = np.concatenate(list(arrays.values()))
@@ -122,21 +122,67 @@ def distribution(
         shares = np.histogram(np.clip(a, edges[0], edges[-1]), edges)[0] / len(a)
         for edge, share in zip(edges, [*shares, 0.0], strict=True):
             points.append({"x": round(float(edge), 6), "y": round(float(share), 6), "s": name})
-    legend = alt.Legend() if len(arrays) > 1 else None
+    return _steps(points, list(arrays), x, key, colours, rule)
+
+
+def steps(
+    values: Mapping[str, Mapping[float, float]],
+    *,
+    x: str,
+    key: str,
+    colours: Mapping[str, str] | None = None,
+    octaves: bool = False,
+) -> str:
+    """Shares per bucket: series -> lower edge -> share, where empty buckets may be missing.
+
+    Buckets are equally wide, or `octaves`: 0, 1, 2, 4, 8, ...
+    """
+    known = sorted({low for shares in values.values() for low in shares})
+    width = 1.0 if octaves else min((b - a for a, b in pairwise(known)), default=1.0)
+
+    def place(low: float) -> int:
+        return round(math.log2(low)) + 1 if octaves and low else round((low - known[0]) / width)
+
+    def edge(i: int) -> float:
+        return (2.0 ** (i - 1) if i else 0.0) if octaves else known[0] + i * width
+
+    first, last = place(known[0]), place(known[-1])
+    points = []
+    for name, shares in values.items():
+        placed = {place(low): share for low, share in shares.items()}
+        for i in range(first, last + 2):
+            points.append({"x": round(edge(i), 6), "y": round(placed.get(i, 0.0), 6), "s": name})
+    return _steps(points, list(values), x, key, colours, None, octaves)
+
+
+def _steps(
+    points: list[dict[str, Any]],
+    names: list[str],
+    x: str,
+    key: str,
+    colours: Mapping[str, str] | None,
+    rule: float | None = None,
+    octaves: bool = False,
+) -> str:
+    import altair as alt
+
+    legend = alt.Legend() if len(names) > 1 else None
     base = alt.Chart(alt.Data(values=points), width=WIDTH, height=HEIGHT)
+    scale = alt.Scale(type="symlog", constant=1, nice=False) if octaves else alt.Scale(nice=False, zero=False)
+    ticks = [v for v in (0, 1, 10, 100, 1_000, 10_000, 100_000) if v <= points[-1]["x"]]
+    axis = alt.Axis(grid=False, values=ticks, format="~s") if octaves else alt.Axis(grid=False, tickCount=5)
     encoding = {
-        "x": alt.X("x:Q", title=x, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(grid=False, tickCount=5)),
+        "x": alt.X("x:Q", title=x, scale=scale, axis=axis),
         "y": alt.Y("y:Q", title=None, axis=alt.Axis(format="%", tickCount=4, domain=False, ticks=False)),
-        "color": alt.Color("s:N", scale=_colours(list(arrays), colours), legend=legend),
+        "color": alt.Color("s:N", scale=_colours(names, colours), legend=legend),
     }
     chart = base.mark_line(interpolate="step-after", strokeWidth=1.75).encode(**encoding)
-    if len(arrays) == 1:
-        area = base.mark_area(interpolate="step-after", opacity=0.2, line=False).encode(**encoding)
-        chart = area + chart
+    if len(names) == 1:
+        chart = base.mark_area(interpolate="step-after", opacity=0.2, line=False).encode(**encoding) + chart
     if rule is not None:
         mark = alt.Chart(alt.Data(values=[{"x": rule}])).mark_rule(color=INK, strokeDash=[3, 3]).encode(x="x:Q")
         chart = chart + mark
-    return draw(chart, f"Distribution of {x}: {', '.join(arrays)}", key)
+    return draw(chart, f"Distribution of {x}: {', '.join(names)}", key)
 
 
 def bars(

@@ -29,6 +29,11 @@ def points(diff: float, sign: bool = True) -> str:
     return ("0.0" if text in ("-0.0", "+0.0") else text).replace("-", MINUS)
 
 
+def nats(value: float) -> str:
+    """A change of a log-probability."""
+    return f"{value:+.2f}".replace("-", MINUS)
+
+
 def number(value: Any) -> str:
     """A metric for people: whole numbers in full, others with four significant digits."""
     if isinstance(value, bool) or value is None:
