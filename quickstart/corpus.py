@@ -17,8 +17,15 @@ from quickstart.world import (
     STATUSES,
 )
 
-_VALUES = {"c.city": CITIES, "c.grade": GRADES, "c.gender": GENDERS, "p.category": CATEGORIES, "p.brand": BRANDS,
-           "o.status": STATUSES, "o.payment": PAYMENTS}  # fmt: skip
+_VALUES = {
+    "c.city": CITIES,
+    "c.grade": GRADES,
+    "c.gender": GENDERS,
+    "p.category": CATEGORIES,
+    "p.brand": BRANDS,
+    "o.status": STATUSES,
+    "o.payment": PAYMENTS,
+}
 _NOTES = [
     "Note: orders.customer_id points to customers.id; order_items.order_id points to orders.id.",
     "Note: order_items.product_id points to products.id, and quantity counts the units of one line.",
@@ -43,8 +50,14 @@ def _note(rng: random.Random) -> str:
         field = rng.choice(list(_VALUES))
         value, korean = rng.choice(list(_VALUES[field].items()))
         form = rng.choice(["{en} ({k}): {v}", "{ko} {k}: {v}", "{en} {v} = {ko} {k}", "{s} -- {k}, {w}"])
-        return form.format(en=DIMENSIONS_EN[field][0], ko=DIMENSIONS_KO[field], k=korean, v=value,
-                           w=value_word(value, "en"), s=filter_sql(field, value))  # fmt: skip
+        return form.format(
+            en=DIMENSIONS_EN[field][0],
+            ko=DIMENSIONS_KO[field],
+            k=korean,
+            v=value,
+            w=value_word(value, "en"),
+            s=filter_sql(field, value),
+        )
     return f"-- {say(draw(rng), rng.choice(['en', 'ko']), 'note', rng)}"
 
 

@@ -16,10 +16,22 @@ OWN = {"truncated": 180, "empty": 90, "mismatched": 250, "wrong_sql": 150, "wron
 DERIVED = {"exact_duplicate": 110, "near_duplicate": 110, "leak": 40}
 CLEAN = 1830
 
-_SYNONYMS = [("Show me", "Show"), ("Tell me", "Give me"), ("Could you", "Can you"), ("How many", "how many"),
-             ("What is", "What's"), ("I would like to know", "I want to know"), ("알려 주세요", "알려주세요"),
-             ("알려 줘", "알려줘"), ("보여 주세요", "보여주세요"), ("인가요", "입니까"), ("궁금해요", "궁금합니다"),
-             ("Count the", "Count all"), ("Give me", "List"), ("Which", "which")]  # fmt: skip
+_SYNONYMS = [
+    ("Show me", "Show"),
+    ("Tell me", "Give me"),
+    ("Could you", "Can you"),
+    ("How many", "how many"),
+    ("What is", "What's"),
+    ("I would like to know", "I want to know"),
+    ("알려 주세요", "알려주세요"),
+    ("알려 줘", "알려줘"),
+    ("보여 주세요", "보여주세요"),
+    ("인가요", "입니까"),
+    ("궁금해요", "궁금합니다"),
+    ("Count the", "Count all"),
+    ("Give me", "List"),
+    ("Which", "which"),
+]
 _BEFORE = {"en": ["Please: ", "Hi, ", "Quick question: ", "OK, "], "ko": ["혹시 ", "안녕하세요, ", "질문: ", "저기요 "]}
 _AFTER = {"en": [" Thanks!", " Please.", " Thank you."], "ko": [" 감사합니다.", " 부탁해요.", " 고마워요!"]}
 
@@ -45,23 +57,40 @@ def _truncated(row: Row, con: Any, rng: random.Random) -> str:
 
 
 def _misspelt(sql: str, rng: random.Random) -> str:
-    names = re.findall(r"\b(?:customers|products|orders|order_items|points|amount|category|price|status|city|quantity"
-                       r"|stock|brand|payment|birth_year|ordered|joined|grade)\b", sql)  # fmt: skip
+    names = re.findall(
+        r"\b(?:customers|products|orders|order_items|points|amount|category|price|status|city|quantity"
+        r"|stock|brand|payment|birth_year|ordered|joined|grade)\b",
+        sql,
+    )
     name = rng.choice(names)
     i = rng.randrange(1, len(name) - 1)
-    wrong = rng.choice([name[:i] + name[i + 1 :], name[:i] + name[i + 1] + name[i] + name[i + 2 :], name + "_name",
-                        name + "s", name[:i] + name[i] + name[i:]])  # fmt: skip
+    wrong = rng.choice(
+        [
+            name[:i] + name[i + 1 :],
+            name[:i] + name[i + 1] + name[i] + name[i + 2 :],
+            name + "_name",
+            name + "s",
+            name[:i] + name[i] + name[i:],
+        ]
+    )
     return re.sub(rf"\b{name}\b", wrong, sql, count=1)
 
 
 def _wrong_sql(row: Row, con: Any, rng: random.Random) -> str:
     """SQL that the engine refuses: a misspelt name, a lost bracket or keyword, an unclosed quote."""
     edits: list[Callable[[str], str]] = [
-        lambda s: _misspelt(s, rng), lambda s: _misspelt(s, rng), lambda s: s.replace(")", "", 1),
-        lambda s: s.replace(" FROM", "", 1), lambda s: s.replace("SELECT", "SELCT"), lambda s: s.replace("WHERE", "WERE"),
-        lambda s: s.replace("';", ";"), lambda s: s.replace(" AND ", " AND AND ", 1), lambda s: s.replace("GROUP BY", "GROUP"),
-        lambda s: s.replace("SUM(", "TOTAL(").replace("AVG(", "MEANOF("), lambda s: s.replace(" ON ", " OON ", 1),
-    ]  # fmt: skip
+        lambda s: _misspelt(s, rng),
+        lambda s: _misspelt(s, rng),
+        lambda s: s.replace(")", "", 1),
+        lambda s: s.replace(" FROM", "", 1),
+        lambda s: s.replace("SELECT", "SELCT"),
+        lambda s: s.replace("WHERE", "WERE"),
+        lambda s: s.replace("';", ";"),
+        lambda s: s.replace(" AND ", " AND AND ", 1),
+        lambda s: s.replace("GROUP BY", "GROUP"),
+        lambda s: s.replace("SUM(", "TOTAL(").replace("AVG(", "MEANOF("),
+        lambda s: s.replace(" ON ", " OON ", 1),
+    ]
     while True:
         wrong = rng.choice(edits)(row["reference"])
         try:

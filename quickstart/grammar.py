@@ -11,37 +11,70 @@ ALIAS = {"customers": "c", "products": "p", "orders": "o", "items": "i"}
 
 # A field is written alias.name; its values and its condition over the (possibly qualified) column.
 VALUES: dict[str, list[object]] = {
-    "c.city": list(CITIES), "c.grade": list(GRADES), "c.gender": list(GENDERS), "c.joined": list(range(2019, 2025)),
-    "c.born_before": [1965, 1970, 1975, 1980, 1985, 1990], "c.born_after": [1970, 1975, 1980, 1985, 1990, 1995],
+    "c.city": list(CITIES),
+    "c.grade": list(GRADES),
+    "c.gender": list(GENDERS),
+    "c.joined": list(range(2019, 2025)),
+    "c.born_before": [1965, 1970, 1975, 1980, 1985, 1990],
+    "c.born_after": [1970, 1975, 1980, 1985, 1990, 1995],
     "c.points_over": [1000, 2000, 3000, 4000, 5000, 6000, 7000],
-    "p.category": list(CATEGORIES), "p.brand": list(BRANDS),
-    "p.price_over": [5000, 8000, 10000, 15000, 20000], "p.price_under": [5000, 8000, 10000, 15000, 20000, 30000],
+    "p.category": list(CATEGORIES),
+    "p.brand": list(BRANDS),
+    "p.price_over": [5000, 8000, 10000, 15000, 20000],
+    "p.price_under": [5000, 8000, 10000, 15000, 20000, 30000],
     "p.stock_under": [30, 50, 80, 100, 150, 200],
-    "o.status": list(STATUSES), "o.payment": list(PAYMENTS), "o.year": list(YEARS),
-    "o.month": [(y, m) for y in YEARS for m in range(1, 13)], "o.quarter": [(y, q) for y in YEARS for q in range(1, 5)],
-    "o.amount_over": [10000, 20000, 30000, 50000, 80000, 100000], "o.amount_under": [20000, 30000, 50000, 80000],
+    "o.status": list(STATUSES),
+    "o.payment": list(PAYMENTS),
+    "o.year": list(YEARS),
+    "o.month": [(y, m) for y in YEARS for m in range(1, 13)],
+    "o.quarter": [(y, q) for y in YEARS for q in range(1, 5)],
+    "o.amount_over": [10000, 20000, 30000, 50000, 80000, 100000],
+    "o.amount_under": [20000, 30000, 50000, 80000],
     "o.free": [0],
-}  # fmt: skip
+}
 _CONDITIONS = {
-    "c.city": "c.city = '{}'", "c.grade": "c.grade = '{}'", "c.gender": "c.gender = '{}'",
-    "c.joined": "year(c.joined) = {}", "c.born_before": "c.birth_year < {}", "c.born_after": "c.birth_year > {}",
-    "c.points_over": "c.points > {}", "p.category": "p.category = '{}'", "p.brand": "p.brand = '{}'",
-    "p.price_over": "p.price > {}", "p.price_under": "p.price < {}", "p.stock_under": "p.stock < {}",
-    "o.status": "o.status = '{}'", "o.payment": "o.payment = '{}'", "o.year": "year(o.ordered) = {}",
+    "c.city": "c.city = '{}'",
+    "c.grade": "c.grade = '{}'",
+    "c.gender": "c.gender = '{}'",
+    "c.joined": "year(c.joined) = {}",
+    "c.born_before": "c.birth_year < {}",
+    "c.born_after": "c.birth_year > {}",
+    "c.points_over": "c.points > {}",
+    "p.category": "p.category = '{}'",
+    "p.brand": "p.brand = '{}'",
+    "p.price_over": "p.price > {}",
+    "p.price_under": "p.price < {}",
+    "p.stock_under": "p.stock < {}",
+    "o.status": "o.status = '{}'",
+    "o.payment": "o.payment = '{}'",
+    "o.year": "year(o.ordered) = {}",
     "o.month": "year(o.ordered) = {} AND month(o.ordered) = {}",
     "o.quarter": "year(o.ordered) = {} AND quarter(o.ordered) = {}",
-    "o.amount_over": "o.amount > {}", "o.amount_under": "o.amount < {}", "o.free": "o.fee = {}",
-}  # fmt: skip
-_SAME = {"o.month": "time", "o.quarter": "time", "o.year": "time", "c.born_before": "age", "c.born_after": "age",
-         "p.price_over": "price", "p.price_under": "price", "o.amount_over": "amount", "o.amount_under": "amount"}  # fmt: skip
+    "o.amount_over": "o.amount > {}",
+    "o.amount_under": "o.amount < {}",
+    "o.free": "o.fee = {}",
+}
+_SAME = {
+    "o.month": "time",
+    "o.quarter": "time",
+    "o.year": "time",
+    "c.born_before": "age",
+    "c.born_after": "age",
+    "p.price_over": "price",
+    "p.price_under": "price",
+    "o.amount_over": "amount",
+    "o.amount_under": "amount",
+}
 
 _CUSTOMER = ["c.city", "c.city", "c.grade", "c.gender", "c.joined", "c.born_before", "c.born_after", "c.points_over"]
 _PRODUCT = ["p.category", "p.category", "p.brand", "p.price_over", "p.price_under", "p.stock_under"]
 _ORDER = ["o.status", "o.payment", "o.year", "o.month", "o.quarter", "o.amount_over", "o.amount_under", "o.free"]
 FILTERS = {
-    "customers": _CUSTOMER, "products": _PRODUCT, "orders": [*_ORDER, "c.city", "c.grade", "c.gender"],
+    "customers": _CUSTOMER,
+    "products": _PRODUCT,
+    "orders": [*_ORDER, "c.city", "c.grade", "c.gender"],
     "items": ["p.category", "p.category", "p.brand", "o.year", "o.month", "o.quarter", "o.status", "c.city"],
-}  # fmt: skip
+}
 
 # A measure is an aggregate over an entity; a dimension is what it is broken down by.
 MEASURES = {
@@ -51,14 +84,18 @@ MEASURES = {
     "items": ["units", "revenue", "containing"],
 }
 _AGGREGATES = {
-    "count": "COUNT(*)", "buyers": "COUNT(DISTINCT o.customer_id)", "units": "SUM(i.quantity)",
-    "revenue": "SUM(i.quantity * p.price)", "containing": "COUNT(DISTINCT i.order_id)",
-}  # fmt: skip
+    "count": "COUNT(*)",
+    "buyers": "COUNT(DISTINCT o.customer_id)",
+    "units": "SUM(i.quantity)",
+    "revenue": "SUM(i.quantity * p.price)",
+    "containing": "COUNT(DISTINCT i.order_id)",
+}
 DIMENSIONS = {
-    "customers": ["c.city", "c.grade", "c.gender", "c.joined"], "products": ["p.category", "p.brand"],
+    "customers": ["c.city", "c.grade", "c.gender", "c.joined"],
+    "products": ["p.category", "p.brand"],
     "orders": ["o.status", "o.payment", "o.year", "o.month", "c.city", "c.grade", "c.gender"],
     "items": ["p.category", "p.brand", "p.name", "o.year", "c.city"],
-}  # fmt: skip
+}
 _DIMENSION_SQL = {"c.joined": "year(c.joined)", "o.year": "year(o.ordered)", "o.month": "month(o.ordered)"}
 LONG = {"c.city", "p.category", "p.brand", "p.name", "o.month"}  # dimensions with enough values for a top k
 

@@ -17,46 +17,84 @@ from quickstart.words import (
     value_word,
 )
 
-_ROWS_EN = {("points", True): "most points", ("points", False): "fewest points", ("birth_year", True): "latest birth year",
-            ("birth_year", False): "earliest birth year", ("price", True): "highest price", ("price", False): "lowest price",
-            ("stock", True): "largest stock", ("stock", False): "smallest stock", ("amount", True): "highest amount",
-            ("amount", False): "lowest amount"}  # fmt: skip
-_ROWS_KO = {("points", True): "포인트가 가장 많은", ("points", False): "포인트가 가장 적은",
-            ("birth_year", True): "나이가 가장 어린", ("birth_year", False): "나이가 가장 많은",
-            ("price", True): "가장 비싼", ("price", False): "가장 싼", ("stock", True): "재고가 가장 많은",
-            ("stock", False): "재고가 가장 적은", ("amount", True): "금액이 가장 큰", ("amount", False): "금액이 가장 작은"}  # fmt: skip
+_ROWS_EN = {
+    ("points", True): "most points",
+    ("points", False): "fewest points",
+    ("birth_year", True): "latest birth year",
+    ("birth_year", False): "earliest birth year",
+    ("price", True): "highest price",
+    ("price", False): "lowest price",
+    ("stock", True): "largest stock",
+    ("stock", False): "smallest stock",
+    ("amount", True): "highest amount",
+    ("amount", False): "lowest amount",
+}
+_ROWS_KO = {
+    ("points", True): "포인트가 가장 많은",
+    ("points", False): "포인트가 가장 적은",
+    ("birth_year", True): "나이가 가장 어린",
+    ("birth_year", False): "나이가 가장 많은",
+    ("price", True): "가장 비싼",
+    ("price", False): "가장 싼",
+    ("stock", True): "재고가 가장 많은",
+    ("stock", False): "재고가 가장 적은",
+    ("amount", True): "금액이 가장 큰",
+    ("amount", False): "금액이 가장 작은",
+}
 
 _CHAT_EN = {
-    "count": ["How many {np} are there?", "How many {np} do we have?", "Count the {np}.", "What is the {m}?",
-              "I need the {m}."],
+    "count": [
+        "How many {np} are there?",
+        "How many {np} do we have?",
+        "Count the {np}.",
+        "What is the {m}?",
+        "I need the {m}.",
+    ],
     "scalar": ["What is the {m}?", "Tell me the {m}.", "Could you work out the {m}?", "I would like to know the {m}."],
-    "group": ["What is the {m} for each {dim}?", "Break down the {m} by {dim}.", "For each {dim}, show the {m}.",
-              "Show me the {m} per {dim}."],
-    "top": ["Which {n} {dims} have the {sup} {m}?", "Show the {n} {dims} with the {sup} {m}.",
-            "By {m}, which are the {n} {sup} {dims}?"],
+    "group": [
+        "What is the {m} for each {dim}?",
+        "Break down the {m} by {dim}.",
+        "For each {dim}, show the {m}.",
+        "Show me the {m} per {dim}.",
+    ],
+    "top": [
+        "Which {n} {dims} have the {sup} {m}?",
+        "Show the {n} {dims} with the {sup} {m}.",
+        "By {m}, which are the {n} {sup} {dims}?",
+    ],
     "top1": ["Which {dim} has the {sup} {m}?", "In which {dim} do we see the {sup} {m}?"],
     "having": ["Which {dims} have {cmp} {n} {np}?", "Show the {dims} where there are {cmp} {n} {np}."],
-    "having units": ["Which {dims} sold {cmp} {n} units of {np}?", "Show the {dims} with {cmp} {n} units sold of {np}."],
+    "having units": [
+        "Which {dims} sold {cmp} {n} units of {np}?",
+        "Show the {dims} with {cmp} {n} units sold of {np}.",
+    ],
     "rows": ["Which {n} {np} have the {by}?", "Show the {n} {np} with the {by}.", "Name the {n} {np} with the {by}."],
     "list": ["What are the names of {np}?", "Give me the names of {np}.", "Can you name the {np}?"],
     "share": ["What percentage of {np} are {part}?", "How many percent of {np} are {part}?"],
     "above": ["How many {np} have {cmp} average {col}?", "Count the {np} whose {col} is {cmp} average."],
     "without": ["How many {np} did not order anything in {n}?", "Count the {np} without an order in {n}."],
-    "unsold": ["How many {np} were never ordered {n} or more at a time?",
-               "Count the {np} that nobody bought {n} or more of at once."],
-}  # fmt: skip
+    "unsold": [
+        "How many {np} were never ordered {n} or more at a time?",
+        "Count the {np} that nobody bought {n} or more of at once.",
+    ],
+}
 _NOTE_EN = {
     "scalar": ["{m}", "query for {m}", "report: {m}", "compute {m}"],
     "group": ["{m} by {dim}", "{m} grouped by {dim}", "{dim} table: {m}", "{m}, split over {dim}"],
-    "top": ["top {n} {dims} by {m}, {ord}", "{m} by {dim}, {ord}, limit {n}", "rank {dims}, {ord} {n}: {m}"],
+    "top": [
+        "top {n} {dims} by {m}, {ord}",
+        "{m} by {dim}, {ord}, limit {n}",
+        "rank {dims}, {ord} {n}: {m}",
+        "{n} {dims} of {sup} {m}",
+    ],
     "having": ["{dims} with {m} {cmp} {n}", "{dims} filtered, {m} {cmp} {n}"],
-    "rows": ["{np} by {col}, {ord}, limit {n}", "{ord} {n} by {col}: {np}"],
+    "rows": ["{np} by {col}, {ord}, limit {n}", "{ord} {n} by {col}: {np}", "{n} {np}, {by} first"],
     "list": ["names: {np}", "name list of {np}", "{np}, names only"],
     "share": ["percent {part} among {np}", "share of {part}, {np}", "{part} ratio in {np}"],
     "above": ["count of {np} with {col} {cmp} mean", "{np}, {col} {cmp} overall average, count"],
     "without": ["count of {np} with no orders in {n}", "{np} inactive in {n}, count"],
     "unsold": ["count of {np} never sold at quantity {n}+", "{np} without sales of {n} or more, count"],
-}  # fmt: skip
+}
 _CHAT_KO = {
     "count": ["{np:은} 몇 {unit}인가요?", "{np:이} 모두 몇 {unit} 있나요?", "{m:을} 알려 주세요.", "{m:이} 궁금해요."],
     "scalar": ["{m:은} 얼마인가요?", "{m:을} 알려 주세요.", "{m:이} 얼마인지 궁금합니다.", "{m} 좀 계산해 줘."],
@@ -69,20 +107,23 @@ _CHAT_KO = {
     "share": ["{np} 중 {part} 비율은 몇 퍼센트인가요?", "{np} 가운데 {part:이} 차지하는 비율을 알려 줘."],
     "above": ["{col:이} 평균보다 {cmp} {np:은} 몇 {unit}인가요?", "평균보다 {col:이} {cmp} {np} 수를 알려 주세요."],
     "without": ["{n}년에 한 번도 주문하지 않은 {np:은} 몇 명인가요?", "{n}년에 주문이 없는 {np} 수를 알려 주세요."],
-    "unsold": ["한 번에 {n}개 이상 팔린 적이 없는 {np:은} 몇 개인가요?", "{n}개 이상 주문된 적이 없는 {np} 수를 알려 줘."],
-}  # fmt: skip
+    "unsold": [
+        "한 번에 {n}개 이상 팔린 적이 없는 {np:은} 몇 개인가요?",
+        "{n}개 이상 주문된 적이 없는 {np} 수를 알려 줘.",
+    ],
+}
 _NOTE_KO = {
     "scalar": ["{m}", "{m} 조회", "보고서: {m}", "{m} 계산"],
     "group": ["{dim}별 {m}", "{m} ({dim} 기준)", "{dim} 단위 {m} 집계"],
-    "top": ["{m} {ord} {n}개 {dim}", "{dim} 순위, {ord} {n}: {m}", "{ord} {n} {dim}, {m}"],
+    "top": ["{m} {ord} {n}개 {dim}", "{dim} 순위, {ord} {n}: {m}", "{m:이} {sup} {dim} {n}개"],
     "having": ["{m} {n} {cmp} {dim}", "{dim} 목록: {m} {n} {cmp}"],
-    "rows": ["{np} {col} {ord} {n}", "{col} {ord} {n}: {np}"],
+    "rows": ["{np} {col} {ord} {n}", "{col} {ord} {n}: {np}", "{by} 순서로 {np} {n}{unit}"],
     "list": ["{np} 이름 목록", "{np} 명단", "이름: {np}"],
     "share": ["{np} 중 {part} 비중", "{part} 비율: {np}", "{np} {part} 퍼센트"],
     "above": ["{np} 중 {col} 전체 평균 {cmp} 개수", "{col} 평균 {cmp} {np} 수"],
     "without": ["{n} 미주문 {np} 수", "{np} 중 {n}년 주문 없음, 개수"],
     "unsold": ["{n}개 이상 판매 이력 없음, {np} 수", "{np} 중 {n}개 이상 미판매 개수"],
-}  # fmt: skip
+}
 _JOSA = {"은": ("은", "는"), "이": ("이", "가"), "을": ("을", "를"), "로": ("으로", "로")}
 
 
@@ -104,7 +145,7 @@ def _filter_words(entity: str, field: str, value: object, lang: str, register: s
     if field.endswith(("_over", "_under")) and isinstance(value, int) and value >= 10000 and rng.random() < 0.4:
         if lang == "en":
             return form.format(f"{value:,}")
-        return form.format(f"{value // 10000}만 " if value % 10000 == 0 else f"{value:,}")
+        return form.format(f"{value // 10000}만 " if value % 10000 == 0 and "{}원" in form else f"{value:,}")
     return form.format(_Korean(value_word(value, lang)))
 
 
@@ -132,12 +173,14 @@ def _noun_phrase(intent: Intent, lang: str, register: str, rng: random.Random) -
 def say(intent: Intent, lang: str, register: str, rng: random.Random) -> str:
     """One wording of an intent; `register` is `chat` (a question) or `note` (the label of a saved query)."""
     ko, chat = lang == "ko", register == "chat"
-    np = _noun_phrase(intent, lang, register, rng)
+    # Half of the notes are written out: framed like notes, but with the noun phrases that people speak in.
+    words = "chat" if chat or rng.random() < 0.5 else "note"
+    np = _noun_phrase(intent, lang, words, rng)
     forms = (_CHAT_KO if ko else _CHAT_EN) if chat else (_NOTE_KO if ko else _NOTE_EN)
     how, _, column = intent.what.partition(" ")
     column = COLUMNS[lang].get(column or how, "")
     measure = (MEASURES_KO if ko else MEASURES_EN).get(how)
-    m = rng.choice(measure[register]).format(np=_Korean(np), col=column) if measure else ""
+    m = rng.choice(measure[words]).format(np=_Korean(np), col=column) if measure else ""
     key = intent.kind
     if chat and key == "scalar" and how == "count":
         key = "count"
@@ -147,20 +190,33 @@ def say(intent: Intent, lang: str, register: str, rng: random.Random) -> str:
         key = "having units"
     dim = DIMENSIONS_KO.get(intent.dim, "") if ko else DIMENSIONS_EN.get(intent.dim, ("", ""))[0]
     fields = {
-        "np": np, "m": m, "col": column, "dim": dim, "n": str(intent.n), "unit": COUNTERS[intent.entity],
-        "dims": DIMENSIONS_EN.get(intent.dim, ("", ""))[1], "part": "", "by": "", "cmp": "", "sup": "", "ord": "",
-    }  # fmt: skip
+        "np": np,
+        "m": m,
+        "col": column,
+        "dim": dim,
+        "n": str(intent.n),
+        "unit": COUNTERS[intent.entity],
+        "dims": DIMENSIONS_EN.get(intent.dim, ("", ""))[1],
+        "part": "",
+        "by": "",
+        "cmp": "",
+        "sup": "",
+        "ord": "",
+    }
     if intent.kind == "share":
-        fields["part"] = _part(intent, lang, register, rng)
+        fields["part"] = _part(intent, lang, words, rng)
     if intent.kind == "rows":
         fields["by"] = (_ROWS_KO if ko else _ROWS_EN)[(intent.what, intent.high)]
     if intent.kind == "above" and not column:
         fields["col"] = COLUMNS[lang][ABOVE[intent.entity]]
     high = intent.high
     fields["sup"] = ("높은" if high else "낮은") if ko else ("highest" if high else "lowest")
-    fields["ord"] = rng.choice((("상위", "내림차순") if high else ("하위", "오름차순")) if ko
-                               else (("descending", "largest") if high else ("ascending", "smallest")))  # fmt: skip
-    fields["cmp"] = _compare(intent, ko, chat)
+    fields["ord"] = rng.choice(
+        (("상위", "내림차순") if high else ("하위", "오름차순"))
+        if ko
+        else (("descending", "largest") if high else ("ascending", "smallest"))
+    )
+    fields["cmp"] = _compare(intent, ko, words == "chat")
     return rng.choice(forms[key]).format(**{k: _Korean(v) for k, v in fields.items()})
 
 
@@ -176,5 +232,7 @@ def _compare(intent: Intent, ko: bool, chat: bool) -> str:
 
 def _part(intent: Intent, lang: str, register: str, rng: random.Random) -> str:
     """What a share is the share of: a value of a field, said alone."""
-    words = _filter_words(intent.entity, intent.what, VALUES[intent.what][intent.n], lang, register, rng).removeprefix("-")
+    words = _filter_words(intent.entity, intent.what, VALUES[intent.what][intent.n], lang, register, rng).removeprefix(
+        "-"
+    )
     return f"{words} {NOUNS['ko'][intent.entity]}" if lang == "ko" and register == "chat" else words

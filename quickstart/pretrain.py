@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,28 @@ def train_tokenizer(held_out: set[str], seed: int) -> Any:
 
     core = Tokenizer(models.BPE())
     # Words end at white space and at numbers only, so that `o.customer_id` and `COUNT(*)` can each be one token.
-    core.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r" ?\d+| ?[^\s\d]+|\s+"), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\d+| ?[^\s\d]+|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )  # fmt: skip
+    )
     core.train_from_iterator(documents(20_000, held_out, seed + 1), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=PAD, eos_token=END,
-                                   additional_special_tokens=SPECIAL[2:], model_max_length=512,
-                                   clean_up_tokenization_spaces=False)  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=SPECIAL[2:],
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def blocks(tokenizer: Any, held_out: set[str], seed: int) -> Any:
@@ -52,27 +60,46 @@ def blocks(tokenizer: Any, held_out: set[str], seed: int) -> Any:
 
 
 def pretrain(
-    tokenizer: Any, held_out: set[str], out: Path, *, steps: int, batch: int = 20, lr: float = 3e-3, seed: int = 0,
+    tokenizer: Any,
+    held_out: set[str],
+    out: Path,
+    *,
+    steps: int,
+    batch: int = 20,
+    lr: float = 3e-3,
+    seed: int = 0,
     say: Callable[[str], None] = print,
-) -> float:  # fmt: skip
-    """Train the base for `steps` steps of batch * BLOCK tokens; saves model and tokenizer in `out`; returns the loss."""
+) -> float:
+    """Train the base for `steps` steps of batch * BLOCK tokens; saves it and its tokenizer; returns the loss."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    random.seed(seed)
+    # One thread adds in one order, so that a seed gives one model; on a model this small a second one gains little.
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=6,
-        num_key_value_heads=6, max_position_embeddings=512, tie_word_embeddings=True, rope_theta=10_000.0,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.05)
     warmup = max(1, steps // 25)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda s: min((s + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * max(0, s - warmup) / (steps - warmup)))),
-    )
+
+    def rate(step: int) -> float:
+        """Linear warm-up, then a cosine down to 2 % of `lr`."""
+        decay = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup)))
+        return min((step + 1) / warmup, 0.02 + 0.98 * decay)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     stream, average = blocks(tokenizer, held_out, seed), 0.0
     for step in range(1, steps + 1):
         ids = torch.stack([next(stream) for _ in range(batch)])
@@ -85,6 +112,6 @@ def pretrain(
         average = loss.item() if step == 1 else 0.95 * average + 0.05 * loss.item()
         if step % 50 == 0:
             say(f"step {step}/{steps}  loss {average:.3f}")
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
     return average

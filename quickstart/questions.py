@@ -17,11 +17,13 @@ SHARED_RESULT = 3
 
 def result(con: Any, query: str) -> list[tuple[Any, ...]]:
     """The rows of a query, floats rounded to 6 significant digits."""
-    return [tuple(float(f"{v:.6g}") if isinstance(v, float) else v for v in row) for row in con.execute(query).fetchall()]
+    return [
+        tuple(float(f"{v:.6g}") if isinstance(v, float) else v for v in row) for row in con.execute(query).fetchall()
+    ]
 
 
 def _telling(con: Any, intent: Intent, query: str) -> list[tuple[Any, ...]] | None:
-    """The result, or None where a wrong query could give it by luck: empty, tiny, tied, or with a filter that is idle."""
+    """The result, or None where a wrong query could give it by luck: empty, tiny, tied, or with an idle filter."""
     rows = result(con, query)
     if not rows or len(rows) > 40 or any(v is None for row in rows for v in row):
         return None
@@ -43,8 +45,8 @@ def _telling(con: Any, intent: Intent, query: str) -> list[tuple[Any, ...]] | No
 def collect(con: Any, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
     """The questions of every split: {question, reference, lang}.
 
-    An intent belongs to the split of its first wording, and its second wording is kept only where it falls into the same
-    split: no query is the answer in two splits.
+    An intent belongs to the split of its first wording; its second wording is kept only where it falls into the same
+    split, so that no query is the answer in two splits.
     """
     rng = random.Random(f"questions {seed}")
     splits: dict[str, list[dict[str, Any]]] = {name: [] for name in FRACTIONS}

@@ -70,8 +70,18 @@ def test_references_tell_answers_apart(questions: list[dict[str, Any]], con: Any
 def test_defects_are_planted_as_recorded(raw: list[dict[str, Any]], con: Any) -> None:
     kinds = Counter(r["defect"] for r in raw)
     assert 0.35 <= 1 - kinds[None] / len(raw) <= 0.45
-    assert set(kinds) == {None, "exact_duplicate", "near_duplicate", "truncated", "empty", "mismatched", "wrong_sql",
-                          "wrong_language", "refusal", "leak"}  # fmt: skip
+    assert set(kinds) == {
+        None,
+        "exact_duplicate",
+        "near_duplicate",
+        "truncated",
+        "empty",
+        "mismatched",
+        "wrong_sql",
+        "wrong_language",
+        "refusal",
+        "leak",
+    }
     for row in raw:
         if row["defect"] in (None, "exact_duplicate", "near_duplicate", "leak", "mismatched"):
             con.execute("EXPLAIN " + row["answer"])
@@ -91,19 +101,23 @@ def test_corpus_holds_no_evaluation_answer(questions: list[dict[str, Any]]) -> N
 def test_base_loads_and_the_template_marks_the_answer() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(HERE / "base")
+    template = (HERE / "chat_template.jinja").read_text()
+    tokenizer: Any = AutoTokenizer.from_pretrained(HERE / "base")
     model = AutoModelForCausalLM.from_pretrained(HERE / "base")
     assert sum(p.numel() for p in model.parameters()) < 2_000_000
     assert tokenizer.chat_template is None and tokenizer.bos_token is None
     assert len({tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}) == 3
     turns = [{"role": "user", "content": "부산 고객은?"}, {"role": "assistant", "content": "SELECT 1;"}]
     encoded = tokenizer.apply_chat_template(
-        turns, chat_template=(HERE / "chat_template.jinja").read_text(), return_dict=True, return_assistant_tokens_mask=True
+        turns,
+        chat_template=template,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
     )
     trained = [i for i, m in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if m]
     assert tokenizer.decode(trained) == "SELECT 1;<|end|>"
     prompt = tokenizer.apply_chat_template(
-        turns[:1], chat_template=(HERE / "chat_template.jinja").read_text(), tokenize=False, add_generation_prompt=True
+        turns[:1], chat_template=template, tokenize=False, add_generation_prompt=True
     )
     assert prompt == "<|user|>부산 고객은?<|end|><|assistant|>"
     assert tokenizer.decode(encoded["input_ids"]).startswith(prompt)
