@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from prefect import flow
-from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect import State, flow
 
 from flows import run as runs
 from flows.dag import Node, dag
@@ -18,7 +16,7 @@ from tasks.lib.progress import announce
 from tasks.stage import run_stage
 
 
-@flow(name="align", task_runner=ThreadPoolTaskRunner(max_workers=1), persist_result=False)
+@flow(name="align", persist_result=False)
 def align(
     recipe: str = "quickstart",
     overrides: list[str] | None = None,
@@ -31,17 +29,22 @@ def align(
 
 
 def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False) -> runs.Outcome:
-    """Submit the DAG's stages in order and record what becomes of each. Call it inside a flow."""
+    """Run the DAG's stages in order, each as a task, and record what becomes of each. Call it inside a flow.
+
+    A task runs in the thread that calls it, here the main one: Ctrl-C and a cancellation in the UI end it at once.
+    """
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
     before = latest(store, recipe.name)
-    futures: dict[str, PrefectFuture[Attempt]] = {}
 
-    def submit(
-        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
-    ) -> Node:
-        if planned[name].status != "skipped":
+    with runs.recording(store, recipe) as log:
+
+        def run(
+            name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
+        ) -> Node:
+            if planned[name].status == "skipped":
+                return Node(name)
             present = {role: value for role, value in inputs.items() if value is not None}
-            futures[name] = run_stage.with_options(name=name, task_run_name=name).submit(
+            state: State[Attempt] = run_stage.with_options(name=name, task_run_name=name)(
                 name,
                 function,
                 config,
@@ -49,21 +52,18 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
                 files={role: v.file for role, v in present.items() if isinstance(v, Node)},
                 store=store,
                 refresh=refresh and planned[name].status in ("run", "waits"),
+                return_state=True,
             )
-        return Node(name, futures.get(name))
-
-    with runs.recording(store, recipe) as log:
-        dag(recipe, submit)
-        for name, future in futures.items():
-            future.wait()
-            if future.state.is_completed():
-                attempt, hit = future.result(), future.state.name == "Cached"
-                log.add(name, attempt, *(("cached", "") if hit else ("ran", _why(planned[name], attempt, before))))
-                announce(log.stages[-1])
-            elif future.state.name != "NotReady":
-                error = future.state.result(raise_on_failure=False)
+            if not state.is_completed():
+                error = state.result(raise_on_failure=False)
                 log.add(name, None, "failed", str(error))
                 raise runs.failure(name, error)
+            attempt, hit = state.result(), state.name == "Cached"
+            log.add(name, attempt, *(("cached", "") if hit else ("ran", _why(planned[name], attempt, before))))
+            announce(log.stages[-1])
+            return Node(name, state)
+
+        dag(recipe, run)
     return runs.Outcome(log.run.id, tuple(log.stages))
 
 

@@ -12,7 +12,11 @@ from flows.run import store_path
 from storage.store import Store
 from tasks.lib.errors import AlignError, InputError
 
-app = App(name="align", help="From a base model and raw instruction data to an aligned model, stage by stage.")
+app = App(
+    name="align",
+    help="From a base model and raw instruction data to an aligned model, stage by stage.",
+    suppress_keyboard_interrupt=False,
+)
 
 Overrides = Annotated[list[str] | None, Parameter(name="--set", negative="", help="dotted.key=value; may be repeated")]
 Select = Annotated[str | None, Parameter(name="--select", help="stages: a, +a, a+, several separated by spaces")]
