@@ -43,8 +43,7 @@ def table(names: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
         grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in values:
         grid.add_row(*(Text(_cell(v)) for v in row))
-    console = Console(soft_wrap=False)
-    console.print(grid if console.is_terminal else grid, width=console.width if console.is_terminal else 160)
+    Console(width=None if sys.stdout.isatty() else 160).print(grid)
 
 
 def _cell(value: Any) -> str:
