@@ -58,7 +58,7 @@ def made(
 
 def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> None:
     html, table, _ = made
-    assert table["columns"][:4] == ["model", "greedy", "sampled", "Δ sampled v. sft"]
+    assert table["columns"][:4] == ["model", "greedy %", "sampled %", "Δ sampled v. sft"]
     assert [row[0] for row in table["rows"]] == ["base", "sft_unfiltered", "sft", "sft_random", "sft_rs", "dpo"]
     answers = tables.read(inputs["graded"] / "evaluations.parquet")
 
@@ -69,7 +69,7 @@ def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> 
     for row in table["rows"]:
         assert row[1].split()[0] == share(row[0], "greedy") and row[2].split()[0] == share(row[0], "sampled")
         cut = [a["finish_reason"] == "length" for a in answers if a["model"] == row[0]]
-        assert row[4:] == ["60", "0.0 %", f"{100 * sum(cut) / len(cut):.1f} %"]
+        assert row[4:] == ["60", "0.0", f"{100 * sum(cut) / len(cut):.1f}"]
         for shown in (share(row[0], "greedy"), share(row[0], "sampled")):
             assert f">{shown} <span" in html
     delta = float(share("dpo", "sampled")) - float(share("sft", "sampled"))
@@ -183,7 +183,7 @@ def test_questions_count_only_where_graded(inputs: dict[str, Path], tmp_path: Pa
     compared = _compare(EvaluateConfig(primary="sampled"), "questions", ["base", *ARMS], answers)
     tables.write(graded / "comparisons.parquet", compared, tables.COMPARISONS)
     html, table, _ = make(tmp_path / "report", {**inputs, "graded": graded})
-    assert {row[4] for row in table["rows"]} == {"40 of 60"} and {row[5] for row in table["rows"]} == {"33.3 %"}
+    assert {row[4] for row in table["rows"]} == {"40 of 60"} and {row[5] for row in table["rows"]} == {"33.3"}
     text = Page(html).text
     assert "on 40 questions" in text and "scores " in text and "mean score" in text and "accuracy by" not in text
 

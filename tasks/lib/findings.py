@@ -146,8 +146,8 @@ def summary(evidence: Evidence) -> dict[str, list[Any]]:
     """The result table, one row per model and suite: what `align run` prints."""
     several = len(evidence.suites) > 1
     modes = sorted(evidence.modes, key=lambda m: m != "greedy")
-    columns = ["suite"] * several + ["model", *modes, f"Δ {evidence.primary} v. sft", "n"]
-    columns += ["ungraded", "cut off"]
+    columns = ["suite"] * several + ["model", *(f"{mode} %" for mode in modes), f"Δ {evidence.primary} v. sft", "n"]
+    columns += ["ungraded %", "cut off %"]
     rows = []
     for suite in evidence.suites:
         for model in evidence.models:
@@ -178,4 +178,4 @@ def questions(results: list[Result]) -> str:
 def totals(results: list[Result]) -> list[str]:
     """The share of answers that are ungraded, and that were cut off at the token limit."""
     answers = sum(r.answers for r in results) or 1
-    return [f"{percent(sum(getattr(r, field) for r in results) / answers)} %" for field in ("ungraded", "cut")]
+    return [percent(sum(getattr(r, field) for r in results) / answers) for field in ("ungraded", "cut")]
