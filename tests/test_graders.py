@@ -46,7 +46,7 @@ def sql(tmp_path_factory: pytest.TempPathFactory) -> SqlGrader:
         "price": [0.1, 0.2, 0.3, 0.6, 1.5],
     }
     pq.write_table(pa.table(table), folder / "orders.parquet")
-    return SqlGrader(warehouse=folder, limits=Limits(seconds=0.4, rows=100))
+    return SqlGrader(warehouse=folder, limits=Limits(seconds=0.4, deadline=60, rows=100))
 
 
 CASES = [
