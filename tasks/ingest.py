@@ -55,6 +55,8 @@ class Source(Config):
     """How to read the columns; found from the first rows where it is not given."""
     columns: dict[Target, str] | None = None
     """Which column holds what, for data of no known shape."""
+    system: str | None = None
+    """A system message for every row that has none, such as the schema of a database."""
     encoding: str = "utf-8"
     """The encoding of text files; older Korean files are often cp949."""
     limit: int | None = Field(default=None, ge=1)
@@ -187,6 +189,9 @@ class _Reader:
             record.reference = record.response if record.reference is None else record.reference
             record.response = None
         prompt = said(record.messages)
+        if self.source.system and record.messages[0]["role"] != "system":
+            # after `prompt`: what every row shares must not look like an overlap with the evaluation items
+            record.messages = [{"role": "system", "content": self.source.system}, *record.messages]
         seed = self.config.seed
         split = {"preferences": "preference", "evaluation": "evaluation"}.get(use) or split_of(
             prompt, self.config.split, seed
