@@ -1,0 +1,121 @@
+"""The quickstart as a user runs it: the bars that it promises, measured by its own report."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage.store import Store
+from storage.views import connect
+
+ALIGN = [sys.executable, "-m", "flows.cli"]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory, prefect_server) -> Store:
+    """A store with one cold run of the quickstart; `$ALIGN_TEST_STORE` names a directory to keep it in."""
+    root = Path(os.environ.get("ALIGN_TEST_STORE") or tmp_path_factory.mktemp("quickstart"))
+    done = subprocess.run([*ALIGN, "run", "--store", str(root)], capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    return Store(root)
+
+
+def value(store: Store, query: str):
+    return connect(store).execute(query).fetchone()[0]
+
+
+def accuracy(store: Store, model: str, metric: str) -> float:
+    return value(
+        store, f"SELECT mean FROM comparisons WHERE against IS NULL AND model = '{model}' AND metric = '{metric}'"
+    )
+
+
+def difference(store: Store, model: str, against: str, metric: str) -> tuple[float, float, float]:
+    return connect(store).execute(
+        "SELECT diff, diff_low, diff_high FROM comparisons WHERE model = ? AND against = ? AND metric = ?",
+        [model, against, metric],
+    ).fetchone()  # fmt: skip
+
+
+def test_held_out_questions(quickstart):
+    assert value(quickstart, "SELECT count(DISTINCT item_id) FROM evaluations") >= 300
+
+
+def test_splits_are_disjoint(quickstart):
+    shared = value(
+        quickstart,
+        "SELECT count(*) FROM (SELECT regexp_replace(lower(prompt), '[\\W]+', ' ', 'g') AS p FROM rows "
+        "WHERE use = 'prompts' GROUP BY p HAVING count(DISTINCT split) > 1)",
+    )
+    assert shared == 0
+    trained = value(
+        quickstart,
+        "SELECT count(*) FROM instructions i JOIN rows r ON lower(i.prompt) = lower(r.prompt) "
+        "WHERE i.kept AND r.use = 'prompts'",
+    )
+    assert trained == 0
+
+
+def test_the_base_does_not_answer_usably(quickstart):
+    assert accuracy(quickstart, "base", "greedy") <= 0.10
+    assert accuracy(quickstart, "base", "sampled") <= 0.10
+
+
+def test_sft_answers(quickstart):
+    assert accuracy(quickstart, "sft", "greedy") >= 0.45
+
+
+def test_rejection_sampling_does_not_fall_below_sft(quickstart):
+    assert accuracy(quickstart, "sft_rs", "sampled") >= accuracy(quickstart, "sft", "sampled")
+
+
+def test_the_final_model_beats_sft_in_the_primary_metric(quickstart):
+    primary = value(quickstart, "SELECT text FROM metrics WHERE stage = 'evaluate' AND name = 'primary'")
+    other = {"sampled": "greedy", "greedy": "sampled"}[primary]
+    diff, low, _ = difference(quickstart, "dpo", "sft", primary)
+    assert diff > 0 and low > 0
+    assert difference(quickstart, "dpo", "sft", other)[0] >= 0
+
+
+def test_the_control_arm_stands_in_the_table(quickstart):
+    assert accuracy(quickstart, "sft_random", "sampled") > 0
+
+
+def test_the_reward_model_is_right_on_held_out_pairs_and_not_by_length(quickstart):
+    con = connect(quickstart)
+    facts = dict(con.execute("SELECT name, value FROM metrics WHERE stage = 'reward'").fetchall())
+    assert facts["accuracy.held_out"] >= 0.75
+    assert facts["accuracy.held_out"] > facts["accuracy.length_baseline"]
+
+
+def test_planted_defects_are_found(quickstart):
+    """Recall and precision per defect class, from the hidden column that no stage reads."""
+    table = connect(quickstart).execute(
+        "WITH t AS (SELECT coalesce(json_extract_string(meta, '$.defect'), 'clean') AS defect, kept, reason "
+        "FROM instructions) SELECT defect, count(*), count(*) FILTER (NOT kept) FROM t GROUP BY defect ORDER BY defect"
+    ).fetchall()  # fmt: skip
+    by_class = {defect: (n, dropped) for defect, n, dropped in table}
+    for defect, (n, dropped) in by_class.items():
+        print(f"{defect:16} {n:5} rows {dropped:5} dropped {dropped / n:7.1%}")
+    clean, wrongly = by_class.pop("clean")
+    assert by_class
+    for defect, (n, dropped) in by_class.items():
+        assert dropped / n >= 0.95, defect
+    dropped = sum(d for _, d in by_class.values())
+    assert dropped / (dropped + wrongly) >= 0.95
+    assert wrongly / clean <= 0.05
+
+
+def test_cold_run_stays_in_memory(quickstart):
+    """Peak resident memory of the largest child of this process, which is the cold run (or a larger one)."""
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6 <= 3.0
+
+
+def test_the_result_table_is_printed(quickstart):
+    done = subprocess.run([*ALIGN, "run", "--store", str(quickstart.root), "--json"], capture_output=True, text=True)
+    assert {s["status"] for s in json.loads(done.stdout)["stages"]} == {"cached"}
