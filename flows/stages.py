@@ -1,0 +1,66 @@
+"""One flow per stage, to run it again with other settings: what the UI shows as a form."""
+
+from typing import Any
+
+from prefect import Flow, flow
+
+from flows import run as runs
+from flows.align import execute
+from flows.recipe import load
+from storage.store import Store
+from tasks.dpo import DpoConfig
+from tasks.evaluate import EvaluateConfig
+from tasks.filter import FilterConfig
+from tasks.ingest import IngestConfig
+from tasks.lib.config import Config
+from tasks.pairs import PairsConfig
+from tasks.report import ReportConfig
+from tasks.reward import RewardConfig
+from tasks.sample import SampleConfig
+from tasks.select import SelectConfig
+from tasks.sft import SftConfig
+
+
+def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
+    """The flow that runs one stage. Its parameters are what Prefect reads off the signature of `alone`."""
+
+    def alone(
+        config: settings | None = None,  # type: ignore[valid-type]
+        recipe: str = "quickstart",
+        overrides: list[str] | None = None,
+        upstream: bool = False,
+        downstream: bool = False,
+        refresh: bool = False,
+        store: str | None = None,
+    ) -> Any:
+        """Run this stage of a recipe with other settings.
+
+        Args:
+            config: The settings of this stage, all of them. None: as the recipe has them.
+            recipe: A path, or the name of a file in recipes/.
+            overrides: Single settings on top, of any stage, as `dotted.key=value`.
+            upstream: Also run what this stage needs, where it is not up to date.
+            downstream: Also run everything that uses what this stage makes.
+            refresh: Compute again what is selected, though nothing has changed.
+            store: Directory of the store. None: $ALIGN_STORE, else .align.
+        """
+        slices: list[str] = [] if config is None else [f"{stage}={config.model_dump_json()}"]
+        loaded = load(recipe, [*slices, *(overrides or [])])
+        select = f"{'+' if upstream else ''}{stage}{'+' if downstream else ''}"
+        return execute(loaded, Store(runs.store_path(store)), select, refresh)
+
+    return flow(name=f"rerun-{stage}", persist_result=False)(alone)
+
+
+ingest = rerun("ingest", IngestConfig)
+filter = rerun("filter", FilterConfig)
+sft = rerun("sft", SftConfig)
+sample = rerun("sample", SampleConfig)
+pairs = rerun("pairs", PairsConfig)
+reward = rerun("reward", RewardConfig)
+resample = rerun("resample", SampleConfig)
+select = rerun("select", SelectConfig)
+sft_rs = rerun("sft_rs", SftConfig)
+dpo = rerun("dpo", DpoConfig)
+evaluate = rerun("evaluate", EvaluateConfig)
+report = rerun("report", ReportConfig)
