@@ -15,6 +15,7 @@ from tasks.lib.wording import as_dict, count, evidence, number, percent, plural,
 
 Block = dict[str, Any]
 TEXTS = ["row_id", "prompt", "response", "evidence"]
+SHOWN = 5  # languages in a chart
 GROUPS = {"before": "read", "after": "kept", "random": "random"}
 MEASURES = {
     "prompt_chars": ("Prompt length", "characters"), "response_chars": ("Response length", "characters"),
@@ -197,16 +198,16 @@ def _before_after(chapter: Chapter, filtered: Path) -> None:
             )
             figures.append((title, svg, f"Share of rows; {told}."))
         elif len(buckets) > 1:
-            top = sorted(buckets, key=lambda b: (-shares["read"].get(b, 0), b))[:8]
+            top = sorted(buckets, key=lambda b: (-shares["read"].get(b, 0), b))[:SHOWN]
             values = {b: {g: of.get(b, 0.0) for g, of in shares.items()} for b in top}
-            rest = f"; {plural(len(buckets) - 8, 'rarer one')} not shown" if len(buckets) > 8 else ""
+            rest = f"; {plural(len(buckets) - SHOWN, 'rarer one')} not shown" if len(buckets) > SHOWN else ""
             svg = charts.bars(values, key=f"filter-{measure}", colours=colours)
             figures.append((title, svg, f"Share of rows, as guessed from the text{rest}."))
         else:
             chapter.note(f"{title}: all rows are {next(iter(buckets))}.")
     chapter.figures(figures)
     chapter.note("Random is what a control arm trains on: as many rows as were kept, drawn from all with a response.")
-    if "source" in measures:
+    if len({b["bucket"] for b in measures.get("source", {}).get("read", [])}) > 1:
         counts = {g: {b["bucket"]: b["count"] for b in rows} for g, rows in measures["source"].items()}
         names = sorted(counts["read"], key=lambda s: (-counts["read"][s], s))
         body = [[s, *(count(counts[g].get(s, 0)) for g in counts)] for s in names]

@@ -85,7 +85,7 @@ def lines(
         alt.Chart(alt.Data(values=values), width=WIDTH, height=HEIGHT)
         .mark_line(strokeWidth=1.75, interpolate="linear", point=len(values) == len(series))
         .encode(
-            x=alt.X("x:Q", title=x, axis=alt.Axis(grid=False, tickCount=5)),
+            x=alt.X("x:Q", title=x, axis=alt.Axis(grid=False, tickCount=5, tickMinStep=1)),
             y=alt.Y("y:Q", title=y, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, domain=False, ticks=False)),
             color=alt.Color("s:N", scale=_colours(list(series), colours), legend=legend),
         )
@@ -169,7 +169,8 @@ def _steps(
     legend = alt.Legend() if len(names) > 1 else None
     base = alt.Chart(alt.Data(values=points), width=WIDTH, height=HEIGHT)
     scale = alt.Scale(type="symlog", constant=1, nice=False) if octaves else alt.Scale(nice=False, zero=False)
-    ticks = [v for v in (0, 1, 10, 100, 1_000, 10_000, 100_000) if v <= points[-1]["x"]]
+    edges = sorted({p["x"] for p in points})
+    ticks = edges[:: -(-len(edges) // 6)]
     axis = alt.Axis(grid=False, values=ticks, format="~s") if octaves else alt.Axis(grid=False, tickCount=5)
     encoding = {
         "x": alt.X("x:Q", title=x, scale=scale, axis=axis),

@@ -92,6 +92,8 @@ def _sentence(metric: str, d: Difference, first: bool) -> str:
         return f"{who} raised {metric} by {size} points over {other} {interval} {where}."
     if d.verdict == "down":
         return f"{who} lowered {metric} by {size} points against {other} {interval} {where}."
+    if d.low == d.high == 0:
+        return f"{who} scores exactly as {other} does {where}, in {metric}."
     return (
         f"{who} is not shown to differ from {other}: {points(d.diff)} points of {metric}, "
         f"and the interval {interval} includes 0, {where}."
