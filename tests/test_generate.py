@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.lib.draws import choose, key, uniform
+from tasks.lib.draws import choose, fork, key, uniform
 from tasks.lib.errors import InputError, StageError
 from tasks.lib.generate import Prompt, Sample, Sampler
 from tasks.lib.models import BaseConfig
@@ -95,27 +95,34 @@ def test_prompts_that_fill_the_context_are_named(sampler: Sampler) -> None:
     assert skipped == ["huge"] and {s.prompt_id for s in drawn} == {p.prompt_id for p in PROMPTS}
 
 
+def share(probs: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+    """How often each token is drawn at evenly spaced random numbers."""
+    u = np.linspace(0, 1, 10_000, endpoint=False, dtype=np.float32)
+    drawn = choose(probs.log()[None], np.zeros(len(u), dtype=np.int64), u, temperature, top_p)
+    return torch.from_numpy(np.bincount(drawn, minlength=len(probs)) / len(u)).float()
+
+
 def test_an_inverse_cdf_draws_the_distribution() -> None:
     probs = torch.tensor([0.5, 0.2, 0.2, 0.1])
-    u = torch.linspace(0, 1, 10_001)[:-1]
-    logits = probs.log().expand(len(u), 4)
-    share = torch.bincount(choose(logits, u, 1.0, 1.0), minlength=4) / len(u)
-    assert torch.allclose(share, probs, atol=1e-3)
-    cut = torch.bincount(choose(logits, u, 1.0, 0.65), minlength=4) / len(u)
-    assert torch.allclose(cut[[0, 3]], torch.tensor([5 / 7, 0.0]), atol=1e-3) and float(cut[1:3].max()) > 0.28
-    assert torch.allclose(
-        torch.bincount(choose(logits, u, 1.0, 0.4), minlength=4) / len(u), torch.tensor([1.0, 0, 0, 0])
-    )
-    cold = torch.bincount(choose(logits, u, 0.5, 1.0), minlength=4) / len(u)
-    assert torch.allclose(cold, probs**2 / (probs**2).sum(), atol=1e-3)
-    assert int(choose(logits[:1], u[:1], 0.0, 1.0)) == 0
+    assert torch.allclose(share(probs, 1.0, 1.0), probs, atol=1e-3)
+    assert torch.allclose(share(probs, 0.5, 1.0), probs**2 / (probs**2).sum(), atol=1e-3)
+    cut = share(probs, 1.0, 0.65)
+    assert cut[0] == pytest.approx(5 / 7, abs=1e-3) and cut[3] == 0 and float(cut[1:3].max()) > 0.28
+    assert share(probs, 1.0, 0.4).tolist() == share(probs, 0.0, 1.0).tolist() == [1, 0, 0, 0]
 
 
 def test_a_wide_nucleus_is_exact() -> None:
-    u = torch.linspace(0, 1, 20_001)[:-1]
-    logits = torch.zeros(1, 1000).expand(len(u), 1000)
-    assert len(set(choose(logits, u, 1.0, 0.9).tolist())) == 900
-    assert len(set(choose(logits, u, 1.0, 1.0).tolist())) == 1000
+    assert int((share(torch.full((1000,), 1e-3), 1.0, 0.9) > 0).sum()) == 900
+    assert int((share(torch.full((1000,), 1e-3), 1.0, 1.0) > 0).sum()) == 1000
+
+
+def test_a_batch_forks_where_samples_differ() -> None:
+    parents, tokens, rows = fork(np.array([0, 0, 0, 1, 3, 3]), np.array([7, 9, 7, 7, 5, 5]))
+    assert len(parents) == 4  # (0, 7), (0, 9), (1, 7), (3, 5); nobody continues row 2
+    assert list(zip(parents[rows], tokens[rows], strict=True)) == [(0, 7), (0, 9), (0, 7), (1, 7), (3, 5), (3, 5)]
+    assert [parents[i] for i in (0, 1, 3)] == [0, 1, 3]  # rows that continue stay where they are
+    parents, tokens, rows = fork(np.array([5, 5]), np.array([1, 1]))
+    assert parents.tolist() == [5] and tokens.tolist() == [1] and rows.tolist() == [0, 0]
 
 
 def test_random_numbers_are_uniform_and_a_function_of_key_and_step() -> None:

@@ -1,8 +1,9 @@
 """Drawing n responses per prompt from a policy, fast and reproducibly.
 
-Each prompt is read once and its key/value cache repeated n times; finished sequences leave the batch. A draw is the
-inverse of the cumulative distribution at a number that depends on (seed, prompt, sample index, step) alone, so neither
-batch size, shards nor n change what sample i of a prompt is (up to floating point).
+Samples of a prompt that have drawn the same tokens so far are one row of the batch, which forks where they differ: the
+prompt is read once, and so is every common beginning. Finished rows leave the batch. A draw is the inverse of the
+cumulative distribution at a number that depends on (seed, prompt, sample index, step) alone, so neither batch size,
+shards nor n change what sample i of a prompt is (up to floating point).
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,10 @@ import numpy as np
 
 from tasks.lib.chat import Chat, Message
 from tasks.lib.console import Progress
-from tasks.lib.draws import choose, key, new_cache, uniform
+from tasks.lib.draws import choose, fork, key, new_cache, uniform
 from tasks.lib.errors import InputError
 from tasks.lib.models import BaseConfig, load_chat, policy
 from tasks.lib.text import digest
-
-KEEP = 0.8  # the batch is compacted once fewer than this share of its sequences are unfinished
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,6 @@ class Sample:
     """stop: the end-of-turn token was drawn; length: the token limit or the context ended it."""
     n_tokens: int
     """Tokens drawn, the end-of-turn token among them."""
-
-
-@dataclass
-class _Batch:
-    """Sequences that are drawn together. `rows` are positions in the batch's outputs; all arrays run over `rows`."""
-
-    rows: np.ndarray
-    keys: np.ndarray
-    limits: np.ndarray
-    lengths: np.ndarray
 
 
 class Sampler:
@@ -123,7 +112,7 @@ class Sampler:
         max_new_tokens: int,
         progress: Progress,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw n sequences for each of the prompts `ids`: tokens [B, T], numbers of tokens [B], and stopped [B]."""
+        """Draw n samples for each of the prompts `ids`: tokens [B, T], how many [B], and whether each stopped [B]."""
         import torch
 
         model, device = self.model, self.model.device
@@ -134,58 +123,44 @@ class Sampler:
         for row, p in enumerate(ids):
             input_ids[row, width - len(p) :] = torch.tensor(p)
             mask[row, width - len(p) :] = 1
-        lengths = np.repeat([len(p) for p in ids], n)
-        limits = np.minimum(max_new_tokens, self.context - lengths)
-        batch = _Batch(np.arange(len(keys)), keys, limits, lengths)
-        steps = int(limits.max())
-        tokens = np.zeros((len(keys), steps), dtype=np.int64)
+        lengths = np.array([len(p) for p in ids])
+        limits = np.minimum(max_new_tokens, self.context - np.repeat(lengths, n))
+        tokens = np.zeros((len(keys), int(limits.max())), dtype=np.int64)
         counts, stopped = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
-        stop = torch.tensor(self.stop, device=device)
+        rows = np.repeat(np.arange(len(ids)), n)  # sample -> row of the batch that holds its tokens so far
+        live = np.arange(len(keys))  # the samples that are not finished
         with torch.inference_mode():
             cache = new_cache(model)
-            mask, positions = mask.to(device), (mask.cumsum(1) - 1).clamp(min=0).to(device)
-            logits = model(
-                input_ids=input_ids.to(device),
-                attention_mask=mask if padded else None,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            logits, mask = logits.repeat_interleave(n, 0), mask.repeat_interleave(n, 0)
-            if n > 1:
-                cache.batch_repeat_interleave(n)
-            alive = np.ones(len(keys), dtype=bool)  # over batch.rows
-            position = torch.from_numpy(lengths).to(device)
-            for step in range(steps):
-                u = torch.from_numpy(uniform(batch.keys, step)).to(device)
-                drawn = choose(logits, u, temperature, top_p)
-                ended = torch.isin(drawn, stop).cpu().numpy()
-                tokens[batch.rows[alive], step] = drawn.cpu().numpy()[alive]
-                counts[batch.rows[alive]] += 1
-                stopped[batch.rows[alive & ended]] = True
-                before = int(alive.sum())
-                alive &= ~ended & (step + 1 < batch.limits)
-                left = int(alive.sum())
-                progress.advance(before - left)
-                if left == 0:
-                    break
-                if left < KEEP * len(alive):
-                    keep = torch.from_numpy(np.flatnonzero(alive)).to(device)
-                    cache.batch_select_indices(keep)
-                    drawn, mask, position = drawn[keep], mask[keep], position[keep]
-                    batch = _Batch(*(a[alive] for a in (batch.rows, batch.keys, batch.limits, batch.lengths)))
-                    alive = alive[alive]
-                if padded:
-                    mask = torch.cat([mask, mask.new_ones((len(mask), 1))], 1)
+            mask = mask.to(device)
+            inputs, position = input_ids.to(device), (mask.cumsum(1) - 1).clamp(min=0)
+            for step in range(tokens.shape[1]):
                 logits = model(
-                    input_ids=drawn[:, None],
+                    input_ids=inputs,
                     attention_mask=mask if padded else None,
-                    position_ids=position[:, None],
+                    position_ids=position,
                     past_key_values=cache,
                     use_cache=True,
+                    logits_to_keep=1,
                 ).logits[:, -1]
-                position = (position + 1).clamp(max=self.context - 1)  # beyond it are only finished sequences
+                drawn = choose(logits, rows[live], uniform(keys[live], step), temperature, top_p)
+                tokens[live, step] = drawn
+                counts[live] += 1
+                ended = np.isin(drawn, self.stop)
+                stopped[live[ended]] = True
+                over = ended | (step + 1 >= limits[live])
+                progress.advance(int(over.sum()))
+                live, drawn = live[~over], drawn[~over]
+                if not len(live):
+                    break
+                parents, children, rows[live] = fork(rows[live], drawn)
+                if not np.array_equal(parents, np.arange(len(logits))):
+                    index = torch.from_numpy(parents).to(device)
+                    cache.batch_select_indices(index)
+                    mask, position = mask[index], position[index]
+                inputs = torch.from_numpy(children)[:, None].to(device)
+                position = position[:, -1:] + 1
+                if padded:
+                    mask = torch.cat([mask, mask.new_ones((len(mask), 1))], 1)
         return tokens, counts, stopped
 
 
