@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from prefect import State, flow
+from prefect import State, flow, get_run_logger
+from prefect.runtime import deployment
 
 from flows import run as runs
 from flows.dag import Node, dag
@@ -13,7 +14,7 @@ from storage.build import differences
 from storage.store import Attempt, Store
 from tasks.lib.config import Config
 from tasks.lib.progress import announce
-from tasks.stage import run_stage
+from tasks.stage import Done, run_stage
 
 
 @flow(name="align", persist_result=False)
@@ -23,7 +24,7 @@ def align(
     select: str | None = None,
     refresh: bool = False,
     store: str | None = None,
-) -> Any:
+) -> runs.Outcome:
     """Run a recipe: a path, or the name of a file in recipes/. `overrides` are `dotted.key=value`."""
     return execute(load(recipe, overrides or []), Store(runs.store_path(store)), select, refresh)
 
@@ -37,6 +38,7 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
     before = latest(store, recipe.name)
 
     with runs.recording(store, recipe) as log:
+        get_run_logger().info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
 
         def run(
             name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
@@ -44,7 +46,9 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
             if planned[name].status == "skipped":
                 return Node(name)
             present = {role: value for role, value in inputs.items() if value is not None}
-            state: State[Attempt] = run_stage.with_options(name=name, task_run_name=name)(
+            # From a worker, what a stage prints is for the UI; from the command line, for the terminal.
+            task = run_stage.with_options(name=name, task_run_name=name, log_prints=bool(deployment.id))
+            state: State[Done] = task(
                 name,
                 function,
                 config,
@@ -58,10 +62,11 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
                 error = state.result(raise_on_failure=False)
                 log.add(name, None, "failed", str(error))
                 raise runs.failure(name, error)
-            attempt, hit = state.result(), state.name == "Cached"
+            done, hit = state.result(), state.name == "Cached"
+            attempt = done.attempt
             log.add(name, attempt, *(("cached", "") if hit else ("ran", _why(planned[name], attempt, before))))
             announce(log.stages[-1])
-            return Node(name, state)
+            return Node(name, done)
 
         dag(recipe, run)
     return runs.Outcome(log.run.id, tuple(log.stages))

@@ -45,7 +45,8 @@ def run(
     connect(store)
     from flows.align import align
 
-    return align(recipe, list(overrides), select, refresh, str(store.root))
+    outcome: Outcome = align(recipe, list(overrides), select, refresh, str(store.root))
+    return outcome
 
 
 def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:

@@ -1,6 +1,7 @@
 """`align serve`: Prefect's server, the deployments of prefect.yaml and a worker, on this machine and for one store."""
 
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -58,8 +59,8 @@ def serving(
         _deploy(environment, folder / "deploy.log")
         _fill_forms(recipe, loaded)
         # One run at a time: a model being trained fills the machine.
-        start = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", "1", "--install-policy", "never"]
-        worker = child.spawn("prefect", *start, env=environment, log=folder / "worker.log")
+        start = ["worker", "start", "--name", platform.node(), "--pool", POOL, "--type", "process", "--limit", "1"]
+        worker = child.spawn("prefect", *start, "--install-policy", "never", env=environment, log=folder / "worker.log")
         stack.callback(child.stop, worker)
         stack.callback(_cancel_runs)
         files.replace(folder / "address.json", {"api": running.api, "ui": running.ui})

@@ -6,6 +6,7 @@ again for as long as it may, and takes a slow answer of a busy machine for a fai
 
 import atexit
 import errno
+import logging
 import os
 import socket
 import subprocess
@@ -54,9 +55,9 @@ def connect(store: Store) -> None:
     """
     defaults = settings(store.root / "prefect")
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
-        defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = (
-            "CRITICAL"  # the server gets the logs; people get our own lines
-        )
+        # People get a line per stage from us, and the stages' warnings; Prefect's logs still go to the server.
+        defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        logging.getLogger("tasks").addHandler(logging.StreamHandler())
     os.environ.update({name: value for name, value in defaults.items() if name not in os.environ})
     if "PREFECT_API_URL" in os.environ or "prefect" in sys.modules:
         return
@@ -75,7 +76,9 @@ def settings(home: Path) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks",
     }
 
 

@@ -1,5 +1,6 @@
 """One flow per stage, to run it again with other settings: what the UI shows as a form."""
 
+from importlib import import_module
 from typing import Any
 
 from prefect import Flow, flow
@@ -32,7 +33,7 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         downstream: bool = False,
         refresh: bool = False,
         store: str | None = None,
-    ) -> Any:
+    ) -> runs.Outcome:
         """Run this stage of a recipe with other settings.
 
         Args:
@@ -49,7 +50,8 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         select = f"{'+' if upstream else ''}{stage}{'+' if downstream else ''}"
         return execute(loaded, Store(runs.store_path(store)), select, refresh)
 
-    return flow(name=f"rerun-{stage}", persist_result=False)(alone)
+    about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
+    return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)
 
 
 ingest = rerun("ingest", IngestConfig)
