@@ -4,22 +4,24 @@ n-gram overlap as in GPT-3 (Brown et al. 2020, 13 words) and Tülu 3 (share of t
 was altered in a few words is found by its rarest bigrams and decided by the words that it still shares, in order.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Literal
 
 import numpy as np
+import pyarrow.compute as pc
 from pydantic import Field
 
 from tasks.lib.config import Config
 from tasks.lib.pool import Drop, Evidence, Pool
-from tasks.lib.shingles import U64, Units, all_units, grams, ragged, sets, spans
+from tasks.lib.shingles import U64, Units, all_units, grams, ragged, sets, spans, text_hashes
 from tasks.lib.text import normalise
 
 RAREST = 24  # bigrams of an item by which rows are found that may hold it
 SHARED = 0.3  # of which a row must have this share
-COMMON = 500  # items that share a bigram, past which it tells nothing
+COMMON = 50  # items, or a twentieth of them, that share a bigram, past which it tells nothing
+TOLD = 0.6  # of what the words of an item and of an altered copy tell, what both have
+SAMPLE = 50_000  # prompts by which it is told how common a word is
 FEWEST = 4  # words (characters: three times as many) from which an item counts as found inside a longer text
 
 
@@ -43,53 +45,62 @@ class Contamination(Config):
             seen: set[int] = set()
             for side in ("prompt", "response"):
                 for at, units in pool.chunks(side):
-                    for i, w, how in self._pairs(items, units, side):
+                    for i, w, how in self._pairs(items, units, side, pool, at):
                         row = int(at[i])
                         if row not in seen and (evidence := self._judge(items, int(w), row, side, how, pool)):
                             seen.add(row)
                             yield row, evidence
 
-    def _pairs(self, items: "Items", units: Units, side: str) -> Iterator[tuple[int, int, str]]:
-        """(text, item, kind) for every text that may hold an item: the same words, an n-gram, enough of its bigrams."""
+    def _pairs(self, items: "Items", u: Units, side: str, pool: Pool, at: np.ndarray) -> Iterator[tuple[int, int, str]]:
+        """(text, item, kind) for every text that may hold an item: the same words, an n-gram, or most of its words."""
         if side == "prompt":
-            whole = spans(units, units.offsets[:-1], units.offsets[1:])
-            for i, w, _ in zip(*items.whole.count(whole, np.arange(len(whole) + 1)), strict=True):
-                yield i, w, "exact"
+            whole = spans(u, u.offsets[:-1], u.offsets[1:])
+            text, item, _ = items.whole.count(whole, np.arange(len(whole) + 1))
+            yield from zip(text, item, ["exact"] * len(text), strict=True)
+        answers = text_hashes(pool.column("response", at).combine_chunks()) if self.same_answer else None
         for chars in (False, True):
-            if not (mine := units.chars == chars).any():
+            index = np.flatnonzero(u.chars == chars)
+            part = u.take(index)
+            if not len(index):
                 continue
-            part, index = units.take(np.flatnonzero(mine)), np.flatnonzero(mine)
-            for kind, size, table, least in items.tables(chars, self.min_share):
+            for kind, size, table, held in items.tables(chars):
                 text, item, shared = table.count(*sets(*grams(part, size)))
-                enough = shared >= least[item]
-                for i, w in zip(index[text[enough]], item[enough], strict=True):
-                    yield i, w, kind
+                if answers is not None:
+                    keep = items.references[item] == answers[index[text]]
+                    text, item, shared = text[keep], item[keep], shared[keep]
+                if kind == "n-gram":
+                    keep = shared >= np.maximum(self.min_share * held[item], 1)
+                    yield from zip(index[text[keep]], item[keep], [kind] * int(keep.sum()), strict=True)
+                    continue
+                all_there = shared == held[item]  # as in a text that contains the item
+                yield from zip(
+                    index[text[all_there]], item[all_there], ["contained"] * int(all_there.sum()), strict=True
+                )
+                if side == "prompt" and self.similarity < 1:
+                    total = part.counts[text] + items.units.counts[item]
+                    least = np.minimum(part.counts[text], items.units.counts[item]) * 2 >= self.similarity * total
+                    keep = np.flatnonzero(~all_there & least & (shared >= SHARED * held[item]))
+                    same, told = items.rarity.shared(part, text[keep], items.units, item[keep])
+                    keep = keep[(2 * same >= self.similarity * total[keep]) & (told >= TOLD)]
+                    yield from zip(index[text[keep]], item[keep], ["altered"] * len(keep), strict=True)
 
     def _judge(self, items: "Items", w: int, row: int, side: str, how: str, pool: Pool) -> Evidence | None:
-        own = items.uses[w] == "instructions"
-        if own and pool.text("split", row) == "evaluation":
+        """The evidence that a row holds an item, or None."""
+        if items.uses[w] == "instructions" and pool.text("split", row) == "evaluation":
             return None  # the row is itself reserved for evaluation
         evidence = {"leaks": items.ids[w], "of": items.sources[w], "match": how, "field": side}
         chars = bool(items.units.chars[w])
         item, words = items.words(w), _words(pool.text(side, row), chars)
         if how == "exact" or (side == "prompt" and item == words):
             return evidence | {"match": "exact", "overlap": _show(item, chars)}
-        if self.same_answer and not items.answered(w, pool.text("response", row)):
-            return None
-        if how == "n-gram":
-            same = SequenceMatcher(None, item, words, autojunk=False).find_longest_match()
-            return evidence | {"overlap": _show(item[same.a : same.a + same.size], chars)}
-        if len(item) >= FEWEST * (3 if chars else 1) and f" {' '.join(item)} " in f" {' '.join(words)} ":
-            return evidence | {"match": "contained", "overlap": _show(item, chars)}
-        least = self.similarity * (len(item) + len(words)) / 2
-        if side == "response" or self.similarity >= 1 or (Counter(item) & Counter(words)).total() < least:
-            return None
         matcher = SequenceMatcher(None, item, words, autojunk=False)
-        if matcher.ratio() < self.similarity:
-            return None
         same = matcher.find_longest_match()
-        overlap = _show(item[same.a : same.a + same.size], chars)
-        return evidence | {"match": "altered", "overlap": overlap, "similarity": round(matcher.ratio(), 4)}
+        evidence["overlap"] = _show(item[same.a : same.a + same.size], chars)
+        if how == "n-gram" or (same.size == len(item) >= FEWEST * (3 if chars else 1)):
+            return evidence
+        if side == "response" or self.similarity == 1 or matcher.ratio() < self.similarity:
+            return None
+        return evidence | {"match": "altered", "similarity": round(matcher.ratio(), 4)}
 
 
 class Items:
@@ -98,8 +109,12 @@ class Items:
     def __init__(self, pool: Pool, n: int):
         columns = pool.items.to_pydict()
         self.prompts, self.ids, self.sources, self.uses = (columns[c] for c in ("prompt", "row_id", "source", "use"))
-        self.references = [(r or "").casefold().split() for r in columns["reference"]]
+        self.references = text_hashes(pool.items["reference"].combine_chunks())
+        self.references[
+            pc.fill_null(pc.equal(pc.utf8_trim_whitespace(pool.items["reference"]), ""), True).to_numpy()
+        ] = 0
         self.units = u = all_units(pool.items["prompt"])
+        self.rarity = Rarity(pool.units("prompt"), u)
         self._cache: dict[int, list[str]] = {}
         filled = np.flatnonzero(u.counts)
         self.whole = Table(spans(u, u.offsets[:-1], u.offsets[1:])[filled], filled)
@@ -116,22 +131,16 @@ class Items:
             g, owner = _rarest(g[mine], owner[mine])
             self._rare[chars] = (2, Table(g, owner), np.bincount(owner, minlength=len(u.counts)))
 
-    def tables(self, chars: bool, min_share: float) -> Iterator[tuple[str, int, "Table", np.ndarray]]:
-        """(kind, size of n-grams, table, how many of them a text must share with each item)."""
-        size, table, counts = self._long[chars]
-        yield "n-gram", size, table, np.maximum(min_share * counts, 1)
-        size, table, counts = self._rare[chars]
-        yield "bigrams", size, table, np.maximum(SHARED * counts, 1)
+    def tables(self, chars: bool) -> Iterator[tuple[str, int, "Table", np.ndarray]]:
+        """(kind, size of n-grams, table, how many of them each item has)."""
+        yield "n-gram", *self._long[chars]
+        yield "bigrams", *self._rare[chars]
 
     def words(self, w: int) -> list[str]:
         """The units of an item as text."""
         if w not in self._cache:
             self._cache[w] = _words(self.prompts[w], bool(self.units.chars[w]))
         return self._cache[w]
-
-    def answered(self, w: int, response: str) -> bool:
-        """Whether a response is the item's reference, white space and case aside."""
-        return bool(self.references[w]) and self.references[w] == response.casefold().split()
 
 
 class Table:
@@ -157,11 +166,49 @@ class Table:
         return pairs >> 32, pairs & 0xFFFFFFFF, shared
 
 
+class Rarity:
+    """How much a unit tells: the logarithm of how few texts have it. A question's form is common, its subject not."""
+
+    def __init__(self, rows: Units, items: Units):
+        some = rows.take(np.arange(0, len(rows.counts), len(rows.counts) // SAMPLE + 1))
+        held = np.zeros(1 << 20, np.int64)
+        for u in (some, items):
+            text = np.repeat(np.arange(len(u.counts)), u.counts)
+            key = np.sort(text << 20 | u.hashes >> 12)
+            new = np.concatenate([[True], key[1:] != key[:-1]])[: len(key)]
+            held += np.bincount(key[new] & 0xFFFFF, minlength=1 << 20)
+        self.weight = np.log((len(some.counts) + len(items.counts) + 1) / (held + 1)) + 0.1
+
+    def shared(self, a: Units, of_a: np.ndarray, b: Units, of_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many units a[of_a[i]] and b[of_b[i]] have in common, and which part of what both tell. [pairs] each"""
+        sides, told = [], np.zeros(len(of_a))
+        for u, at in ((a, of_a), (b, of_b)):
+            hashes, ends = _tagged(u.take(at))
+            weight = self.weight[hashes >> U64(44)]
+            pair = np.repeat(np.arange(len(at)), np.diff(ends))
+            told += np.bincount(pair, weight, minlength=len(at))
+            sides.append(pair.astype(np.uint64) << U64(40) | hashes >> U64(24))
+        common = np.isin(sides[1], sides[0], assume_unique=True)
+        pair = (sides[1][common] >> U64(40)).astype(np.int64)
+        both = np.bincount(pair, weight[common], minlength=len(of_a))
+        return np.bincount(pair, minlength=len(of_a)), 2 * both / np.maximum(told, 1e-9)
+
+
+def _tagged(u: Units) -> tuple[np.ndarray, np.ndarray]:
+    """The units of each text as a set, in which the second "the" is another element than the first: their hashes in the
+    upper half, what tells equal ones apart below."""
+    text = np.repeat(np.arange(len(u.counts), dtype=np.uint64), u.counts)
+    key = np.sort(text << U64(32) | u.hashes)
+    first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.zeros(0, np.int64)
+    nth = np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
+    return (key << U64(32)) | (nth.astype(np.uint64) << U64(24)), u.offsets
+
+
 def _rarest(hashes: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The RAREST n-grams of each owner, without those that COMMON owners share."""
+    """The RAREST n-grams of each owner, without those that too many share."""
     _, inverse, frequency = np.unique(hashes, return_inverse=True, return_counts=True)
     order = np.lexsort((hashes, frequency[inverse], owners))
-    order = order[frequency[inverse][order] <= COMMON]
+    order = order[frequency[inverse][order] <= max(COMMON, len(np.unique(owners)) // 20)]
     place = np.arange(len(order)) - np.searchsorted(owners[order], owners[order])
     order = order[place < RAREST]
     return hashes[order], owners[order]

@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.lib.language import guess
+from tasks.lib.languages import NAMES
 from tasks.lib.pool import Pool
-from tasks.lib.shingles import chunks
 
 DISTRIBUTIONS = pa.schema([
     ("which", pa.string()),     # before, after, random
@@ -43,12 +42,7 @@ def _measures(pool: Pool) -> dict[str, tuple[np.ndarray, list[Any]]]:
         octave = np.where(size > 0, np.log2(np.maximum(size, 1)).astype(np.int64) + 1, 0)
         found[f"{side}_chars"] = octave, [0.0, *(float(2**i) for i in range(int(octave.max(initial=0)) + 1))]
     for side in ("prompt", "response"):
-        units = pool.units(side)
-        parts = [
-            guess(pc.fill_null(texts, ""), units.take(np.arange(start, start + len(texts))))
-            for start, texts in chunks(pool.table[side])
-        ]
-        found[f"{side}_language"] = _named(np.concatenate(parts).astype(str))
+        found[f"{side}_language"] = pool.languages(side), [name or "unknown" for name in NAMES]
     found["source"] = _named(np.array(pool.table["source"].to_pylist(), str))
     for name, score in pool.scores.items():
         known = score[np.isfinite(score)]

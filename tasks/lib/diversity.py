@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
 from pydantic import Field
 
 from tasks.lib.config import Config
 from tasks.lib.errors import InputError
-from tasks.lib.language import guess
+from tasks.lib.languages import NAMES
 from tasks.lib.pool import Drop, Pool
 from tasks.lib.progress import track
 from tasks.lib.shingles import U64, Units, grams, mix
@@ -90,8 +89,7 @@ class Budget(Config):
         if self.stratify is None:
             return np.zeros(len(live), np.int64)
         if self.stratify == "language":
-            prompts = pc.fill_null(pool.column("prompt", live), "")
-            return guess(prompts.combine_chunks(), pool.units("prompt").take(live)).astype(str)
+            return np.array(NAMES)[pool.languages("prompt")[live]]
         if self.stratify == "source":
             return np.array(pool.column("source", live).to_pylist())
         found = [json.loads(m or "{}").get(self.stratify) for m in pool.column("meta", live).to_pylist()]
@@ -139,7 +137,7 @@ class Embedder:
 
 
 def hashed(u: Units) -> np.ndarray:
-    """Signed, square-rooted counts of hashed words and word pairs (characters one to three at a time). [texts, WIDTH]"""
+    """Signed, square-rooted counts of hashed words and word pairs (one to three characters). [texts, WIDTH]"""
     out = np.zeros(len(u.counts) * WIDTH, np.float32)
     for n in (1, 2, 3):
         g, offsets = grams(u, n)

@@ -82,7 +82,7 @@ def alike(
     hashes, offsets: the sets, each sorted and without repeats. [pairs, 2], [pairs]
     """
     sig = signatures(hashes, offsets, seed)
-    found = np.zeros(0, np.int64)
+    found: list[np.ndarray] = []
     n = len(sig)
     for pairs in candidates(sig, rank, np.diff(offsets) > 0, threshold):
         # of those that a signature of 128 puts far below the threshold, 1 in 10,000 would be at it
@@ -90,10 +90,19 @@ def alike(
             [(sig[p[:, 0]] == sig[p[:, 1]]).sum(1) for p in np.array_split(pairs, len(pairs) // 8192 + 1)]
         )
         near = pairs[agree >= PERMUTATIONS * (threshold - 0.16)]
-        found = np.union1d(found, near[:, 0] * n + near[:, 1])
-    pairs = np.stack([found // max(n, 1), found % max(n, 1)], axis=1)
+        found.append(near[:, 0] * n + near[:, 1])
+        if sum(map(len, found)) > 1 << 24:
+            found = [_distinct(found)]
+    keys = _distinct(found)
+    pairs = np.stack([keys // max(n, 1), keys % max(n, 1)], axis=1)
     similar = jaccard(hashes, offsets, pairs)
     return pairs[similar >= threshold], similar[similar >= threshold]
+
+
+def _distinct(parts: list[np.ndarray]) -> np.ndarray:
+    """The distinct numbers of some arrays, in order."""
+    every = np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))
+    return every[np.concatenate([every[1:] != every[:-1], [True]])] if len(every) else every
 
 
 def jaccard(hashes: np.ndarray, offsets: np.ndarray, pairs: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.lib.languages import languages
 from tasks.lib.models import BaseConfig
 from tasks.lib.rows import MESSAGES
 from tasks.lib.shingles import CHUNK, Units, all_units
@@ -48,6 +49,7 @@ class Pool:
     """Metrics that rules add."""
     _quality: np.ndarray | None = None
     _units: dict[str, Units] = field(default_factory=dict)
+    _languages: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.alive = np.ones(self.table.num_rows, bool)
@@ -70,10 +72,17 @@ class Pool:
     def row_id(self, at: int) -> str:
         return str(self.table["row_id"][int(at)].as_py())
 
-    def matching(self, name: str, pattern: str) -> np.ndarray:
-        """Positions of the live rows whose text matches a regular expression (RE2: linear in the text's length)."""
-        hit = pc.fill_null(pc.match_substring_regex(self.column(name), pattern), False)
-        return self.live[hit.to_numpy()]
+    def matching(self, name: str, pattern: str, at: np.ndarray | None = None) -> np.ndarray:
+        """Positions of the live rows, or of those at some positions, whose text matches a regular expression (RE2:
+        linear in the text's length)."""
+        hit = pc.fill_null(pc.match_substring_regex(self.column(name, at), pattern), False)
+        return (self.live if at is None else at)[hit.to_numpy()]
+
+    def languages(self, name: str) -> np.ndarray:
+        """The likely language of a column's texts, of all rows: positions in languages.NAMES. [rows] int8"""
+        if name not in self._languages:
+            self._languages[name] = languages(self.table[name], self.units(name))
+        return self._languages[name]
 
     def units(self, name: str) -> Units:
         """The words of a column, of all rows."""

@@ -44,6 +44,8 @@ class IFD(_ByModel):
     prompt over its loss alone, per token. From about 1 the prompt does not help: it is answered by something else."""
 
     rule: Literal["ifd"] = "ifd"
+    prefer: Literal["high", "low", "none"] = "high"
+    """Which rows are better where duplicates are resolved and a budget is filled, among rows of like length."""
     min: float = Field(default=0.0, ge=0)
     """Rows below it are dropped: the prompt all but gives the answer away."""
     max: float = Field(default=1.0, gt=0)

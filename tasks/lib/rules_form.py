@@ -78,15 +78,19 @@ def _tokens(pool: Pool, texts: list[str]) -> list[int]:
 
 
 # Words that no English sentence ends with; particles and connectives that no Korean one does.
-_HANGING = r"\b(?:the|an?|and|or|but|because|of|with|from|into|than|that the|such as|including|if|its|their|his|her|my|your|our)"
+_HANGING = r"(?:the|an?|and|or|but|because|of|than|such as|including|its|their|my|your|our)"
 _KOREAN = r"(?:을|를|에게|에서|으로|하고|하며|하면서|그리고|그러나|하지만|때문에|통해|위해|대한|있는|하는|되는)"
-CUT = (
-    rf"(?i:\w+[^.!?\n]*\s{_HANGING})\s*$|[\pL\pN)\"']\s*[,(\[{{]\s*$|[가-힣][^.!?\n]*\s[가-힣]+{_KOREAN}\s*$|"
-    # a paragraph with whole sentences before, the last of which has no end
-    r"(?:^|\n)[^\n\-*•#>|\d][^\n]{40,}[\pL)][.!?][\"”’)]?\s+[\p{Lu}][^\n.!?:;]{12,}[\pLl]\s*$|"
-    r"(?:^|\n)[^\n\-*•#>|\d][^\n]{20,}(?:다|요|까|죠)[.!?]\s+[가-힣][^\n.!?:;]{8,}[가-힣]\s*$"
-)
-_ENDS = re.compile(r"(?:다|요|까|죠|음|함|임|됨|것|니|네|군|지|야|라|세요|시오)\s*\Z")
+_LINE = r"(?:^|\n)[^\n\-*•#>|\d]"  # the beginning of a line that is no item of a list, title, quotation or table
+CUT = "|".join([
+    rf"(?i:\w[^.!?\n]*\s{_HANGING})\s*$",
+    r"[\pL\pN)\"']\s*[,(\[{]\s*$",
+    rf"[가-힣][^.!?\n]*\s[가-힣]+{_KOREAN}\s*$",
+    # a line of whole sentences, the last of which has no end; or a long line without one, after lines with
+    _LINE + r"[^\n]{40,}[\pL)][.!?][\"”’)]? [\p{Lu}][^\n.!?:;]{12,}\p{Ll}$",
+    _LINE + r"[^\n]{20,}[다요까죠][.!?] [가-힣][^\n.!?:;]{8,}[가-힣]$",
+    r"[\pL)][.!?][\"”’)]?\n\n[\p{Lu}][^\n.!?:;]{80,}\p{Ll}$",
+])  # fmt: skip
+_WHOLE = re.compile(r"[다요까죠음함임됨것니네군지야라],?\s*\Z|[세시][요오],?\s*\Z|#\w+\s*\Z")
 
 
 class Truncated(Config):
@@ -94,7 +98,7 @@ class Truncated(Config):
 
     rule: Literal["truncated"] = "truncated"
     ending: str | None = None
-    """Regular expression (RE2) that every whole response ends with, such as ; for SQL. Without it prose is looked at."""
+    """Regular expression (RE2) that every whole response ends with, as ; for SQL. Without it prose is looked at."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         if self.ending is not None:
@@ -104,7 +108,7 @@ class Truncated(Config):
             cut = pool.matching("response", CUT)
         for at in cut:
             text = pool.text("response", at)
-            if self.ending is None and (_ENDS.search(text) or "```" in text):
+            if self.ending is None and (_WHOLE.search(text) or "```" in text):
                 continue
             yield int(at), {"end": text.rstrip()[-60:]}
 
@@ -158,7 +162,7 @@ class Broken(Config):
     def drops(self, pool: Pool) -> Iterator[Drop]:
         for at in pool.matching("response", r'(?:^|\n)\s*```|^\s*(?:\{\s*"|\[\s*[\[{"])'):
             text = pool.text("response", at)
-            if len(re.findall(r"^\s*```", text, re.MULTILINE)) % 2:
+            if text.count("```") % 2:
                 yield int(at), {"problem": "a code fence is not closed"}
             elif problem := _bad_json(text):
                 yield int(at), {"problem": problem}

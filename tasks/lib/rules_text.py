@@ -12,23 +12,31 @@ _MODEL = (
 )
 _CANNOT = r"(?:can'?t|can ?not|am unable to|am not able to|'?m unable to|'?m not able to|won'?t|will not|do not|don'?t)"
 _HELP = (
-    r"(?:help|assist|answer|provide|comply|fulfil|access|complete|browse|generate|create|engage|process|perform|respond|"
-    r"fullfill|do that|do this|have (?:access|the ability|personal|feelings|opinions)|offer|give|support|discuss|share|"
-    r"determine|translate|see|view|open|recommend|continue)"
+    r"(?:help|assist|answer|provide|comply|fulfil|access|complete|browse|generate|create|engage|process|perform|"
+    r"respond|do that|do this|have (?:access|the ability|personal|feelings|opinions)|offer|give|support|discuss|share|"
+    r"determine|translate|run|execute|retrieve|search|look up|see|view|open|recommend|continue)"
 )
 REFUSALS = {
     "as an AI": rf"\b(?:as|i am|i'm|i’m) (?:just )?an? {_MODEL}\b",
     "sorry": rf"^\W*(?:i'?m |i am |i )?(?:sorry|apologi[sz]e|unfortunately|regret)[^.\n]{{0,60}}\bi ?{_CANNOT} "
              rf"(?:\w+ )?{_HELP}\b",
     "I cannot": rf"^\W*i ?{_CANNOT} (?:\w+ )?{_HELP}\b",
-    "not possible": r"^\W*(?:it is|it's) not possible (?:for me )?to (?:provide|answer|generate|determine|complete|give)\b|"
-                    r"^\W*(?:no|not enough) (?:information|context|input) (?:was |is |has been )?(?:provided|given)\W*$",
+    "not possible": r"^\W*(?:it is|it's) not possible (?:for me )?to "
+                    r"(?:provide|answer|generate|determine|complete|give)\b"
+                    r"|^\W*(?:no|not enough) (?:information|context|input) "
+                    r"(?:was |is |has been )?(?:provided|given)\W*$",
+    "no output": r"^\W*no ?(?:output|answer|response)\b"
+                 r"|\b(?:cannot|can't|not) be \w+ by (?:a|an|this) (?:gpt|ai|language)\b",
     "AI로서": r"(?:^|[^a-z])(?:ai|인공 ?지능|언어 ?모델|챗봇)(?: 언어 ?모델| 모델| 비서| 어시스턴트| 챗봇)*"
              r"(?:으로서|로서|로써|이기 때문|이라서|이라 |라서 |이어서|여서|이므로|입니다[^.]{0,20}(?:없|못))",
-    "죄송하지만": r"^\W*(?:죄송|미안|안타깝|유감)[^.\n]{0,60}(?:답변|제공|도와|도움|처리|접근|이해|생성|작성|대답|수행|알려)"
+    "죄송하지만": r"^\W*(?:죄송|미안|안타깝|유감)[^.\n]{0,60}"
+                 r"(?:답변|제공|도와|도움|처리|접근|이해|생성|작성|대답|수행|알려)"
                  r"[^.\n]{0,20}(?:수 ?(?:가 |는 )?없|못 ?(?:합|해|하|드)|어렵|불가능)",
 }  # fmt: skip
-ABOUT_AI = r"(?i)\b(?:ai|artificial intelligence|language model|chatbot|chatgpt|gpt|robot|are you)\b|인공 ?지능|챗봇|언어 ?모델|로봇"
+ABOUT_AI = (
+    r"(?i)\b(?:ai|artificial intelligence|language model|chatbot|chatgpt|gpt|robot|are you)\b"
+    r"|인공 ?지능|챗봇|언어 ?모델|로봇"
+)
 
 
 class Refusal(Config):
