@@ -59,6 +59,7 @@ def connect(store: Store) -> None:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         logging.getLogger("tasks").addHandler(logging.StreamHandler())
     os.environ.update({name: value for name, value in defaults.items() if name not in os.environ})
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     if "PREFECT_API_URL" in os.environ or "prefect" in sys.modules:
         return
     server = address(store)

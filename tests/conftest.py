@@ -1,10 +1,12 @@
-"""Fixtures that several test modules share: a tiny base model and an adapter trained on it."""
+"""Fixtures that several test modules share: a tiny base model, an adapter trained on it, and a Prefect server."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 
+from flows import server
 from tasks.lib.models import BaseConfig
 
 
@@ -24,3 +26,15 @@ def adapter(base: BaseConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = tiny.kept(folder / "kept.parquet", 64)
     sft(SftConfig(lr=5e-3, epochs=3, batch_size=16, max_length=128), folder / "out", base=base, rows=rows)
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
+    """A Prefect server for every `align run` that a test starts: starting one for each of them would take minutes."""
+    home = tmp_path_factory.mktemp("prefect")
+    running = server.start(home, temporary=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (server.settings(home) | {"PREFECT_API_URL": running.api}).items():
+            patch.setenv(name, value)
+        yield running
+    running.stop()
