@@ -7,6 +7,7 @@ from pydantic import Field
 from tasks.lib.diversity import Budget
 from tasks.lib.duplicates import Duplicates, NearDuplicates
 from tasks.lib.language import Language
+from tasks.lib.mismatch import Mismatched
 from tasks.lib.parses import Parses
 from tasks.lib.personal import PersonalData
 from tasks.lib.quality import IFD, Perplexity
@@ -28,6 +29,7 @@ AnyRule = Annotated[
     | PersonalData
     | Duplicates
     | NearDuplicates
+    | Mismatched
     | IFD
     | Perplexity
     | Rating
