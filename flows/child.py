@@ -5,6 +5,7 @@ parent is gone. `python -m flows.child MODULE ARGS` is what runs in the child: i
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,11 +49,11 @@ def stop(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def tail(log: Path, marks: Sequence[str] = ("rror",)) -> str:
-    """The last line of a log that tells of an error, for a message."""
+def tail(log: Path) -> str:
+    """The line of a log that says best what went wrong: the last exception, else the last line."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    telling = [line.strip() for line in lines[-200:] if any(mark in line for mark in marks)]
-    return (telling or lines or ["it printed nothing"])[-1].strip()
+    raised = [line for line in lines[-500:] if re.match(r"[\w.]*(Error|Exception): ", line)]
+    return (raised or [line for line in lines if line.strip()] or ["it printed nothing"])[-1].strip()
 
 
 def _watch() -> None:

@@ -111,7 +111,7 @@ def trace(row_id: str, *, store: StoreDir = None, json_: Json = False) -> None:
 
     found = follow(_open(store), row_id)
     if not found:
-        raise InputError(f"{row_id}: no row, sample or pair has this id; `align sql \"SELECT row_id FROM rows\"` lists.")
+        raise InputError(f'{row_id}: no row, sample or pair has this id; `align sql "SELECT row_id FROM rows"` lists.')
     if json_:
         show.as_json(found)
     else:
@@ -221,11 +221,11 @@ def _line(prompt: str) -> str:
 
 
 @app.command
-def serve(*, port: int = 4200, store: StoreDir = None) -> None:
-    """Prefect server, deployments and a worker on this machine; prints the UI's address."""
+def serve(recipe: str = "quickstart", *, port: int = 4200, store: StoreDir = None) -> None:
+    """Prefect server, deployments of RECIPE and a worker on this machine; prints the UI's address. Port 0: any."""
     from flows.serve import serve as start
 
-    start(_open(store), port)
+    start(_open(store), port, recipe)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import child, server
-from flows.recipe import Recipe, load
+from flows.recipe import RECIPES, Recipe, find, load
 from storage import files
 from storage.store import Store
 from tasks.lib.errors import AlignError, InputError
@@ -27,7 +27,9 @@ def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
     Forms in the UI are filled in with the settings of `recipe`. Raises InputError if the store is served already or
     the port is taken, AlignError if something does not start or ends by itself.
     """
-    loaded = load(recipe)
+    loaded, path = load(recipe), find(recipe)
+    if path.parent != RECIPES:
+        recipe = str(path.resolve())  # runs have a working directory of their own
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with serving(store, port, recipe, loaded) as (ui, children):

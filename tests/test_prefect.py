@@ -1,0 +1,232 @@
+"""Deployments as a user of the UI meets them: a real server, real process workers, forms, states and artifacts."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import child, server
+from flows.recipe import ROOT, load
+from storage.store import Store
+from tasks.lib.config import Config
+from tasks.lib.errors import AlignError
+
+TINY = Path(__file__).with_name("tiny.yaml")
+ALIGN = [sys.executable, "-m", "flows.cli"]
+PATIENCE = 300  # seconds, for a machine that does other things too
+
+
+class Served:
+    """A store with `align serve` on it."""
+
+    def __init__(self, folder: Path):
+        self.store, self.log = Store(folder / "store"), folder / "log"
+        words = ["serve", str(TINY), "--store", str(self.store.root), "--port", "0"]
+        env = own_environment(PREFECT_API_BLOCKS_REGISTER_ON_START="false")
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, env=env)
+        self.ui = wait_for(self._address)
+
+    def _address(self) -> str | None:
+        assert self.process.poll() is None, self.log.read_text()
+        found = re.search(r"Prefect UI: (\S+)", self.log.read_text())
+        return found and found[1]
+
+    def client(self):
+        from prefect.client.orchestration import SyncPrefectClient
+
+        return SyncPrefectClient(api=f"{self.ui}/api")
+
+    def run(self, deployment: str, **parameters):
+        """Start a deployment as the UI does, and wait for its end."""
+        with self.client() as client:
+            flow_run = client.create_flow_run_from_deployment(
+                client.read_deployment_by_name(deployment).id, parameters=parameters
+            )
+            return wait_for(lambda: (found := client.read_flow_run(flow_run.id)).state.is_final() and found)
+
+    def tasks(self, flow_run) -> dict:
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+        with self.client() as client:
+            found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])))
+        return {task.name: task for task in found}
+
+    def artifacts(self, flow_run) -> dict:
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+        with self.client() as client:
+            found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])))
+        return {artifact.key: artifact for artifact in found}
+
+
+def wait_for(ready):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := ready():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {PATIENCE} s")
+
+
+def own_environment(**more: str) -> dict[str, str]:
+    """The environment without the server that other tests share."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | more
+
+
+def align(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([*ALIGN, *words], capture_output=True, text=True, timeout=PATIENCE, env=own_environment())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", os.environ.get("PREFECT_HOME", str(folder)))  # of the client in this process
+        up = Served(folder)
+        yield up
+    up.process.kill()
+    up.process.wait()
+
+
+def test_a_form_runs_its_stage_with_what_was_typed_in(served):
+    with served.client() as client:
+        form = client.read_deployment_by_name("rerun-filter/filter")
+    fields = form.parameter_openapi_schema["definitions"]["FilterConfig"]["properties"]
+    assert "order" in fields["rules"]["description"]
+    config = dict(form.parameters["config"])
+    assert config == json.loads(load(TINY).filter.model_dump_json())
+
+    done = served.run("rerun-filter/filter", config=config | {"seed": 7}, upstream=True)
+    assert done.state.name == "Completed", done.state.message
+    tasks = served.tasks(done)
+    assert {name: task.state.name for name, task in tasks.items()} == {"ingest": "Completed", "filter": "Completed"}
+    assert {e.id for edges in tasks["filter"].task_inputs.values() for e in edges} == {tasks["ingest"].id}
+
+    artifacts = served.artifacts(done)
+    assert {"ingest-metrics", "filter-metrics", "filter-funnel"} == set(artifacts)
+    funnel = json.loads(artifacts["filter-funnel"].data)
+    assert (funnel[0]["step"], funnel[-1]["step"]) == ("read", "kept")
+    assert funnel[0]["rows"] + sum(step["rows"] for step in funnel[1:-1]) == funnel[-1]["rows"] > 0
+
+    attempts = {attempt.stage: attempt for attempt in served.store.attempts()}
+    assert set(attempts) == {"ingest", "filter"} and attempts["filter"].config["seed"] == 7
+
+
+def test_a_form_without_what_its_stage_needs_fails_in_one_sentence(served):
+    done = served.run("rerun-dpo/dpo")
+    assert done.state.name == "Failed"
+    assert "needs pairs and sft_rs" in done.state.message
+
+
+def test_a_command_uses_the_server_that_is_up(served):
+    words = ["run", str(TINY), "--store", str(served.store.root), "--select", "+filter"]
+    done = align(*words, "--set", "filter.seed=8")
+    assert done.returncode == 0, done.stderr
+    assert "prefect" not in (done.stdout + done.stderr).replace(str(served.store.root), "").lower()
+    with served.client() as client:
+        runs = [run for run in client.read_flow_runs() if run.deployment_id is None]
+    assert len(runs) == 1
+    states = {name: task.state.name for name, task in served.tasks(runs[0]).items()}
+    assert states == {"ingest": "Cached", "filter": "Completed"}
+
+    done = align(
+        *words, "--set", "filter.rules=[{rule: length, unit: characters, min_response: 90000, max_response: 99999}]"
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("align: filter: ")]
+    with served.client() as client:
+        failed = [run for run in client.read_flow_runs() if run.deployment_id is None and run.id != runs[0].id]
+        assert [run.state.name for run in failed] == ["Failed"]
+        wait_for(lambda: any("filter" in log.message and log.level >= 40 for log in client.read_logs()))
+
+
+def test_deployments_schedule_and_the_watch_over_heartbeats(served):
+    with served.client() as client:
+        assert len(client.read_deployments()) == len(stages()) + 1
+        pipeline = client.read_deployment_by_name("align/pipeline")
+        assert pipeline.parameters["recipe"] == str(TINY.resolve())
+        assert [(s.schedule.cron, s.active) for s in pipeline.schedules] == [("0 2 * * *", True)]
+        wait_for(lambda: [r for r in client.read_flow_runs() if r.deployment_id == pipeline.id and r.auto_scheduled])
+        (zombies,) = client.read_automations()
+        assert zombies.enabled and "heartbeats" in zombies.name
+
+
+def test_one_server_per_store_and_per_port(served, tmp_path):
+    again = align("serve", "--store", str(served.store.root))
+    assert again.returncode == 2 and served.ui in again.stderr and again.stdout == ""
+    taken = align("serve", "--store", str(tmp_path), "--port", served.ui.rsplit(":", 1)[1])
+    assert taken.returncode == 2 and "is taken" in taken.stderr and "Traceback" not in taken.stderr
+
+
+def test_sigterm_ends_everything(served):
+    """The last test on `served`."""
+    children = descendants(served.process.pid)
+    assert len(children) >= 2
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(PATIENCE) == 0, served.log.read_text()
+    assert not [pid for pid in children if alive(pid)]
+    assert server.address(served.store) is None
+    assert served.log.read_text().splitlines()[1:] == ["stopped"]
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path):
+    code = (
+        "import os, sys, time; from pathlib import Path; from flows import child\n"
+        "print(child.spawn('http.server', '0', env=os.environ, log=Path(sys.argv[1])).pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    assert alive(pid)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not alive(pid))
+
+
+def test_a_server_that_cannot_start_says_why_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_SERVER_API_KEEPALIVE_TIMEOUT", "soon")
+    with pytest.raises(AlignError, match="ended at once: .*ValidationError.*server.log"):
+        server.start(tmp_path, temporary=True)
+
+
+def test_prefect_yaml_has_every_stage_and_no_path_of_a_machine():
+    text = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
+    assert str(ROOT) not in text
+    declared = {d["name"]: d for d in yaml.safe_load(text)["deployments"]}
+    assert set(declared) == {"pipeline", *stages()}
+    for name, deployment in declared.items():
+        assert deployment["entrypoint"] == ("flows.align.align" if name == "pipeline" else f"flows.stages.{name}")
+        assert deployment["work_pool"] == {"name": "align-local"}
+
+
+def test_a_log_is_told_by_its_last_exception(tmp_path):
+    log = tmp_path / "log"
+    assert child.tail(log) == "it printed nothing"
+    log.write_text("starting\nTraceback (most recent call last):\na.OSError: no space\nERROR: failed. Exiting.\n\n")
+    assert child.tail(log) == "a.OSError: no space"
+    log.write_text("starting\nbye\n\n")
+    assert child.tail(log) == "bye"
+
+
+def stages() -> list[str]:
+    slices = {name: value for name, value in load(TINY) if isinstance(value, Config)}
+    return [name for name in slices if name not in ("base", "controls")]
+
+
+def descendants(pid: int) -> list[int]:
+    import psutil
+
+    return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+
+
+def alive(pid: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
