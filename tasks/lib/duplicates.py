@@ -23,26 +23,31 @@ class Duplicates(Config):
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         live = pool.live
-        asked = np.concatenate([spans(u, u.offsets[:-1], u.offsets[1:]) for _, u in pool.chunks("prompt")])
-        said = np.concatenate([text_hashes(part) for _, part in chunks(pool.column("response"))])
+        asked = np.concatenate([spans(u, u.offsets[:-1], u.offsets[1:]) for _, u in pool.chunks("prompt")] or [live])
+        said = _hashes(pool, "response", live)
         order = np.lexsort((live, -pool.quality[live], said, asked))
-        same_prompt = asked[order][1:] == asked[order][:-1]
-        same = same_prompt & (said[order][1:] == said[order][:-1])
-        group = np.concatenate([[0], np.cumsum(~same)])
-        best = live[order[np.searchsorted(group, group)]]  # the first of each group of equal rows
-        for at, of in zip(live[order], best, strict=True):
+        new = (asked[order][1:] != asked[order][:-1]) | (said[order][1:] != said[order][:-1])
+        group = np.concatenate([[0], np.cumsum(new)])[: len(order)]
+        first = np.searchsorted(group, group)  # of each group of equal rows the best
+        for at, of in zip(live[order], live[order[first]], strict=True):
             if at != of:
                 yield int(at), {"duplicate_of": pool.row_id(of), "similarity": 1.0}
-        firsts = np.unique(group, return_index=True)[1]
-        prompts = asked[order][firsts]
-        clash = prompts[1:] == prompts[:-1]
-        clash = np.concatenate([[False], clash]) | np.concatenate([clash, [False]])
-        rows, keys = live[order[firsts[clash]]], prompts[clash]
-        starts = np.searchsorted(keys, keys)
-        for at, start, i in zip(rows, starts, range(len(rows)), strict=True):
-            other = rows[start] if start != i else rows[i + 1]
-            pool.remarks.setdefault(int(at), {})["conflicts_with"] = pool.row_id(other)
-        pool.notes["conflicts"] = len(np.unique(keys))
+        self._conflicts(pool, np.sort(live[order[np.unique(first)]]))
+
+    def _conflicts(self, pool: Pool, rows: np.ndarray) -> None:
+        """Say of rows that differ in nothing but the response which other row they disagree with."""
+        asked = _hashes(pool, "prompt", rows)
+        order = np.lexsort((rows, asked))
+        same = asked[order][1:] == asked[order][:-1]
+        for before, after in zip(rows[order[:-1][same]], rows[order[1:][same]], strict=True):
+            pool.remarks.setdefault(int(before), {})["conflicts_with"] = pool.row_id(after)
+            pool.remarks.setdefault(int(after), {}).setdefault("conflicts_with", pool.row_id(before))
+        pool.notes["conflicts"] = int((same & ~np.concatenate([[False], same[:-1]])).sum())
+
+
+def _hashes(pool: Pool, name: str, at: np.ndarray) -> np.ndarray:
+    """Hashes of the texts of a column of some rows, case and white space aside."""
+    return np.concatenate([np.zeros(0, np.uint64), *(text_hashes(t) for _, t in chunks(pool.column(name, at)))])
 
 
 class NearDuplicates(Config):
@@ -54,7 +59,7 @@ class NearDuplicates(Config):
     threshold: float = Field(default=0.7, ge=0.2, le=1)
     """Jaccard similarity from which texts are alike."""
     response_threshold: float | None = Field(default=None, gt=0, le=1)
-    """The same for responses, where it differs."""
+    """The same for responses, where it differs; 1 means equal but for case and white space."""
     words: int = Field(default=3, ge=1)
     """Words of an n-gram."""
     chars: int = Field(default=4, ge=1)
@@ -69,7 +74,11 @@ class NearDuplicates(Config):
         pairs, similar = alike(*self._sets(pool, first, live), rank, limit[first], pool.seed)
         if self.on == "both" and len(pairs):
             rows, inverse = np.unique(pairs, return_inverse=True)
-            also = jaccard(*self._sets(pool, "response", live[rows]), inverse.reshape(pairs.shape))
+            index = inverse.reshape(pairs.shape)
+            if limit["response"] == 1:  # sets of words know no signs: "<" and ">" are two responses
+                also = np.equal(*_hashes(pool, "response", live[rows])[index].T).astype(float)
+            else:
+                also = jaccard(*self._sets(pool, "response", live[rows]), index)
             keep = also >= limit["response"]
             pairs, similar = pairs[keep], np.minimum(similar, also)[keep]
         for at, (of, similarity) in best_stay(pairs, similar, rank).items():
