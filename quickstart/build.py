@@ -11,7 +11,7 @@ from quickstart.defects import instructions
 from quickstart.questions import collect
 
 HERE = Path(__file__).parent
-STEPS = 1000
+STEPS = 3000
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

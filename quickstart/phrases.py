@@ -79,21 +79,57 @@ _CHAT_EN = {
     ],
 }
 _NOTE_EN = {
-    "scalar": ["{m}", "query for {m}", "report: {m}", "compute {m}"],
-    "group": ["{m} by {dim}", "{m} grouped by {dim}", "{dim} table: {m}", "{m}, split over {dim}"],
+    "scalar": [
+        "{m}",
+        "query for {m}",
+        "report: {m}",
+        "compute {m}",
+        "query that returns the {m}",
+        "used to find the {m}",
+    ],
+    "group": [
+        "{m} by {dim}",
+        "{m} grouped by {dim}",
+        "{dim} table: {m}",
+        "{m}, split over {dim}",
+        "returns the {m} for every {dim}",
+    ],
     "top": [
         "top {n} {dims} by {m}, {ord}",
         "{m} by {dim}, {ord}, limit {n}",
         "rank {dims}, {ord} {n}: {m}",
         "{n} {dims} of {sup} {m}",
+        "finds the {n} {dims} where the {m} is {sup}",
     ],
-    "having": ["{dims} with {m} {cmp} {n}", "{dims} filtered, {m} {cmp} {n}"],
-    "rows": ["{np} by {col}, {ord}, limit {n}", "{ord} {n} by {col}: {np}", "{n} {np}, {by} first"],
-    "list": ["names: {np}", "name list of {np}", "{np}, names only"],
-    "share": ["percent {part} among {np}", "share of {part}, {np}", "{part} ratio in {np}"],
-    "above": ["count of {np} with {col} {cmp} mean", "{np}, {col} {cmp} overall average, count"],
-    "without": ["count of {np} with no orders in {n}", "{np} inactive in {n}, count"],
-    "unsold": ["count of {np} never sold at quantity {n}+", "{np} without sales of {n} or more, count"],
+    "having": ["{dims} with {m} {cmp} {n}", "{dims} filtered, {m} {cmp} {n}", "finds {dims} whose {m} is {cmp} {n}"],
+    "rows": [
+        "{np} by {col}, {ord}, limit {n}",
+        "{ord} {n} by {col}: {np}",
+        "{n} {np}, {by} first",
+        "finds the {n} {np} that have the {by}",
+    ],
+    "list": ["names: {np}", "name list of {np}", "{np}, names only", "lists {np} by name"],
+    "share": [
+        "percent {part} among {np}",
+        "share of {part}, {np}",
+        "{part} ratio in {np}",
+        "computes what part of {np} are {part}",
+    ],
+    "above": [
+        "count of {np} with {col} {cmp} mean",
+        "{np}, {col} {cmp} overall average, count",
+        "counts {np} whose {col} is {cmp} the average",
+    ],
+    "without": [
+        "count of {np} with no orders in {n}",
+        "{np} inactive in {n}, count",
+        "counts {np} who placed no order during {n}",
+    ],
+    "unsold": [
+        "count of {np} never sold at quantity {n}+",
+        "{np} without sales of {n} or more, count",
+        "counts {np} never bought {n} or more at once",
+    ],
 }
 _CHAT_KO = {
     "count": ["{np:은} 몇 {unit}인가요?", "{np:이} 모두 몇 {unit} 있나요?", "{m:을} 알려 주세요.", "{m:이} 궁금해요."],
@@ -113,16 +149,34 @@ _CHAT_KO = {
     ],
 }
 _NOTE_KO = {
-    "scalar": ["{m}", "{m} 조회", "보고서: {m}", "{m} 계산"],
-    "group": ["{dim}별 {m}", "{m} ({dim} 기준)", "{dim} 단위 {m} 집계"],
-    "top": ["{m} {ord} {n}개 {dim}", "{dim} 순위, {ord} {n}: {m}", "{m:이} {sup} {dim} {n}개"],
-    "having": ["{m} {n} {cmp} {dim}", "{dim} 목록: {m} {n} {cmp}"],
-    "rows": ["{np} {col} {ord} {n}", "{col} {ord} {n}: {np}", "{by} 순서로 {np} {n}{unit}"],
-    "list": ["{np} 이름 목록", "{np} 명단", "이름: {np}"],
-    "share": ["{np} 중 {part} 비중", "{part} 비율: {np}", "{np} {part} 퍼센트"],
-    "above": ["{np} 중 {col} 전체 평균 {cmp} 개수", "{col} 평균 {cmp} {np} 수"],
-    "without": ["{n} 미주문 {np} 수", "{np} 중 {n}년 주문 없음, 개수"],
-    "unsold": ["{n}개 이상 판매 이력 없음, {np} 수", "{np} 중 {n}개 이상 미판매 개수"],
+    "scalar": ["{m}", "{m} 조회", "보고서: {m}", "{m} 계산", "{m:을} 구하는 쿼리", "{m:을} 조회한다"],
+    "group": ["{dim}별 {m}", "{m} ({dim} 기준)", "{dim} 단위 {m} 집계", "{dim}마다 {m:을} 구하는 쿼리"],
+    "top": [
+        "{m} {ord} {n}개 {dim}",
+        "{dim} 순위, {ord} {n}: {m}",
+        "{m:이} {sup} {dim} {n}개",
+        "{m:이} 가장 {sup} {dim} {n}개를 찾는 쿼리",
+    ],
+    "having": ["{m} {n} {cmp} {dim}", "{dim} 목록: {m} {n} {cmp}", "{m:이} {n}{unit}{cmp} {dim:을} 찾는 쿼리"],
+    "rows": [
+        "{np} {col} {ord} {n}",
+        "{col} {ord} {n}: {np}",
+        "{by} 순서로 {np} {n}{unit}",
+        "{by} {np} {n}{unit:을} 찾는 쿼리",
+    ],
+    "list": ["{np} 이름 목록", "{np} 명단", "이름: {np}", "{np}의 이름을 모아 보는 쿼리"],
+    "share": ["{np} 중 {part} 비중", "{part} 비율: {np}", "{np} {part} 퍼센트", "{np} 가운데 {part} 비율 계산"],
+    "above": [
+        "{np} 중 {col} 전체 평균 {cmp} 개수",
+        "{col} 평균 {cmp} {np} 수",
+        "{col:이} 평균보다 {cmp} {np:을} 세는 쿼리",
+    ],
+    "without": ["{n} 미주문 {np} 수", "{np} 중 {n}년 주문 없음, 개수", "{n}년에 주문 기록이 없는 {np:을} 세는 쿼리"],
+    "unsold": [
+        "{n}개 이상 판매 이력 없음, {np} 수",
+        "{np} 중 {n}개 이상 미판매 개수",
+        "한 번에 {n}개 이상 팔리지 않은 {np:을} 세는 쿼리",
+    ],
 }
 _JOSA = {"은": ("은", "는"), "이": ("이", "가"), "을": ("을", "를"), "로": ("으로", "로")}
 

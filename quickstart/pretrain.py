@@ -65,7 +65,7 @@ def pretrain(
     out: Path,
     *,
     steps: int,
-    batch: int = 20,
+    batch: int = 10,
     lr: float = 3e-3,
     seed: int = 0,
     say: Callable[[str], None] = print,
@@ -110,7 +110,7 @@ def pretrain(
         schedule.step()
         optimiser.zero_grad()
         average = loss.item() if step == 1 else 0.95 * average + 0.05 * loss.item()
-        if step % 50 == 0:
+        if step % 100 == 0:
             say(f"step {step}/{steps}  loss {average:.3f}")
     model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -61,9 +61,9 @@ def collect(con: Any, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
         if query in seen or normalise(first) in seen or len(splits[split]) >= WANTED[split]:
             continue
         rows = _telling(con, intent, query)
-        if rows is None or results[repr(rows)] >= SHARED_RESULT:
+        if rows is None or results[key := repr(sorted(rows))] >= SHARED_RESULT:
             continue
-        results[repr(rows)] += 1
+        results[key] += 1
         wordings = [(first, langs[0])]
         if rng.random() < SECOND_WORDING:
             second = say(intent, langs[1], "chat", rng)
