@@ -54,8 +54,9 @@ def test_help_and_plan_import_nothing_heavy(tmp_path):
         assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
-def test_graph_memory_and_sql_formats(tmp_path):
+def test_graph_memory_and_sql_formats(tmp_path, monkeypatch):
     assert "sft --> sample" in align("graph").stdout
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     memory = align("memory", "qlora-7b")
     assert memory.returncode in (0, 2) and "Traceback" not in memory.stderr
     assert align("memory").returncode == 0

@@ -93,24 +93,6 @@ def test_the_reward_model_is_right_on_held_out_pairs_and_not_by_length(quickstar
     assert facts["accuracy.held_out"] > facts["accuracy.length_baseline"]
 
 
-def test_planted_defects_are_found(quickstart):
-    """Recall and precision per defect class, from the hidden column that no stage reads."""
-    table = connect(quickstart).execute(
-        "WITH t AS (SELECT coalesce(json_extract_string(meta, '$.defect'), 'clean') AS defect, kept, reason "
-        "FROM instructions) SELECT defect, count(*), count(*) FILTER (NOT kept) FROM t GROUP BY defect ORDER BY defect"
-    ).fetchall()  # fmt: skip
-    by_class = {defect: (n, dropped) for defect, n, dropped in table}
-    for defect, (n, dropped) in by_class.items():
-        print(f"{defect:16} {n:5} rows {dropped:5} dropped {dropped / n:7.1%}")
-    clean, wrongly = by_class.pop("clean")
-    assert by_class
-    for defect, (n, dropped) in by_class.items():
-        assert dropped / n >= 0.95, defect
-    dropped = sum(d for _, d in by_class.values())
-    assert dropped / (dropped + wrongly) >= 0.95
-    assert wrongly / clean <= 0.05
-
-
 def test_cold_run_stays_in_memory(quickstart):
     """Peak resident memory of the largest child of this process, which is the cold run (or a larger one)."""
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6 <= 3.0
