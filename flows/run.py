@@ -45,7 +45,12 @@ def run(
     connect(store)
     from flows.align import align
 
-    outcome: Outcome = align(recipe, list(overrides), select, refresh, str(store.root))
+    try:
+        outcome: Outcome = align(recipe, list(overrides), select, refresh, str(store.root))
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "httpx":
+            raise AlignError(f"The Prefect server at {os.environ['PREFECT_API_URL']} went away.") from error
+        raise
     return outcome
 
 
@@ -81,7 +86,7 @@ def recording(store: Store, recipe: Recipe) -> Iterator[Log]:
     """A run's record, from start to end. An exception ends it as failed; a kill leaves it without an end."""
     run = Run(store, recipe.name, recipe.model_dump(mode="json"))
     try:
-        yield (log := Log(run))
+        yield Log(run)
     except BaseException:
         run.finish("failed")
         raise

@@ -57,6 +57,7 @@ def connect(store: Store) -> None:
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
         # People get a line per stage from us, and the stages' warnings; Prefect's logs still go to the server.
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        defaults["PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL"] = "CRITICAL"
         logging.getLogger("tasks").addHandler(logging.StreamHandler())
     os.environ.update({name: value for name, value in defaults.items() if name not in os.environ})
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
