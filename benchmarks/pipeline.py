@@ -7,6 +7,7 @@ memory is the largest sum over the process and its children, sampled four times 
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -23,10 +24,8 @@ def timed(words: list[str]) -> tuple[float, float, str]:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     root, peak = psutil.Process(process.pid), 0
     while process.poll() is None:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             peak = max(peak, sum(p.memory_info().rss for p in [root, *root.children(recursive=True)]))
-        except psutil.NoSuchProcess:
-            pass
         time.sleep(0.25)
     seconds = time.monotonic() - started
     assert process.stdout is not None

@@ -82,7 +82,7 @@ def main() -> None:
     subprocess.run([align, "run", str(recipe), "--store", str(store)], check=True)
     for query in (
         "SELECT source, reason, count(*) AS rows FROM quarantine GROUP BY ALL ORDER BY ALL",
-        "SELECT coalesce(reason, 'kept') AS outcome, count(*) AS rows FROM instructions GROUP BY ALL ORDER BY rows DESC",
+        "SELECT coalesce(reason, 'kept') AS outcome, count(*) AS n FROM instructions GROUP BY ALL ORDER BY n DESC",
         "SELECT stage, name, value FROM metrics WHERE name LIKE '%too_long%' OR name LIKE '%dropped%' ORDER BY ALL",
     ):
         subprocess.run([align, "sql", query, "--store", str(store)], check=True)

@@ -1,4 +1,4 @@
-"""The command line: `align VERB`. Each verb reads what it needs when it is called, so that help and plan answer at once."""
+"""The command line: `align VERB`. Each verb imports what it needs when it is called: help and plan answer at once."""
 
 import sys
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
@@ -45,17 +45,17 @@ class Recipe(Config):
     """The model that is aligned."""
     controls: Controls = Controls()
     ingest: IngestConfig
-    filter: FilterConfig = Field(default_factory=FilterConfig)
-    sft: SftConfig = Field(default_factory=SftConfig)
-    sample: SampleConfig = Field(default_factory=lambda: SampleConfig(split="preference"))
-    pairs: PairsConfig = Field(default_factory=PairsConfig)
-    reward: RewardConfig = Field(default_factory=RewardConfig)
-    resample: SampleConfig = Field(default_factory=lambda: SampleConfig(split="rejection"))
-    select: SelectConfig = Field(default_factory=SelectConfig)
-    sft_rs: SftConfig = Field(default_factory=SftConfig)
-    dpo: DpoConfig = Field(default_factory=DpoConfig)
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
-    report: ReportConfig = Field(default_factory=ReportConfig)
+    filter: FilterConfig = FilterConfig()
+    sft: SftConfig = SftConfig()
+    sample: SampleConfig = SampleConfig(split="preference")
+    pairs: PairsConfig = PairsConfig()
+    reward: RewardConfig = RewardConfig()
+    resample: SampleConfig = SampleConfig(split="rejection")
+    select: SelectConfig = SelectConfig()
+    sft_rs: SftConfig = SftConfig()
+    dpo: DpoConfig = DpoConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
 
 
 def find(name: str | Path) -> Path:
@@ -127,10 +127,7 @@ def _override(data: dict[str, Any], dotted: str, text: str) -> None:
     *parents, last = dotted.split(".")
     at: Any = data
     for part in parents:
-        if isinstance(at, list):
-            at = at[_index(at, part, text)]
-        else:
-            at = at.setdefault(part, {})
+        at = at[_index(at, part, text)] if isinstance(at, list) else at.setdefault(part, {})
         if not isinstance(at, dict | list):
             raise InputError(f"--set {text}: {part} has no keys below it.")
     if isinstance(at, list):
@@ -168,11 +165,14 @@ def _locate(data: Any, where: Sequence[Any]) -> tuple[list[Any], int]:
     """The part of a pydantic location that names keys of the file (union tags do not), and the line it stands on."""
     real: list[Any] = []
     line = 1
+    lines: Any
     for i, part in enumerate(where):
         if isinstance(data, list) and isinstance(part, int) and part < len(data):
-            line = data.lc.item(part)[0] + 1
+            lines = data
+            line = lines.lc.item(part)[0] + 1
         elif isinstance(data, dict) and part in data:
-            line = data.lc.key(part)[0] + 1 if part in data.lc.data else line
+            lines = data
+            line = lines.lc.key(part)[0] + 1 if part in lines.lc.data else line
         elif i < len(where) - 1:
             continue
         real.append(part)

@@ -37,7 +37,8 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         """Run this stage of a recipe with other settings.
 
         Args:
-            config: The settings of this stage, all of them. None: as the recipe has them.
+            config: All settings of this stage; at first as the recipe had them when `align serve` started. None: as
+                the recipe has them now.
             recipe: A path, or the name of a file in recipes/.
             overrides: Single settings on top, of any stage, as `dotted.key=value`.
             upstream: Also run what this stage needs, where it is not up to date.

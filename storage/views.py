@@ -19,7 +19,10 @@ DATASETS: dict[str, tuple[str, str]] = {
         "row_id VARCHAR, source VARCHAR, use VARCHAR, split VARCHAR, messages STRUCT(role VARCHAR, content VARCHAR)[], "
         "prompt VARCHAR, response VARCHAR, chosen VARCHAR, rejected VARCHAR, reference VARCHAR, meta VARCHAR",
     ),
-    "quarantine": ("ingest-*/quarantine.parquet", "source VARCHAR, file VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR"),
+    "quarantine": (
+        "ingest-*/quarantine.parquet",
+        "source VARCHAR, file VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR",
+    ),
     "instructions": (
         "filter-*/rows.parquet",
         "row_id VARCHAR, source VARCHAR, split VARCHAR, prompt VARCHAR, response VARCHAR, kept BOOLEAN, "

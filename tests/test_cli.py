@@ -40,7 +40,22 @@ def test_bad_usage_is_one_sentence_and_status_2(words, message, tmp_path):
 
 def test_help_lists_every_verb():
     done = align("--help")
-    verbs = "run plan graph sql trace memory report runs show verify gc export chat serve".split()
+    verbs = [
+        "run",
+        "plan",
+        "graph",
+        "sql",
+        "trace",
+        "memory",
+        "report",
+        "runs",
+        "show",
+        "verify",
+        "gc",
+        "export",
+        "chat",
+        "serve",
+    ]
     assert done.returncode == 0 and all(verb in done.stdout for verb in verbs)
 
 

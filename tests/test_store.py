@@ -150,7 +150,10 @@ def test_reasons_name_field_input_and_code(store, tmp_path):
     before, _ = made(store, "a", produce, Knob(source=source))
     source.write_text("2")
     after = request(store, "a", produce, Knob(value=5, source=source), {})
-    assert build.differences(after.canonical, after.described, after.code, before) == ["value 1 → 5", "source has other contents"]
+    assert build.differences(after.canonical, after.described, after.code, before) == [
+        "value 1 → 5",
+        "source has other contents",
+    ]
 
 
 def test_runs_know_how_they_ended(store):
