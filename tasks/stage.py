@@ -78,8 +78,8 @@ def metrics(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def funnel(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """The filter's metrics as rows of a table: read, then the rules that dropped most first, then kept."""
+    """The filter's metrics as rows of a table: read, kept, then the rules, those that dropped most first."""
     drops = {k.removeprefix("dropped."): v for k, v in values.items() if k.startswith("dropped.") and v}
-    steps = sorted(drops.items(), key=lambda drop: (-drop[1], drop[0]))
     ends = [{"step": step, "rows": values.get(step)} for step in ("read", "kept")]
-    return [ends[0], *({"step": f"dropped: {rule}", "rows": -rows} for rule, rows in steps), ends[1]]
+    steps = sorted(drops.items(), key=lambda drop: (-drop[1], drop[0]))
+    return [*ends, *({"step": f"dropped: {rule}", "rows": -rows} for rule, rows in steps)]
