@@ -13,6 +13,7 @@ from tasks.lib.config import Config
 from tasks.lib.languages import FUNCTION_WORDS, NAMES, SCRIPTS, scripts
 from tasks.lib.pool import Drop, Pool
 
+QUOTED = 4  # letters of the response's script in a prompt, from which it may be answered in that script
 # Signs of something written for a machine, which is of no language.
 CODE = (
     r"^\s*(?i:select|with|insert|update|delete|create|explain)\s|```|^\s*[{\[<]|"
@@ -31,9 +32,9 @@ class Language(Config):
 
     rule: Literal["wrong_language"] = "wrong_language"
     min_letters: int = Field(default=8, ge=1)
-    """Letters from which the language of a text is told, where its script tells; four times as many where words do."""
+    """Letters from which the language of a text is told, where its script tells; three times as many where words do."""
     confidence: float = Field(default=0.9, gt=0.5, le=1)
-    """How sure the detector must be of the prompt's language, and that the response is not in it."""
+    """How sure the detector must be that neither text is in the other's language."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         for at, asked, answered in self._suspects(pool):
@@ -57,16 +58,16 @@ class Language(Config):
         p, r = scripts(pa.array([prompt, response]))
         letters = min(p.sum(), r.sum())
         if not {asked, answered} <= {*FUNCTION_WORDS}:
-            mixed = p[r.argmax()] * 5 > p.sum() or r[p.argmax()] * 5 > r.sum()
+            mixed = p[r.argmax()] >= QUOTED or r[p.argmax()] * 5 > r.sum()
             mixed &= {asked, answered} != {"zh", "ja"}  # Japanese is written with Chinese characters too
             return (asked, answered) if letters >= self.min_letters and not mixed else None
         words = re.findall(r"[^\W\d_]+", response)
-        if letters < 4 * self.min_letters or sum(w[0].isupper() for w in words) * 2 > len(words):
+        if letters < 3 * self.min_letters or sum(w[0].isupper() for w in words) * 2 > len(words):
             return None  # too short to tell, or a list of names
         asks, answers = (confidences(text[:1000]) for text in (prompt, response))
-        first, second = max(asks, key=asks.__getitem__), max(answers, key=answers.__getitem__)
-        sure = asks[first] >= self.confidence and answers[first] <= 1 - self.confidence
-        return (first, second) if sure else None
+        agreed = min(asks[asked], answers[answered]) >= 0.5  # the function words and the detector
+        sure = max(asks[answered], answers[asked]) <= 1 - self.confidence
+        return (asked, answered) if agreed and sure else None
 
 
 def confidences(text: str) -> dict[str, float]:

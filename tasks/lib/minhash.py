@@ -12,7 +12,8 @@ from tasks.lib.shingles import U64, mix, ragged
 
 PERMUTATIONS = 128
 CACHED = 32_768  # hashes that one permutation goes over at a time
-CROWD = 32  # rows of a bucket that each other row of it is compared with
+REMEMBERED = 1 << 25  # compared pairs, so that the bands to come do not compare them again
+CROWD = 16  # rows of a bucket that each other row of it is compared with
 
 
 def bands(threshold: float) -> tuple[int, int]:
@@ -44,14 +45,15 @@ def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int) -> np.ndarray
 
 
 def candidates(sig: np.ndarray, rank: np.ndarray, filled: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
-    """Band by band, the pairs of rows that share it, the better-ranked first. [pairs, 2]
+    """Band by band, the pairs of rows that share it, as better-ranked row * rows + the other. [pairs] int64, distinct
 
     In a bucket of more than CROWD rows each is compared with the CROWD best of it and with the CROWD before it only, so
     that time grows with the rows and not with their square.
     """
     count, width = bands(threshold)
+    n = len(sig)
     for band in range(count):
-        key = np.zeros(len(sig), U64)
+        key = np.zeros(n, U64)
         for k in range(band * width, (band + 1) * width):
             key = mix(key ^ sig[:, k])
         order = np.lexsort((rank, key))
@@ -59,19 +61,19 @@ def candidates(sig: np.ndarray, rank: np.ndarray, filled: np.ndarray, threshold:
         key = key[order]
         same = key[1:] == key[:-1]
         shared = np.concatenate([[False], same]) | np.concatenate([same, [False]])
-        order, key = order[shared], key[shared]
+        order, key = order[shared[: len(order)]], key[shared[: len(order)]]
         if not len(order):
             continue
         starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
         sizes = np.diff(np.append(starts, len(order)))
         place = np.arange(len(order)) - np.repeat(starts, sizes)
+        found = []
         for back in range(1, min(CROWD, int(sizes.max()) - 1) + 1):
             later = np.flatnonzero(place >= back)
-            yield np.stack([order[later - back], order[later]], axis=1)
+            found.append(order[later - back] * n + order[later])
             crowded = later[place[later] > CROWD]
-            if len(crowded):
-                best = crowded - place[crowded] + back - 1
-                yield np.stack([order[best], order[crowded]], axis=1)
+            found.append(order[crowded - place[crowded] + back - 1] * n + order[crowded])
+        yield distinct(found)
 
 
 def alike(
@@ -82,27 +84,32 @@ def alike(
     hashes, offsets: the sets, each sorted and without repeats. [pairs, 2], [pairs]
     """
     sig = signatures(hashes, offsets, seed)
-    found: list[np.ndarray] = []
-    n = len(sig)
-    for pairs in candidates(sig, rank, np.diff(offsets) > 0, threshold):
-        # of those that a signature of 128 puts far below the threshold, 1 in 10,000 would be at it
-        agree = np.concatenate(
-            [(sig[p[:, 0]] == sig[p[:, 1]]).sum(1) for p in np.array_split(pairs, len(pairs) // 8192 + 1)]
-        )
-        near = pairs[agree >= PERMUTATIONS * (threshold - 0.16)]
-        found.append(near[:, 0] * n + near[:, 1])
-        if sum(map(len, found)) > 1 << 24:
-            found = [_distinct(found)]
-    keys = _distinct(found)
-    pairs = np.stack([keys // max(n, 1), keys % max(n, 1)], axis=1)
+    n = max(len(sig), 1)
+    seen, near = np.zeros(0, np.int64), [np.zeros(0, np.int64)]
+    for keys in candidates(sig, rank, np.diff(offsets) > 0, threshold):
+        keys = keys[~_among(keys, seen)]
+        for part in np.array_split(keys, len(keys) // 8192 + 1):
+            # of those that a signature of 128 puts so far below the threshold, 1 in 10,000 would be at it
+            agree = (sig[part // n] == sig[part % n]).sum(1)
+            near.append(part[agree >= PERMUTATIONS * (threshold - 0.16)])
+        seen = distinct([seen, keys] if len(seen) < REMEMBERED else [keys])
+    keys = distinct(near)
+    pairs = np.stack([keys // n, keys % n], axis=1)
     similar = jaccard(hashes, offsets, pairs)
     return pairs[similar >= threshold], similar[similar >= threshold]
 
 
-def _distinct(parts: list[np.ndarray]) -> np.ndarray:
+def distinct(parts: list[np.ndarray]) -> np.ndarray:
     """The distinct numbers of some arrays, in order."""
-    every = np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))
-    return every[np.concatenate([every[1:] != every[:-1], [True]])] if len(every) else every
+    every = np.sort(np.concatenate(parts))
+    return every[np.concatenate([every[1:] != every[:-1], [True]])[: len(every)]]
+
+
+def _among(keys: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Which keys are among the sorted `seen`. [keys]"""
+    if not len(seen):
+        return np.zeros(len(keys), bool)
+    return seen[np.minimum(np.searchsorted(seen, keys), len(seen) - 1)] == keys
 
 
 def jaccard(hashes: np.ndarray, offsets: np.ndarray, pairs: np.ndarray) -> np.ndarray:

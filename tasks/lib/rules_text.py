@@ -34,7 +34,7 @@ REFUSALS = {
                  r"[^.\n]{0,20}(?:수 ?(?:가 |는 )?없|못 ?(?:합|해|하|드)|어렵|불가능)",
 }  # fmt: skip
 ABOUT_AI = (
-    r"(?i)\b(?:ai|artificial intelligence|language model|chatbot|chatgpt|gpt|robot|are you)\b"
+    r"(?i)\b(?:ai|artificial intelligence|language model|chatbots?|chatgpt|gpt|robots?|are you)\b"
     r"|인공 ?지능|챗봇|언어 ?모델|로봇"
 )
 

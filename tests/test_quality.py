@@ -1,0 +1,148 @@
+"""Scores by the base model: right numbers, batched as one by one, cached per row; ranks that length does not win."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from tasks.lib.losses import Scorer, batches
+from tasks.lib.mismatch import Mismatched
+from tasks.lib.models import BaseConfig, load_model
+from tasks.lib.quality import IFD, Perplexity, within_length
+from tests.pools import dropped, pool
+
+ROWS = [(f"Which way is {i}?", "That way, up. " * (1 + i % 5)) for i in range(12)] + [("한국어 질문?", "답은 다섯입니다."), ("x", "y")]
+
+
+def one_by_one(base: BaseConfig, before: str, response: str) -> float:
+    """The mean loss of a response as the model itself computes it."""
+    import torch
+
+
+    model = load_model(base).eval()
+    scorer = Scorer(base, 256, 1024)
+    head = [scorer.start, *scorer.tokens([before])[0]] if before else [scorer.start]
+    tail = scorer.tokens([response])[0]
+    ids = torch.tensor([head + tail])
+    labels = torch.tensor([[-100] * len(head) + tail])
+    with torch.no_grad():
+        return float(model(input_ids=ids, labels=labels).loss)
+
+
+def test_ifd_is_the_ratio_of_two_losses(base: BaseConfig) -> None:
+    p = pool(ROWS, base=base)
+    found = dict(IFD(template="{prompt}\n", min=0, max=99).drops(p))
+    assert found == {}
+    for i in (0, 4, 12):
+        prompt, response = ROWS[i]
+        ratio = one_by_one(base, prompt + "\n", response) / one_by_one(base, "", response)
+        assert p.scores["ifd"][i] == pytest.approx(ratio, rel=2e-3)
+
+
+def test_batches_change_nothing(base: BaseConfig) -> None:
+    prompts, responses = zip(*ROWS, strict=True)
+    found = []
+    for budget in (1, 64, 100_000):
+        scorer = Scorer(base, 256, budget)
+        found.append(scorer.losses(scorer.pairs(prompts, responses), "test"))
+    assert np.allclose(found[0], found[1], rtol=1e-4) and np.allclose(found[0], found[2], rtol=1e-4)
+
+
+def test_batches_by_length() -> None:
+    lengths = [5, 100, 7, 6, 300, 8]
+    made = batches(lengths, 30)
+    assert sorted(i for b in made for i in b) == list(range(6)) and made[0] == [0, 3, 2]
+    assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= 30 for b in made)
+
+
+def test_thresholds_and_evidence(base: BaseConfig) -> None:
+    p = pool([*ROWS, ("Empty?", "")], base=base)
+    found = dict(IFD(max=0.99).drops(p))
+    assert 14 in found and math.isnan(p.scores["ifd"][14])
+    for at, evidence in found.items():
+        assert evidence["max"] == 0.99 and (at == 14 or p.scores["ifd"][at] > 0.99)
+    p = pool(ROWS, base=base)
+    found = dict(Perplexity(max=50).drops(p))
+    assert set(found) == {int(i) for i in np.flatnonzero(p.scores["perplexity"] > 50)}
+
+
+def test_long_rows_keep_their_response(base: BaseConfig) -> None:
+    scorer = Scorer(base, 64, 1024)
+    (head, tail), (short_head, _) = scorer.pairs(["way " * 200, "way"], ["up " * 10, "up " * 400])
+    assert len(head) + len(tail) <= 64 and len(tail) == len(scorer.tokens(["up " * 10])[0])
+    assert short_head[0] == scorer.start and len(short_head) > 1
+
+
+def test_an_added_source_scores_only_its_rows(
+    base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks.lib.losses as losses
+
+    scored: list[int] = []
+    real = losses.mean_losses
+    monkeypatch.setattr(losses, "mean_losses", lambda m, pairs, *a: (scored.append(len(pairs)), real(m, pairs, *a))[1])
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    first = pool(ROWS[:8], base=base)
+    dict(IFD(max=99).drops(first))
+    once = list(scored)
+    assert once == [8, 5]  # responses that repeat are scored once
+    again = pool([*ROWS[:8], ("New?", "Two: Phobos.")], base=base)
+    dict(IFD(max=99).drops(again))
+    assert scored[len(once) :] == [1, 1] and (again.scores["ifd"][:8] == first.scores["ifd"]).all()
+    dict(Perplexity().drops(pool(ROWS[:8], base=base)))
+    assert len(scored) == 4  # the same losses
+    monkeypatch.delenv("ALIGN_CACHE")
+    dict(IFD(max=99).drops(pool(ROWS[:8], base=base)))
+    assert scored[4:] == [8, 5]
+
+
+def test_length_alone_does_not_win() -> None:
+    rng = np.random.default_rng(0)
+    length = rng.integers(5, 500, 5000)
+    score = np.log(length) + rng.normal(0, 0.3, 5000)
+    assert np.corrcoef(score, length)[0, 1] > 0.7
+    rank = within_length(score, length)
+    top = np.argsort(-rank)[:500]
+    assert abs(np.corrcoef(rank, length)[0, 1]) < 0.1 and abs(length[top].mean() / length.mean() - 1) < 0.1
+    assert 0 < rank.min() < rank.max() <= 1
+    score[7] = np.nan
+    assert np.isnan(within_length(score, length)[7]) and np.isnan(within_length(np.full(3, np.nan), length[:3])).all()
+
+
+def test_prefer_decides_who_stays(base: BaseConfig) -> None:
+    rows = [(f"Which way is {i}?", "That way, up.") for i in range(10)]
+    for prefer, sign in (("high", 1), ("low", -1)):
+        p = pool(rows, base=base)
+        dict(IFD(max=99, prefer=prefer).drops(p))  # type: ignore[arg-type]
+        assert (np.argsort(p.quality) == np.argsort(sign * p.scores["ifd"])).all()
+    p = pool(rows, base=base)
+    dict(IFD(max=99, prefer="none").drops(p))
+    assert (p.quality == 0).all()
+
+
+def test_wrong_templates() -> None:
+    with pytest.raises(ValidationError, match="needs {prompt}"):
+        IFD(template="-- ")
+
+
+COLOURS = {"red": "rot", "blue": "blau", "green": "gruen", "white": "weiss", "black": "schwarz", "brown": "braun"}
+ANIMALS = {"dog": "Hund", "cat": "Katze", "horse": "Pferd", "cow": "Kuh", "bird": "Vogel", "fish": "Fisch"}
+
+
+def test_answers_to_another_prompt_are_found_without_a_model() -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(600):
+        c, a, n = rng.choice(list(COLOURS)), rng.choice(list(ANIMALS)), int(rng.integers(2, 9))
+        rows.append((f"There are {n} {c} {a}s on the farm", f"{ANIMALS[a]} {COLOURS[c]} {n}"))
+    wrong = set(rng.choice(600, 40, replace=False).tolist())
+    shuffled = [(p, rows[(i * 7 + 13) % 600][1]) if i in wrong else (p, r) for i, (p, r) in enumerate(rows)]
+    wrong = {i for i in wrong if len(set(shuffled[i][1].split()) & set(rows[i][1].split())) == 0}
+    found = dropped(Mismatched(min=0.0), *shuffled)
+    assert wrong <= set(found) and len(set(found) - wrong) <= 45
+    assert all(e["alignment"] < e["min"] for e in found.values())
+    clean = dropped(Mismatched(min=0.0), *rows)
+    assert len(clean) <= 6
+    assert dropped(Mismatched(), *rows[:10]) == {}  # too few to learn from

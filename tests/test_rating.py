@@ -1,0 +1,141 @@
+"""Ratings from an OpenAI-compatible endpoint: a real HTTP server, retries, a cap on spend, a cache, and failures."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.lib.errors import StageError
+from tasks.lib.rating import Rating
+from tests.pools import pool
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Rates a response by the number in it; fails as often as told before that."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, Any]] = []
+        self.fail: list[int] = []
+        self.reply = lambda number: f"{number}\nBecause it says so."
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Endpoint
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.fail:
+            self.send_error(self.server.fail.pop())
+            return
+        self.server.asked.append(body | {"key": self.headers["Authorization"]})
+        number = re.search(r"number (\S+)\.", body["messages"][0]["content"]).group(1)  # type: ignore[union-attr]
+        message = {"role": "assistant", "content": self.server.reply(number)}
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
+                  "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                  "usage": {"prompt_tokens": 90, "completion_tokens": 10, "total_tokens": 100}}  # fmt: skip
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def rating(endpoint: Endpoint, **options: Any) -> Rating:
+    return Rating(base_url=f"http://127.0.0.1:{endpoint.server_port}/v1", model="judge", **options)
+
+
+ROWS = [(f"Say {i}.", f"The number {i}.") for i in (5, 2, 4.5, 0, 4)]
+
+
+def test_rows_are_dropped_by_rating_and_keep_the_reason(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    p = pool(ROWS)
+    found = dict(rating(endpoint).drops(p))
+    assert {at: e["rating"] for at, e in found.items()} == {1: 2.0, 3: 0.0, 4: 4.0}
+    assert found[1] == {"rating": 2.0, "min": 4.5, "why": "Because it says so."}
+    assert p.remarks[0]["rating"] == 5.0 and p.remarks[0]["why"] == "Because it says so."
+    assert p.scores["rating"].tolist() == [5, 2, 4.5, 0, 4] and p.quality[0] > p.quality[1]
+    assert p.notes == {"rating.asked": 5, "rating.tokens": 500}
+    asked = endpoint.asked[0]
+    assert (asked["model"], asked["temperature"], asked["seed"], asked["key"]) == ("judge", 0, 0, "Bearer secret")
+    assert "The number" in asked["messages"][0]["content"]
+
+
+def test_passing_errors_are_retried(endpoint: Endpoint) -> None:
+    endpoint.fail = [500, 429, 503]
+    assert set(dict(rating(endpoint, concurrency=1).drops(pool(ROWS)))) == {1, 3, 4}
+
+
+def test_lasting_errors_name_the_row(endpoint: Endpoint) -> None:
+    endpoint.fail = [500] * 99
+    p = pool(ROWS)
+    with pytest.raises(StageError, match=f"failed to rate row {p.row_id(0)}"):
+        list(rating(endpoint, attempts=2, concurrency=1).drops(p))
+    endpoint.fail = [401] * 9
+    with pytest.raises(StageError, match="judge at http://.* failed to rate row"):
+        list(rating(endpoint).drops(p))
+
+
+def test_a_cap_on_spend(endpoint: Endpoint) -> None:
+    p = pool(ROWS)
+    found = dict(rating(endpoint, max_spend_tokens=250, concurrency=2).drops(p))
+    assert len(endpoint.asked) == 4 and p.notes["rating.tokens"] == 400
+    assert found[4] == {"rating": None, "min": 4.5, "why": "not asked: max_spend_tokens is reached"}
+    kept = dict(rating(endpoint, max_spend_tokens=0, unrated="keep").drops(pool(ROWS)))
+    assert kept == {} and len(endpoint.asked) == 4
+
+
+def test_money_is_not_spent_twice(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    first = dict(rating(endpoint).drops(pool(ROWS)))
+    p = pool([*ROWS, ("Say 1.", "The number 1.")])
+    again = dict(rating(endpoint).drops(p))
+    assert len(endpoint.asked) == 6 and {k: again[k] for k in first} == first and p.notes["rating.tokens"] == 100
+    (file,) = tmp_path.rglob("*.jsonl")
+    file.write_text(file.read_text()[:-20])  # as a kill would leave it
+    dict(rating(endpoint).drops(pool([*ROWS, ("Say 1.", "The number 1.")])))
+    assert len(endpoint.asked) == 7
+    dict(rating(endpoint, template="Rate: {prompt} {response}").drops(pool(ROWS)))
+    assert len(endpoint.asked) == 12
+
+
+def test_answers_without_a_rating(endpoint: Endpoint) -> None:
+    for reply in ("It is fine.", "9\nwonderful"):
+        endpoint.reply = lambda _, reply=reply: reply
+        p = pool(ROWS[:1])
+        assert dict(rating(endpoint).drops(p))[0]["rating"] is None
+        assert dict(rating(endpoint, unrated="keep").drops(p)) == {}
+
+
+def test_rows_are_never_searched_for_placeholders(endpoint: Endpoint) -> None:
+    list(rating(endpoint).drops(pool([("Say {response}.", "The number 5. {prompt}")])))
+    assert "Say {response}." in endpoint.asked[0]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence", [({"template": "{prompt}"}, "needs {prompt} and {response}"), ({"pattern": "x"}, "captures")]
+)
+def test_wrong_settings(wrong: dict, sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        Rating(base_url="http://x", model="y", **wrong)
