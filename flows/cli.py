@@ -1,5 +1,6 @@
 """The command line: `align VERB`. Each verb imports what it needs when it is called: help and plan answer at once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -233,6 +234,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if debug:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:

@@ -83,12 +83,12 @@ class Log:
 
 @contextmanager
 def recording(store: Store, recipe: Recipe) -> Iterator[Log]:
-    """A run's record, from start to end. An exception ends it as failed; a kill leaves it without an end."""
+    """A run's record, from start to end. An exception ends it as failed, Ctrl-C as interrupted, a kill not at all."""
     run = Run(store, recipe.name, recipe.model_dump(mode="json"))
     try:
         yield Log(run)
-    except BaseException:
-        run.finish("failed")
+    except BaseException as error:
+        run.finish("failed" if isinstance(error, Exception) else "interrupted")
         raise
     run.finish("done")
 

@@ -104,6 +104,8 @@ def start(home: Path, port: int = 0, *, temporary: bool = False) -> Server:
             **settings(home),
             "PREFECT_API_URL": f"{ui}/api",
             "PREFECT_UI_API_URL": f"{ui}/api",
+            # Without it every web page that the user opens may start runs here.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{ui},{ui.replace(HOST, 'localhost')}",
         }
         arguments = ["--factory", "prefect.server.api.server:create_app", "--fd", str(listener.fileno()),
                      "--log-level", "warning", "--timeout-graceful-shutdown", "3"]  # fmt: skip

@@ -43,7 +43,7 @@ class Run:
         files.write_once(self.path / "stages" / f"{self._stages:03d}-{stage_run.stage}.json", record)
 
     def finish(self, status: str) -> None:
-        """Record the end: done or failed."""
+        """Record the end: done, failed or interrupted."""
         files.write_once(self.path / "finished.json", {"run_id": self.id, "status": status, "finished_at": now()})
         self._lock.__exit__(None, None, None)
 

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 
 from flows import child, server
 from flows.recipe import ROOT, load
+from storage.runs import history
 from storage.store import Store
 from tasks.lib.config import Config
 from tasks.lib.errors import AlignError
@@ -160,11 +163,41 @@ def test_deployments_schedule_and_the_watch_over_heartbeats(served):
         assert zombies.enabled and "heartbeats" in zombies.name
 
 
+def test_other_web_pages_may_not_ask_the_server(served):
+    for origin, allowed in (("http://elsewhere.example", None), (served.ui, served.ui)):
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        ask = Request(f"{served.ui}/api/deployments/filter", method="OPTIONS", headers=headers)
+        try:
+            answer = urlopen(ask, timeout=PATIENCE).headers
+        except HTTPError as error:
+            answer = error.headers
+        assert answer.get("Access-Control-Allow-Origin") == allowed
+
+
 def test_one_server_per_store_and_per_port(served, tmp_path):
     again = align("serve", "--store", str(served.store.root))
     assert again.returncode == 2 and served.ui in again.stderr and again.stdout == ""
     taken = align("serve", "--store", str(tmp_path), "--port", served.ui.rsplit(":", 1)[1])
     assert taken.returncode == 2 and "is taken" in taken.stderr and "Traceback" not in taken.stderr
+
+
+def test_ctrl_c_ends_a_stage_at_once(served):
+    words = ["run", str(TINY), "--store", str(served.store.root), "--select", "+sft", "--set", "sft.epochs=500"]
+    code = (  # a shell's background jobs, which tests may be, ignore SIGINT
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import flows.cli; flows.cli.main(sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, env=own_environment()
+    )
+    wait_for(lambda: list((served.store.root / "tmp").glob("sft-*/")))
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    assert process.wait(PATIENCE) == 130
+    assert time.monotonic() - begun < PATIENCE / 3
+    assert process.stderr.read().splitlines()[-1] == "align: interrupted; the same command resumes."
+    assert history(served.store)[-1]["status"] == "interrupted"
+    assert not list((served.store.root / "tmp").glob("sft-*"))
 
 
 def test_sigterm_ends_everything(served):
