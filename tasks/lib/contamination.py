@@ -6,6 +6,7 @@ was altered in a few words is found by its rarest bigrams and decided by the wor
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from tasks.lib.config import Config
 from tasks.lib.pool import Drop, Evidence, Pool
-from tasks.lib.shingles import U64, Units, all_units, grams, ragged, sets, spans, text_hashes
+from tasks.lib.shingles import U64, Units, all_units, distinct, each, grams, ragged, sets, spans, text_hashes
 from tasks.lib.text import normalise
 
 RAREST = 24  # bigrams of an item by which rows are found that may hold it
@@ -44,12 +45,19 @@ class Contamination(Config):
             items = Items(pool, self.n)
             seen: set[int] = set()
             for side in ("prompt", "response"):
-                for at, units in pool.chunks(side):
-                    for i, w, how in self._pairs(items, units, side, pool, at):
+                chunks = pool.chunks(side)
+                pairs = each(partial(self._chunk, items, pool, side), chunks)
+                for (at, _), found in zip(pool.chunks(side), pairs, strict=True):
+                    for i, w, how in found:
                         row = int(at[i])
                         if row not in seen and (evidence := self._judge(items, int(w), row, side, how, pool)):
                             seen.add(row)
                             yield row, evidence
+
+    def _chunk(
+        self, items: "Items", pool: Pool, side: str, chunk: tuple[np.ndarray, Units]
+    ) -> list[tuple[int, int, str]]:
+        return list(self._pairs(items, chunk[1], side, pool, chunk[0]))
 
     def _pairs(self, items: "Items", u: Units, side: str, pool: Pool, at: np.ndarray) -> Iterator[tuple[int, int, str]]:
         """(text, item, kind) for every text that may hold an item: the same words, an n-gram, or most of its words."""
@@ -64,7 +72,7 @@ class Contamination(Config):
             if not len(index):
                 continue
             for kind, size, table, held in items.tables(chars):
-                text, item, shared = table.count(*sets(*grams(part, size)))
+                text, item, shared = table.count(*grams(part, size))
                 if answers is not None:
                     keep = items.references[item] == answers[index[text]]
                     text, item, shared = text[keep], item[keep], shared[keep]
@@ -155,14 +163,17 @@ class Table:
         self.sieve[self.grams >> U64(44)] = True
 
     def count(self, hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(text, item, number of shared n-grams) of every pair that shares one. [pairs] each"""
+        """(text, item, number of distinct shared n-grams) of every pair that shares one. [pairs] each"""
         likely = np.flatnonzero(self.sieve[hashes >> U64(44)])
         at = np.searchsorted(self.grams, hashes[likely])
         hit = self.grams[np.minimum(at, len(self.grams) - 1)] == hashes[likely] if len(self.grams) else at < 0
         text = np.searchsorted(offsets, likely[hit], side="right") - 1
-        index, ends = ragged(self.starts, at[hit])
-        key = np.repeat(text, np.diff(ends)) << 32 | self.items[index]
-        pairs, shared = np.unique(key, return_counts=True)
+        once = distinct([text << 32 | at[hit]])
+        text, at = once >> 32, once & 0xFFFFFFFF
+        index, ends = ragged(self.starts, at)
+        key = np.sort(np.repeat(text, np.diff(ends)) << 32 | self.items[index])
+        first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])[: len(key)])
+        pairs, shared = key[first], np.diff(np.append(first, len(key)))
         return pairs >> 32, pairs & 0xFFFFFFFF, shared
 
 

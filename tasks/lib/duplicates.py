@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks.lib.config import Config
 from tasks.lib.minhash import alike, best_stay, jaccard
 from tasks.lib.pool import Drop, Pool
-from tasks.lib.shingles import chunks, grams, sets, spans, text_hashes
+from tasks.lib.shingles import CHUNK, Units, chunks, each, grams, sets, spans, text_hashes
 
 
 class Duplicates(Config):
@@ -24,6 +24,11 @@ class Duplicates(Config):
     def drops(self, pool: Pool) -> Iterator[Drop]:
         live = pool.live
         asked = np.concatenate([spans(u, u.offsets[:-1], u.offsets[1:]) for _, u in pool.chunks("prompt")] or [live])
+        order = np.argsort(asked, kind="stable")
+        same = asked[order][1:] == asked[order][:-1]
+        twice = (np.concatenate([[False], same]) | np.concatenate([same, [False]]))[: len(live)]
+        order = np.sort(order[twice])
+        live, asked = live[order], asked[order]  # most prompts are asked once
         said = _hashes(pool, "response", live)
         order = np.lexsort((live, -pool.quality[live], said, asked))
         new = (asked[order][1:] != asked[order][:-1]) | (said[order][1:] != said[order][:-1])
@@ -86,10 +91,11 @@ class NearDuplicates(Config):
 
     def _sets(self, pool: Pool, name: str, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The n-gram sets of a column of some rows."""
-        hashes, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for start in range(0, len(at), 4000):
-            u = pool.units(name).take(at[start : start + 4000])
-            h, offsets = sets(*grams(u, np.where(u.chars, self.chars, self.words)))
-            hashes.append(h)
-            sizes.append(np.diff(offsets))
-        return np.concatenate(hashes), np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+
+        def of(u: Units) -> tuple[np.ndarray, np.ndarray]:
+            return sets(*grams(u, np.where(u.chars, self.chars, self.words)))
+
+        units = pool.units(name)
+        found = each(lambda start: of(units.take(at[start : start + CHUNK])), range(0, len(at), CHUNK))
+        sizes = np.concatenate([[0], *(np.diff(offsets) for _, offsets in found)])
+        return np.concatenate([np.zeros(0, np.uint64), *(h for h, _ in found)]), np.cumsum(sizes)

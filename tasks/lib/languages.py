@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.lib.shingles import Units, chunks, code_points, units
+from tasks.lib.shingles import Units, chunks, code_points, each, units
 
 SCRIPTS = ("latin", "ko", "zh", "ja", "cyrillic", "arabic", "devanagari", "thai", "greek", "hebrew", "other")
 _RANGES = {
@@ -34,6 +34,7 @@ FUNCTION_WORDS = {
 }
 NAMES = ("", *SCRIPTS, *FUNCTION_WORDS)  # what `guess` returns is a position in it
 LOOKED_AT = 300  # characters of a text
+WORDS = 40  # words of a text
 
 
 @cache
@@ -82,7 +83,7 @@ def guess(texts: pa.Array, u: Units) -> np.ndarray:
         letters[:, SCRIPTS.index("ja")] *= 4  # Japanese writes with Chinese characters too: kana tell
         out[~plain] = np.where(letters.any(1), letters.argmax(1) + 1, 0)
     latin = np.flatnonzero(out == NAMES.index("latin"))
-    part = u.take(latin)
+    part = u.take(latin).head(WORDS)
     keys, belongs = _function_words()
     at = np.minimum(np.searchsorted(keys, part.hashes), len(keys) - 1)
     hit = np.flatnonzero(keys[at] == part.hashes)
@@ -95,5 +96,5 @@ def guess(texts: pa.Array, u: Units) -> np.ndarray:
 
 def languages(texts: pa.ChunkedArray, u: Units) -> np.ndarray:
     """`guess` for any number of texts. [texts] int8"""
-    parts = [guess(part, u.take(np.arange(start, start + len(part)))) for start, part in chunks(texts)]
+    parts = each(lambda c: guess(c[1], u.take(np.arange(c[0], c[0] + len(c[1])))), chunks(texts))
     return np.concatenate([np.zeros(0, np.int8), *parts])

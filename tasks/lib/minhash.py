@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tasks.lib.shingles import U64, mix, ragged
+from tasks.lib.shingles import U64, distinct, each, ragged
 
 PERMUTATIONS = 128
+_ODD = U64(0x9E3779B97F4A7C15)
 CACHED = 32_768  # hashes that one permutation goes over at a time
 REMEMBERED = 1 << 25  # compared pairs, so that the bands to come do not compare them again
 CROWD = 16  # rows of a bucket that each other row of it is compared with
@@ -27,25 +28,29 @@ def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int) -> np.ndarray
     rng = np.random.default_rng(seed)
     a = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32) | np.uint32(1)
     b = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32)
-    out = np.full((PERMUTATIONS, len(offsets) - 1), 0xFFFFFFFF, np.uint32)
+    out = np.full((len(offsets) - 1, PERMUTATIONS), 0xFFFFFFFF, np.uint32)
     high = (hashes >> U64(32)).astype(np.uint32)
     full = np.flatnonzero(np.diff(offsets))
-    at = 0
-    while at < len(full):
-        stop = int(np.searchsorted(offsets[full], offsets[full[at]] + CACHED, side="right"))
-        block = full[at : max(stop, at + 1)]
+    blocks = np.split(full, np.flatnonzero(np.diff(offsets[full] // CACHED)) + 1)
+
+    def sign(block: np.ndarray) -> None:
         first, last = offsets[block[0]], offsets[block[-1] + 1]
         x, y, starts = high[first:last], np.empty(last - first, np.uint32), offsets[block] - first
+        rows = np.empty((PERMUTATIONS, len(block)), np.uint32)
         for k in range(PERMUTATIONS):
             np.multiply(x, a[k], out=y)
             np.add(y, b[k], out=y)
-            out[k, block] = np.minimum.reduceat(y, starts)
-        at += len(block)
-    return np.ascontiguousarray(out.T)
+            np.minimum.reduceat(y, starts, out=rows[k])
+        out[block] = rows.T
+
+    each(sign, [block for block in blocks if len(block)])
+    return out
 
 
 def candidates(sig: np.ndarray, rank: np.ndarray, filled: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
     """Band by band, the pairs of rows that share it, as better-ranked row * rows + the other. [pairs] int64, distinct
+
+    `filled` are the rows whose set is not empty.
 
     In a bucket of more than CROWD rows each is compared with the CROWD best of it and with the CROWD before it only, so
     that time grows with the rows and not with their square.
@@ -53,17 +58,16 @@ def candidates(sig: np.ndarray, rank: np.ndarray, filled: np.ndarray, threshold:
     count, width = bands(threshold)
     n = len(sig)
     for band in range(count):
-        key = np.zeros(n, U64)
-        for k in range(band * width, (band + 1) * width):
-            key = mix(key ^ sig[:, k])
-        order = np.lexsort((rank, key))
-        order = order[filled[order]]
-        key = key[order]
-        same = key[1:] == key[:-1]
-        shared = np.concatenate([[False], same]) | np.concatenate([same, [False]])
-        order, key = order[shared[: len(order)]], key[shared[: len(order)]]
+        key = sig[filled, band * width].astype(np.uint64)
+        for k in range(band * width + 1, (band + 1) * width):
+            key = (key * _ODD) ^ (key >> U64(29)) ^ sig[filled, k]
+        order = np.argsort(key)
+        same = key[order][1:] == key[order][:-1]
+        order = order[(np.concatenate([[False], same]) | np.concatenate([same, [False]]))[: len(order)]]
         if not len(order):
             continue
+        order = order[np.lexsort((rank[filled[order]], key[order]))]
+        key, order = key[order], filled[order]
         starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
         sizes = np.diff(np.append(starts, len(order)))
         place = np.arange(len(order)) - np.repeat(starts, sizes)
@@ -86,7 +90,7 @@ def alike(
     sig = signatures(hashes, offsets, seed)
     n = max(len(sig), 1)
     seen, near = np.zeros(0, np.int64), [np.zeros(0, np.int64)]
-    for keys in candidates(sig, rank, np.diff(offsets) > 0, threshold):
+    for keys in candidates(sig, rank, np.flatnonzero(np.diff(offsets)), threshold):
         keys = keys[~_among(keys, seen)]
         for part in np.array_split(keys, len(keys) // 8192 + 1):
             # of those that a signature of 128 puts so far below the threshold, 1 in 10,000 would be at it
@@ -97,12 +101,6 @@ def alike(
     pairs = np.stack([keys // n, keys % n], axis=1)
     similar = jaccard(hashes, offsets, pairs)
     return pairs[similar >= threshold], similar[similar >= threshold]
-
-
-def distinct(parts: list[np.ndarray]) -> np.ndarray:
-    """The distinct numbers of some arrays, in order."""
-    every = np.sort(np.concatenate(parts))
-    return every[np.concatenate([every[1:] != every[:-1], [True]])[: len(every)]]
 
 
 def _among(keys: np.ndarray, seen: np.ndarray) -> np.ndarray:

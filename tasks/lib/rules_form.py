@@ -81,6 +81,7 @@ def _tokens(pool: Pool, texts: list[str]) -> list[int]:
 _HANGING = r"(?:the|an?|and|or|but|because|of|than|such as|including|its|their|my|your|our)"
 _KOREAN = r"(?:을|를|에게|에서|으로|하고|하며|하면서|그리고|그러나|하지만|때문에|통해|위해|대한|있는|하는|되는)"
 _LINE = r"(?:^|\n)[^\n\-*•#>|\d]"  # the beginning of a line that is no item of a list, title, quotation or table
+OPEN = r"[\pL\pN,(\[{)\"']\s*$"  # how nothing ends that is surely whole
 CUT = "|".join([
     rf"(?i:\w[^.!?\n]*\s{_HANGING})\s*$",
     r"[\pL\pN)\"']\s*[,(\[{]\s*$",
@@ -105,7 +106,7 @@ class Truncated(Config):
             whole = pc.fill_null(pc.match_substring_regex(pool.column("response"), f"(?:{self.ending})\\s*$"), False)
             cut = pool.live[~whole.to_numpy()]
         else:
-            cut = pool.matching("response", CUT)
+            cut = pool.matching("response", CUT, pool.matching("response", OPEN))
         for at in cut:
             text = pool.text("response", at)
             if self.ending is None and (_WHOLE.search(text) or "```" in text):

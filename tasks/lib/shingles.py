@@ -5,10 +5,12 @@ Text in a script without reliable word spaces (Korean, Chinese, Japanese, Thai) 
 so that spacing never matters. An n-gram is the hash of n neighbouring units; a shorter text has one, of all its units.
 """
 
+import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -76,12 +78,28 @@ class Units:
         """The number of units of each text. [texts]"""
         return np.diff(self.offsets)
 
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """Sums of the units before each, each times a power of _P: differences of two are hashes. [units + 1]"""
+        total = np.zeros(len(self.hashes) + 1, np.uint64)
+        np.cumsum(
+            mix(self.hashes) * _powers(1 << int(len(self.hashes)).bit_length())[0][: len(self.hashes)], out=total[1:]
+        )
+        return total
+
     def take(self, at: np.ndarray) -> "Units":
         """The units of the texts at some positions."""
         if len(at) == len(self.chars) and (at == np.arange(len(at))).all():
             return self
         index, offsets = ragged(self.offsets, at)
         return Units(self.hashes[index], offsets, self.chars[at])
+
+    def head(self, n: int) -> "Units":
+        """The first n units of each text at most."""
+        counts = np.minimum(self.counts, n)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        index = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] - offsets[:-1], counts)
+        return Units(self.hashes[index], offsets, self.chars)
 
 
 def ragged(offsets: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,11 +176,9 @@ def grams(u: Units, n: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def spans(u: Units, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Hashes of the runs of units first:last. [runs]"""
-    power, inverse = _powers(1 << int(len(u.hashes)).bit_length())
-    total = np.zeros(len(u.hashes) + 1, np.uint64)
-    np.cumsum(mix(u.hashes) * power[: len(u.hashes)], out=total[1:])
+    _, inverse = _powers(1 << int(len(u.hashes)).bit_length())
     length = (last - first).astype(np.uint64)
-    return mix((total[last] - total[first]) * inverse[first] + length) & KEPT_BITS
+    return mix((u.sums[last] - u.sums[first]) * inverse[first] + length) & KEPT_BITS
 
 
 def sets(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,10 +201,22 @@ def chunks(texts: Any, size: int = CHUNK) -> Iterator[tuple[int, pa.Array]]:
 
 def all_units(texts: Any) -> Units:
     """The units of any number of texts."""
-    parts = [units(part) for _, part in chunks(texts)] or [units(pa.array([], pa.string()))]
+    parts = each(lambda c: units(c[1]), chunks(texts)) or [units(pa.array([], pa.string()))]
     sizes = np.concatenate([p.counts for p in parts])
     return Units(
         np.concatenate([p.hashes for p in parts]),
         np.concatenate([[0], np.cumsum(sizes)]),
         np.concatenate([p.chars for p in parts]),
     )
+
+
+def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """The function's results in order, computed on all cores: array operations let other threads run."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(function, items))
+
+
+def distinct(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The distinct numbers of some arrays, in order."""
+    every = np.sort(np.concatenate(parts))
+    return every[np.concatenate([every[1:] != every[:-1], [True]])[: len(every)]]
