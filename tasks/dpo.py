@@ -13,7 +13,7 @@ from tasks.lib.models import BaseConfig, load_chat, load_model, save_adapter
 from tasks.lib.pairs import Pair, encode
 from tasks.lib.training import Training
 
-PROBE = 256  # pairs on which log-probabilities are compared before and after
+PROBE = 128  # pairs on which log-probabilities are compared before and after
 
 
 class DpoConfig(Training):
@@ -122,7 +122,6 @@ def _logps(trainer: Any, pairs: list[Pair]) -> tuple[Any, Any]:
     model, size = trainer.model, trainer.args.per_device_train_batch_size
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].length)
     policy, reference = torch.zeros(len(pairs), 2), torch.zeros(len(pairs), 2)
-    model.train()  # dropout is off; bitsandbytes repacks its weights in evaluation mode
     with torch.no_grad():
         for at in range(0, len(order), size):
             batch = order[at : at + size]
@@ -143,8 +142,8 @@ def _logps(trainer: Any, pairs: list[Pair]) -> tuple[Any, Any]:
 
 def _columns(pair: Pair) -> dict[str, Any]:
     return {
-        "prompt_ids": pair.chosen[: pair.prompt],
-        "chosen_ids": pair.chosen[pair.prompt :],
-        "rejected_ids": pair.rejected[pair.prompt :],
+        "prompt_ids": pair.chosen.ids[: pair.chosen.prompt],
+        "chosen_ids": pair.chosen.ids[pair.chosen.prompt :],
+        "rejected_ids": pair.rejected.ids[pair.rejected.prompt :],
         "length": pair.length,
     }

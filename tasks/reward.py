@@ -1,7 +1,4 @@
-"""A Bradley-Terry reward model: which of two responses is better, learned from the pairs alone.
-
-The base with a LoRA adapter and a linear head that reads the end-of-turn token (Ouyang et al., 2022).
-"""
+"""A Bradley-Terry reward model: which of two responses is better, learned from the pairs alone."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +7,11 @@ from pydantic import Field
 
 from tasks.lib import rows as tables
 from tasks.lib import training
-from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig, load_chat, load_model, save_adapter
+from tasks.lib.chat import Chat, Example
+from tasks.lib.errors import InputError, StageError
+from tasks.lib.models import BaseConfig, load_chat, save_adapter
 from tasks.lib.pairs import Pair, encode
-from tasks.lib.reward_model import HEAD, load_reward, score
+from tasks.lib.reward_model import HEAD, Kind, load_reward, pad, reward_base, rewards, save_kind, score
 from tasks.lib.training import Training
 
 
@@ -22,10 +20,13 @@ class RewardConfig(Training):
 
     lr: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
+    kind: Kind = "head"
+    """head: a linear map at the end-of-turn token, for thousands of pairs; likelihood: the mean log-probability of the
+    response, which starts from what SFT knows, for small models and few pairs."""
     init_from_sft: bool = True
     """Start from a copy of the SFT adapter instead of a fresh one."""
     centering: float = Field(default=0.01, ge=0)
-    """Weight of the squared sum of both rewards, which keeps scores around 0 (Eisenstein et al., 2023)."""
+    """Weight of the squared sum of both rewards, which keeps a head's scores around 0 (Eisenstein et al., 2023)."""
 
 
 def reward(
@@ -33,48 +34,36 @@ def reward(
 ) -> dict[str, float | int | str]:
     """Train on the pairs (PAIRS) that are not held out, then measure on those that are.
 
-    Writes adapter/ (LoRA and score head), training_log.parquet, held_out.parquet and dropped.parquet. The held-out
-    scores come from the reloaded artifact. Raises StageError where a check fails.
+    Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet and
+    dropped.parquet. The held-out scores come from the reloaded artifact. Raises StageError where a check fails.
     """
+    if config.kind == "likelihood" and config.init_from_sft and adapter is None:
+        raise InputError("reward.kind likelihood with init_from_sft needs the SFT adapter.")
     chat = load_chat(base)
     chat.check()
     every, counts = encode(chat, tables.read(pairs), config, out)
     train, held = [p for p in every if not p.held_out], [p for p in every if p.held_out]
 
     import torch
-    from datasets import Dataset
 
-    data = Dataset.from_dict(
-        {
-            "chosen_ids": [p.chosen for p in train],
-            "rejected_ids": [p.rejected for p in train],
-            "length": [p.length for p in train],
-        }
-    )
     with training.arguments(config, len(train)) as args:
-        from trl import RewardConfig as Arguments
-        from trl import RewardTrainer
-
-        torch.manual_seed(config.seed)  # the head starts at random
-        model = load_model(base, head="reward")
-        model = training.adapt(model, config, base, adapter if config.init_from_sft else None, head=HEAD)
+        torch.manual_seed(config.seed)  # a head starts at random
+        head = HEAD if config.kind == "head" else None
+        model = reward_base(base, config.kind)
+        model = training.adapt(model, config, base, adapter if config.init_from_sft else None, head=head)
         start = training.trainable(model)
-        if not any(f".{HEAD}." in name for name in start):
+        if head and not any(f".{head}." in name for name in start):
             raise StageError("The score head would not be trained.")
-        trainer = RewardTrainer(
-            model=model,
-            args=Arguments(**args, center_rewards_coefficient=config.centering or None),
-            train_dataset=data,
-            processing_class=chat.tokenizer,
-        )
+        trainer = _trainer(config, model, chat, train, args)
         training.restore(model, start)
+        initial = _accuracy(score(model.eval(), config.kind, chat, _both(held), label="held-out pairs"))
         log = training.run(trainer, "reward", out)
     save_adapter(model, chat, base, out)
+    save_kind(config.kind, out)
 
-    scorer = load_reward(base, out)
-    probe = every[: min(8, len(every))]
-    _check_saved(model.eval(), scorer, chat, [p.chosen for p in probe] + [p.rejected for p in probe])
-    scores = score(scorer, chat, [p.chosen for p in held] + [p.rejected for p in held], label="held-out pairs")
+    scorer, kind = load_reward(base, out)
+    check_saved(model.eval(), scorer, kind, chat, _both(every[:8]))
+    scores = score(scorer, kind, chat, _both(held), label="held-out pairs")
     tables.write(
         out / "held_out.parquet",
         (
@@ -82,49 +71,99 @@ def reward(
                 "pair_id": p.pair_id,
                 "chosen_score": scores[i],
                 "rejected_score": scores[len(held) + i],
-                "chosen_tokens": len(p.chosen) - p.prompt,
-                "rejected_tokens": len(p.rejected) - p.prompt,
+                "chosen_tokens": len(p.chosen.ids) - p.chosen.prompt,
+                "rejected_tokens": len(p.rejected.ids) - p.rejected.prompt,
             }
             for i, p in enumerate(held)
         ),
         tables.HELD_OUT,
     )
-    return {
+    metrics: dict[str, float | int | str] = {
         "pairs": len(train),
         "pairs.held_out": len(held),
         **counts,
         **training.facts(log),
         "accuracy.train": _tail(log, "accuracy"),
-        **_held_out(held, scores),
     }
+    if held:
+        lengths = [float(len(e.ids)) for e in _both(held)]
+        longer = _accuracy(lengths)
+        metrics |= {
+            "accuracy.held_out": _accuracy(scores),
+            "accuracy.held_out.initial": initial,
+            "accuracy.length_baseline": max(longer, 1 - longer),
+            "margin.held_out": sum(scores[: len(held)]) / len(held) - sum(scores[len(held) :]) / len(held),
+        }
+    return metrics
 
 
-def _held_out(held: list[Pair], scores: list[float]) -> dict[str, float | int]:
-    """Accuracy on held-out pairs, and that of always preferring the longer (or shorter, if better) response."""
-    if not held:
-        return {}
-    n = len(held)
-    right = sum((scores[i] > scores[n + i]) + 0.5 * (scores[i] == scores[n + i]) for i in range(n))
-    longer = sum((len(p.chosen) > len(p.rejected)) + 0.5 * (len(p.chosen) == len(p.rejected)) for p in held)
-    return {
-        "accuracy.held_out": right / n,
-        "accuracy.length_baseline": max(longer, n - longer) / n,
-        "margin.held_out": sum(scores[i] - scores[n + i] for i in range(n)) / n,
-    }
+def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], args: dict[str, Any]) -> Any:
+    """trl's RewardTrainer; a likelihood model keeps its loss and metrics, and brings its own reward."""
+    import torch
+    from datasets import Dataset
+    from trl import RewardConfig as Arguments
+    from trl import RewardTrainer
+
+    class Likelihood(RewardTrainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            found = rewards(model, "likelihood", inputs["input_ids"], inputs["attention_mask"], inputs["response"])
+            chosen, rejected = found.chunk(2)
+            seen = self._metrics["train" if model.training else "eval"]
+            seen["accuracy"].append((chosen > rejected).float().mean().item())
+            seen["margin"].append((chosen - rejected).mean().item())
+            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            seen["num_tokens"] = [self._total_train_tokens]
+            loss = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
+            return (loss, None) if return_outputs else loss
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        sides = [Example(r[f"{side}_ids"], [], r["prompt"]) for side in ("chosen", "rejected") for r in rows]
+        ids, mask, response = pad(sides, chat.pad_id)
+        return {"input_ids": ids, "attention_mask": mask, "response": response}
+
+    likelihood = config.kind == "likelihood"
+    return (Likelihood if likelihood else RewardTrainer)(
+        model=model,
+        args=Arguments(**args, center_rewards_coefficient=config.centering or None),
+        train_dataset=Dataset.from_dict(
+            {
+                "chosen_ids": [p.chosen.ids for p in train],
+                "rejected_ids": [p.rejected.ids for p in train],
+                "prompt": [p.chosen.prompt for p in train],
+                "length": [p.length for p in train],
+            }
+        ),
+        data_collator=collate if likelihood else None,
+        processing_class=chat.tokenizer,
+    )
 
 
-def _check_saved(trained: Any, loaded: Any, chat: Any, sequences: list[list[int]]) -> None:
+def check_saved(trained: Any, loaded: Any, kind: Kind, chat: Chat, examples: list[Example]) -> None:
     """StageError unless the reloaded model scores as the trained one did, whatever it is padded with."""
     import torch
 
     # bf16 keeps 8 bits; merging rounds differently from adding two products
     tolerance = 2e-3 if next(loaded.parameters()).dtype == torch.float32 else 0.1
-    first = score(trained, chat, sequences, batch_size=len(sequences))
-    for size in (len(sequences), 1):
-        other = score(loaded, chat, sequences, batch_size=size)
+    first = score(trained, kind, chat, examples, batch_size=len(examples))
+    for size in (len(examples), 1):
+        other = score(loaded, kind, chat, examples, batch_size=size)
         worst = max(abs(a - b) / (1 + abs(a)) for a, b in zip(first, other, strict=True))
         if worst > tolerance:
             raise StageError(f"The saved reward model scores differently from the trained one (by {worst:.3g}).")
+
+
+def _both(pairs: list[Pair]) -> list[Example]:
+    """All chosen responses, then all rejected ones."""
+    return [p.chosen for p in pairs] + [p.rejected for p in pairs]
+
+
+def _accuracy(scores: list[float]) -> float:
+    """Share of pairs whose chosen score (first half) is above its rejected score (second half); a tie is half."""
+    n = len(scores) // 2
+    pairs = zip(scores[:n], scores[n:], strict=True)
+    return sum((a > b) + 0.5 * (a == b) for a, b in pairs) / max(1, n)
 
 
 def _tail(log: list[dict[str, float]], name: str) -> float:

@@ -53,8 +53,8 @@ def select(
     chat = load_chat(base)
     chat.check()
     examples = chat.examples([prompts[s["prompt_id"]]["messages"] for s in table], [s["text"] for s in table])
-    model = load_reward(base, reward)
-    scores = score(model, chat, [e.ids for e in examples], batch_size=config.batch_size, label="scoring samples")
+    model, kind = load_reward(base, reward)
+    scores = score(model, kind, chat, examples, batch_size=config.batch_size, label="scoring samples")
     tables.write(
         out / "scores.parquet",
         (

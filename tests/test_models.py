@@ -97,6 +97,17 @@ def test_the_same_weights_elsewhere_are_the_same_base(base: BaseConfig, tmp_path
     assert identity(base.model_copy(update={"path": tmp_path / "copy"})) == identity(base)
 
 
+def test_a_base_that_changes_during_training(tmp_path: Path) -> None:
+    from tasks.lib.models import save_adapter
+    from tasks.lib.training import Training, adapt
+
+    base = tiny.tiny_base(tmp_path / "base")
+    model = adapt(load_model(base), Training(), base, None)
+    tiny.tiny_base(tmp_path / "base", seed=7)
+    with pytest.raises(StageError, match="changed while an adapter was trained"):
+        save_adapter(model, load_chat(base), base, tmp_path)
+
+
 def test_saved_files_name_no_place_on_this_machine(base: BaseConfig, adapter: Path) -> None:
     assert base.path
     for file in (adapter / "adapter").iterdir():

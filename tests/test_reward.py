@@ -3,18 +3,21 @@
 import filecmp
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.lib import rows as tables
-from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig, load_chat
-from tasks.lib.reward_model import load_reward, score
-from tasks.reward import RewardConfig, reward
+from tasks.lib.chat import Example
+from tasks.lib.errors import InputError, StageError
+from tasks.lib.models import BaseConfig, load_chat, policy
+from tasks.lib.reward_model import SCALE, load_reward, score
+from tasks.reward import RewardConfig, check_saved, reward
 
 
 def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path | None, **settings: Any) -> dict[str, Any]:
@@ -23,8 +26,10 @@ def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path | None, **settin
     return reward(config, out, base=base, pairs=pairs, adapter=adapter)
 
 
-@pytest.fixture(scope="module")
-def trained(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+@pytest.fixture(scope="module", params=["head", "likelihood"])
+def trained(
+    base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("reward")
     more = [
         tiny.pair(200, chosen=""),
@@ -32,12 +37,13 @@ def trained(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFa
         tiny.pair(202, rejected="word " * 200),
     ]
     pairs = tiny.pairs(folder / "pairs.parquet", 100, *more)
-    return folder / "out", run(base, folder / "out", pairs, adapter)
+    return folder / "out", run(base, folder / "out", pairs, adapter, kind=request.param)
 
 
 def test_it_learns_the_pairs(trained: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = trained
     assert metrics["accuracy.held_out"] > 0.9 and metrics["loss.final"] < 0.4
+    assert metrics["accuracy.held_out"] >= metrics["accuracy.held_out.initial"]
     held = tables.read(out / "held_out.parquet")
     assert len(held) == metrics["pairs.held_out"] == 20 and metrics["pairs"] == 80
     assert {p["pair_id"] for p in held} == {f"q{i}" for i in range(0, 100, 5)}
@@ -60,26 +66,41 @@ def test_what_is_dropped_is_counted(trained: tuple[Path, dict[str, Any]]) -> Non
     assert reasons == {"q200": "empty response", "q201": "identical responses", "q202": "too long"}
 
 
+def test_a_reward_model_is_no_policy(base: BaseConfig, trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="is a reward model, not a policy"):
+        policy(base, trained[0])
+    with pytest.raises(StageError, match="is a reward model, not a policy"):
+        run(base, tmp_path / "out", tiny.pairs(tmp_path / "pairs.parquet", 20), trained[0])
+
+
+def examples(base: BaseConfig, n: int) -> list[Example]:
+    return load_chat(base).examples([tiny.row(i)["messages"] for i in range(n)], ["Yes. " * i for i in range(n)])
+
+
 def test_padding_and_batches_do_not_change_a_score(base: BaseConfig, trained: tuple[Path, dict[str, Any]]) -> None:
-    chat, model = load_chat(base), load_reward(base, trained[0])
-    sequences = [
-        e.ids for e in chat.examples([tiny.row(i)["messages"] for i in range(9)], ["Yes." * i for i in range(9)])
-    ]
-    alone = [score(model, chat, [s])[0] for s in sequences]
-    assert score(model, chat, sequences, batch_size=9) == pytest.approx(alone, abs=1e-4)
-    assert score(model, chat, sequences[::-1], batch_size=4)[::-1] == pytest.approx(alone, abs=1e-4)
+    chat, (model, kind), all_ = load_chat(base), load_reward(base, trained[0]), examples(base, 9)
+    alone = [score(model, kind, chat, [e])[0] for e in all_]
+    assert score(model, kind, chat, all_, batch_size=9) == pytest.approx(alone, abs=1e-4)
+    assert score(model, kind, chat, all_[::-1], batch_size=4)[::-1] == pytest.approx(alone, abs=1e-4)
     assert len(set(alone)) == len(alone)
 
 
-def test_a_sequence_without_its_end_is_not_scored(base: BaseConfig, trained: tuple[Path, dict[str, Any]]) -> None:
-    chat, model = load_chat(base), load_reward(base, trained[0])
+def test_a_conversation_without_its_end_is_not_scored(base: BaseConfig, trained: tuple[Path, dict[str, Any]]) -> None:
+    chat, (model, kind), (example,) = load_chat(base), load_reward(base, trained[0]), examples(base, 1)
     with pytest.raises(StageError, match="does not end with the end-of-turn token"):
-        score(model, chat, [[5, 6, 7, chat.pad_id]])
+        score(model, kind, chat, [replace(example, ids=[*example.ids, chat.pad_id])])
 
 
-def test_the_head_is_saved(base: BaseConfig, trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def headed(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("headed")
+    run(base, folder / "out", tiny.pairs(folder / "pairs.parquet", 20), adapter)
+    return folder / "out"
+
+
+def test_the_head_is_saved(base: BaseConfig, headed: Path, tmp_path: Path) -> None:
     for name in ("weights", "config"):
-        shutil.copytree(trained[0], tmp_path / name)
+        shutil.copytree(headed, tmp_path / name)
     file = tmp_path / "weights/adapter/adapter_model.safetensors"
     weights = load_file(file)
     assert any(".score." in key for key in weights)
@@ -92,15 +113,28 @@ def test_the_head_is_saved(base: BaseConfig, trained: tuple[Path, dict[str, Any]
         load_reward(base, tmp_path / "config")
 
 
-def test_a_head_that_scores_otherwise_is_noticed(base: BaseConfig, trained: tuple[Path, dict[str, Any]]) -> None:
-    from tasks.reward import _check_saved
-
-    chat, model, other = load_chat(base), load_reward(base, trained[0]), load_reward(base, trained[0])
-    sequences = [e.ids for e in chat.examples([tiny.row(1)["messages"]], ["Yes."])]
-    _check_saved(model, other, chat, sequences)
+def test_a_head_that_scores_otherwise_is_noticed(base: BaseConfig, headed: Path) -> None:
+    chat, (model, kind), (other, _) = load_chat(base), load_reward(base, headed), load_reward(base, headed)
+    check_saved(model, other, kind, chat, examples(base, 2))
     other.score.weight.data *= 2
     with pytest.raises(StageError, match="scores differently from the trained one"):
-        _check_saved(model, other, chat, sequences)
+        check_saved(model, other, kind, chat, examples(base, 2))
+
+
+def test_a_likelihood_reward_is_the_mean_log_probability(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    pairs = tiny.pairs(tmp_path / "pairs.parquet", 20)
+    run(base, tmp_path / "out", pairs, adapter, kind="likelihood", lr=1e-9, epochs=1)
+    (model, kind), plain, chat = load_reward(base, tmp_path / "out"), policy(base, adapter), load_chat(base)
+    for e in examples(base, 4):
+        with torch.no_grad():
+            logp = plain(torch.tensor([e.ids])).logits[0].log_softmax(-1)
+        mean = sum(float(logp[i - 1, e.ids[i]]) for i in range(e.prompt, len(e.ids))) / (len(e.ids) - e.prompt)
+        assert score(model, kind, chat, [e])[0] == pytest.approx(SCALE * mean, rel=1e-3)
+
+
+def test_a_likelihood_reward_needs_an_adapter_to_start_from(base: BaseConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs the SFT adapter"):
+        run(base, tmp_path / "out", tiny.pairs(tmp_path / "pairs.parquet", 20), None, kind="likelihood")
 
 
 def test_it_starts_from_the_sft_adapter_or_not(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:

@@ -104,5 +104,5 @@ def test_nothing_to_select(base: BaseConfig, inputs: dict[str, Path], tmp_path: 
 def test_an_adapter_that_is_no_reward_model(
     base: BaseConfig, adapter: Path, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(StageError, match="without its score head"):
+    with pytest.raises(StageError, match="not a reward model"):
         run(base, tmp_path / "out", inputs | {"reward": adapter})

@@ -16,6 +16,7 @@ from tasks.lib.config import Config
 from tasks.lib.console import prepare_libraries
 from tasks.lib.errors import InputError, StageError
 
+REWARD = "reward.json"  # beside an adapter: it is a reward model, of the kind that stands there
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"]
 
 
@@ -121,10 +122,9 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> Any
     Raises StageError if quantisation was asked for and is not active.
     """
     prepare_libraries()
-    import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-    dtype, folder = compute_dtype(base), directory(base)
+    dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
     if base.attention != "auto":
         kwargs["attn_implementation"] = base.attention
@@ -146,9 +146,10 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> Any
     if base.quantization == "nf4":
         check_quantised(model)
         for module in quantised(model):
-            # bitsandbytes would repack the weights for bf16 kernels at the first evaluation on an AVX512-BF16 CPU
-            module.support_avx512bf16_for_cpu = module.support_avx512bf16_for_cpu and dtype == torch.bfloat16
+            # On a CPU with AVX512-BF16 the first evaluation would repack the weights, and training could not go on.
+            module.support_avx512bf16_for_cpu = False
     model.config.use_cache = False
+    model.base_identity = facts
     return model
 
 
@@ -193,10 +194,10 @@ def dequantise(model: Any, dtype: Any) -> Any:
 def policy(base: BaseConfig, adapter: Path | None) -> Any:
     """The model for inference: base plus adapter as plain matrices. `adapter` is a training stage's directory.
 
-    Raises StageError if the adapter was trained on another base.
+    Raises StageError if the adapter was trained on another base, or is a reward model.
     """
     if adapter is not None:
-        check_adapter(base, adapter)
+        check_policy(base, adapter)
     model = load_model(base)
     if base.quantization == "nf4":
         dequantise(model, compute_dtype(base))
@@ -214,7 +215,12 @@ def merge(model: Any, adapter: Path | None) -> Any:
 
 
 def save_adapter(model: Any, chat: Chat, base: BaseConfig, out: Path) -> Path:
-    """Write `<out>/adapter`: the adapter named default, its tokenizer, and base.json. Equal models give equal bytes."""
+    """Write `<out>/adapter`: the adapter named default, its tokenizer, and base.json. Equal models give equal bytes.
+
+    Raises StageError if the base's files changed since the model was loaded.
+    """
+    if identity(base) != model.base_identity:
+        raise StageError(f"The files of {base.name} changed while an adapter was trained on it; run again.")
     folder = out / "adapter"
     for config in model.peft_config.values():
         config.base_model_name_or_path = base.hub
@@ -228,7 +234,9 @@ def save_adapter(model: Any, chat: Chat, base: BaseConfig, out: Path) -> Path:
     facts["base_model_name_or_path"] = base.hub
     facts["target_modules"] = sorted(facts["target_modules"])
     _write_json(folder / "adapter_config.json", facts)
-    _write_json(folder / "base.json", {**identity(base), "hub": base.hub, "revision": base.revision, **chat.facts()})
+    _write_json(
+        folder / "base.json", {**model.base_identity, "hub": base.hub, "revision": base.revision, **chat.facts()}
+    )
     return folder
 
 
@@ -244,6 +252,13 @@ def check_adapter(base: BaseConfig, adapter: Path) -> None:
                 f"The adapter {adapter.name} belongs to another base model: its {key} are {trained[key][:12]}, "
                 f"those of {base.name} are {value[:12]}."
             )
+
+
+def check_policy(base: BaseConfig, adapter: Path) -> None:
+    """StageError unless the adapter belongs to this base and is a policy: something that responses are drawn from."""
+    check_adapter(base, adapter)
+    if (adapter / "adapter" / REWARD).is_file():
+        raise StageError(f"The adapter {adapter.name} is a reward model, not a policy.")
 
 
 def _write_json(file: Path, value: Any) -> None:

@@ -1,29 +1,28 @@
 """Preference pairs as tokens, for reward and dpo: the same prompt, then the chosen and the rejected response."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.lib import training
-from tasks.lib.chat import Chat
+from tasks.lib.chat import Chat, Example
 from tasks.lib.errors import StageError
 from tasks.lib.training import Training
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Token ids of both conversations, each up to its end-of-turn token; the first `prompt` tokens are shared."""
+    """Both conversations up to their end-of-turn tokens; `prompt` is the same in both."""
 
     pair_id: str
-    prompt: int
-    chosen: list[int]
-    rejected: list[int]
+    chosen: Example
+    rejected: Example
     held_out: bool
 
     @property
     def length(self) -> int:
-        return max(len(self.chosen), len(self.rejected))
+        return max(len(self.chosen.ids), len(self.rejected.ids))
 
 
 def encode(
@@ -42,10 +41,7 @@ def encode(
     ids = [r["pair_id"] for r in sound]
     training.check_ends(chat, [e.ids[-1] for e in chosen], ids)
     training.check_ends(chat, [e.ids[-1] for e in rejected], ids)
-    pairs = [
-        Pair(r["pair_id"], min(c.prompt, d.prompt), c.ids, d.ids, bool(r["held_out"]))
-        for r, c, d in zip(sound, chosen, rejected, strict=True)
-    ]
+    pairs = [_pair(r, c, d) for r, c, d in zip(sound, chosen, rejected, strict=True)]
     faulty = [(i, reason, None) for i, reason in reasons.items()]
     kept = training.within_length(ids, [p.length for p in pairs], config, "pairs", out, faulty)
     counts = {
@@ -56,6 +52,12 @@ def encode(
     if not any(not pairs[i].held_out for i in kept):
         raise StageError(f"There are 0 pairs to train on ({len(table)} were read).")
     return [pairs[i] for i in kept], counts
+
+
+def _pair(row: dict[str, Any], chosen: Example, rejected: Example) -> Pair:
+    """Both responses start where their tokens, or the generation prompt's, begin to differ."""
+    prompt = min(chosen.prompt, rejected.prompt)
+    return Pair(row["pair_id"], replace(chosen, prompt=prompt), replace(rejected, prompt=prompt), bool(row["held_out"]))
 
 
 def _fault(row: dict[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from tasks.lib.chat import Chat
 from tasks.lib.config import Config
 from tasks.lib.console import Progress
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.models import BaseConfig, check_adapter, device
+from tasks.lib.models import BaseConfig, check_policy, device
 
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
@@ -168,7 +168,7 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             task_type=task,
         )
         return get_peft_model(model, shape)
-    check_adapter(base, adapter)
+    check_policy(base, adapter)
     shape = PeftConfig.from_pretrained(str(adapter / "adapter"))
     if config.lora is not None and (config.lora.r, config.lora.alpha) != (shape.r, shape.lora_alpha):
         raise InputError(
