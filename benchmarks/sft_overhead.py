@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/sft_overhead.py [--rows 400] [--rounds 3]
 
-Both train the quickstart's base with NF4 QLoRA on the same rows, in the same order, with the same settings (fp32 compute
+Both train the quickstart's base with NF4 QLoRA on the same rows and settings, grouped by length (fp32 compute
 on a CPU), and save the adapter. Contenders alternate; the medians over the rounds are compared. What is timed is the
 whole of it: loading, tokenising, training, saving. The aim is a ratio of at most 1.05.
 """

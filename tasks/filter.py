@@ -101,7 +101,8 @@ def reserved(pool: Pool) -> Iterator[Drop]:
 
 def control(pool: Pool, n: int) -> np.ndarray:
     """Positions of n random rows that have a response, in order: what the filter is compared with."""
-    answered = np.flatnonzero(pc.is_valid(pool.table["response"]).to_numpy())
+    # an empty response gives nothing to train on
+    answered = np.flatnonzero(pc.fill_null(pc.match_substring_regex(pool.table["response"], r"\S"), False).to_numpy())
     return np.sort(np.random.default_rng(pool.seed).permutation(answered)[:n])
 
 
