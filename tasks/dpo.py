@@ -45,7 +45,7 @@ def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter:
     from datasets import Dataset
 
     data = Dataset.from_list([_columns(p) for p in train])
-    with training.arguments(config, len(train)) as args:
+    with training.arguments(config, base, len(train)) as args:
         from trl import DPOConfig, DPOTrainer
 
         class Trainer(DPOTrainer):

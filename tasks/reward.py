@@ -46,7 +46,7 @@ def reward(
 
     import torch
 
-    with training.arguments(config, len(train)) as args:
+    with training.arguments(config, base, len(train)) as args:
         torch.manual_seed(config.seed)  # a head starts at random
         head = HEAD if config.kind == "head" else None
         model = reward_base(base, config.kind)

@@ -1,11 +1,12 @@
 """Supervised fine-tuning with QLoRA (Dettmers et al., 2023): a new adapter, or one more round for an existing one."""
 
+import math
 from pathlib import Path
 
 from tasks.lib import rows as tables
 from tasks.lib import training
-from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig, load_chat, load_model, save_adapter
+from tasks.lib.errors import InputError, StageError
+from tasks.lib.models import BaseConfig, device, load_chat, load_model, save_adapter
 from tasks.lib.training import Training
 
 
@@ -24,6 +25,8 @@ def sft(
     Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
     end-of-turn token only. Raises StageError where a check on the template, the lengths or the base fails.
     """
+    if config.packing and device() != "cuda":
+        raise InputError("packing needs a GPU with flash attention; set packing to false.")
     chat = load_chat(base)
     chat.check()
     table = tables.read(rows)[: config.limit]
@@ -48,7 +51,10 @@ def sft(
             "length": [len(examples[i].ids) for i in kept],
         }
     )
-    with training.arguments(config, len(kept)) as args:
+    rows_of_steps = len(kept)
+    if config.packing:
+        rows_of_steps = math.ceil(sum(len(examples[i].ids) for i in kept) / config.max_length)
+    with training.arguments(config, base, rows_of_steps) as args:
         from trl import SFTConfig, SFTTrainer
 
         args["max_length"] = config.max_length if config.packing else None

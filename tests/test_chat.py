@@ -57,6 +57,13 @@ def test_the_end_of_turn_is_masked(base: BaseConfig, tmp_path: Path) -> None:
         with_template(base, template, tmp_path).check()
 
 
+def test_what_follows_the_end_of_turn_is_left_out(base: BaseConfig, tmp_path: Path) -> None:
+    chat = with_template(base, tiny.CHATML.replace("{% endgeneration %}\n", "\n{% endgeneration %}"), tmp_path)
+    chat.check()
+    (example,) = chat.examples([ASK], ["Two."])
+    assert example.ids[-1] == chat.end_id and example.mask[-1] == 1
+
+
 def test_no_end_of_turn_at_all(base: BaseConfig, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="never learn to stop"):
         with_template(base, tiny.CHATML.replace("<|end|>", ""), tmp_path).check()

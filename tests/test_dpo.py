@@ -97,7 +97,7 @@ def _with_reference(base: BaseConfig, adapter: Path, change: Any) -> float:
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    with training.arguments(config, len(pairs)) as args:
+    with training.arguments(config, base, len(pairs)) as args:
         model = training.adapt(load_model(base), config, base, adapter)
         start = training.trainable(model)
         data = Dataset.from_list([_columns(p) for p in pairs])

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.lib.console import Progress
 from tasks.lib.errors import InputError, StageError
 
 Message = dict[str, str]
 
+CHUNK = 2000  # conversations that are tokenised at a time
 PROBE_PROMPT, PROBE_RESPONSE = "Which way is north?", "That way, up."
 
 
@@ -52,27 +54,30 @@ class Chat:
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Token ids of each conversation, ending where the model's answer begins."""
-        if not conversations:
-            return []
-        cleaned = [self.clean(c) for c in conversations]
-        return self._apply(cleaned, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids: list[list[int]] = []
+        with Progress(len(conversations), "tokenising prompts") as progress:
+            for at in range(0, len(conversations), CHUNK):
+                cleaned = [self.clean(c) for c in conversations[at : at + CHUNK]]
+                ids += self._apply(cleaned, add_generation_prompt=True, return_dict=True)["input_ids"]
+                progress.advance(len(cleaned))
+        return ids
 
     def examples(self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[Example]:
-        """Each conversation with its response as a training example.
-
-        Raises StageError if the response does not end with the end-of-turn token, or the prompt is trained on.
-        """
-        if not conversations:
-            return []
-        full = [
-            self.clean([*c, {"role": "assistant", "content": r}]) for c, r in zip(conversations, responses, strict=True)
-        ]
-        encoded = self._apply(full, return_dict=True, return_assistant_tokens_mask=True)
+        """Each conversation with its response as a training example, up to and with the end-of-turn token."""
+        out: list[Example] = []
         prompts = self.prompts(conversations)
-        out = []
-        for ids, mask, prompt in zip(encoded["input_ids"], encoded["assistant_masks"], prompts, strict=True):
-            last = len(mask) - 1 - mask[::-1].index(1) if 1 in mask else 0
-            out.append(Example(ids[: last + 1], mask[: last + 1], common_prefix(prompt, ids)))
+        pairs = list(zip(conversations, responses, strict=True))
+        with Progress(len(pairs), "tokenising responses") as progress:
+            for at in range(0, len(pairs), CHUNK):
+                full = [self.clean([*c, {"role": "assistant", "content": r}]) for c, r in pairs[at : at + CHUNK]]
+                encoded = self._apply(full, return_dict=True, return_assistant_tokens_mask=True)
+                for ids, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+                    trained = [i for i, m in enumerate(mask) if m]
+                    ends = [i for i in trained if ids[i] == self.end_id] or trained or [0]
+                    out.append(
+                        Example(ids[: ends[-1] + 1], mask[: ends[-1] + 1], common_prefix(prompts[len(out)], ids))
+                    )
+                progress.advance(len(full))
         return out
 
     def clean(self, messages: Sequence[Message]) -> list[Message]:
@@ -103,7 +108,7 @@ class Chat:
             raise StageError(
                 "The prompt would be trained on: the chat template's {% generation %} markers enclose the user's words."
             )
-        if not self.end_is_special or trained[-1] != self.end_id:
+        if not self.end_is_special or self.end_id not in trained:
             raise StageError(
                 f"The model would never learn to stop: the last trained token is "
                 f"{self.tokenizer.decode([trained[-1]])!r}, not an end-of-turn token; put it inside "

@@ -101,7 +101,8 @@ def score(
     model.config.get_text_config().pad_token_id = chat.pad_id
     scores = [0.0] * len(examples)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    with torch.inference_mode(), Progress(len(order), label) as progress:
+    half = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
+    with torch.inference_mode(), half, Progress(len(order), label) as progress:
         for at in range(0, len(order), batch_size):
             batch = order[at : at + batch_size]
             inputs = pad([examples[i] for i in batch], chat.pad_id)

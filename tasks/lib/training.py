@@ -14,7 +14,7 @@ from tasks.lib.chat import Chat
 from tasks.lib.config import Config
 from tasks.lib.console import Progress
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.models import BaseConfig, check_policy, device
+from tasks.lib.models import BaseConfig, check_policy, compute_dtype, device
 
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
@@ -79,8 +79,10 @@ def steps_of(config: Training, n: int) -> int:
 
 
 @contextmanager
-def arguments(config: Training, n: int) -> Iterator[dict[str, Any]]:
+def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[dict[str, Any]]:
     """Keyword arguments for a trl config over n rows; they write to a temporary directory that is gone afterwards."""
+    import torch
+
     cuda, steps = device() == "cuda", steps_of(config, n)
     checkpointing = config.gradient_checkpointing
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +102,7 @@ def arguments(config: Training, n: int) -> Iterator[dict[str, Any]]:
             "gradient_checkpointing": cuda if checkpointing == "auto" else checkpointing == "on",
             "train_sampling_strategy": "group_by_length",
             "remove_unused_columns": False,  # the sampler reads the column length
-            "bf16": cuda,
+            "bf16": compute_dtype(base) == torch.bfloat16,
             "use_cpu": not cuda,
             "dataloader_pin_memory": cuda,
             "logging_steps": max(1, steps // LOGGED),
@@ -167,7 +169,7 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             modules_to_save=[head] if head else None,
             task_type=task,
         )
-        return get_peft_model(model, shape)
+        return _full_precision(get_peft_model(model, shape))
     check_policy(base, adapter)
     shape = PeftConfig.from_pretrained(str(adapter / "adapter"))
     if config.lora is not None and (config.lora.r, config.lora.alpha) != (shape.r, shape.lora_alpha):
@@ -185,7 +187,15 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
     loaded: Any = set_peft_model_state_dict(tuned, weights)
     if loaded.unexpected_keys:
         raise StageError(f"The adapter {adapter.name} has weights that the base has no place for.")
-    return tuned
+    return _full_precision(tuned)
+
+
+def _full_precision(model: Any) -> Any:
+    """The model with its trainable parameters in fp32."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
 
 
 def trainable(model: Any) -> dict[str, Any]:
