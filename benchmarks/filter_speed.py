@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.measure import peak
 from benchmarks.synthetic import write
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -20,13 +21,11 @@ SIZES = (10_000, 100_000, 1_000_000)
 
 def one(rows: Path) -> None:
     """Run the filter in this process and print what it took as JSON."""
-    import psutil
-
     import tasks.filter as stage
     from tasks.lib.models import BaseConfig
     from tasks.lib.rules import DEFAULT
 
-    process, spent = psutil.Process(), {}
+    spent = {}
     in_order = stage._in_order
 
     def timed(config, pool):  # type: ignore[no-untyped-def]
@@ -45,14 +44,7 @@ def one(rows: Path) -> None:
         config = stage.FilterConfig(rules=tuple(rules))
         metrics = stage.filter(config, Path(out), rows=rows, base=BaseConfig(path=rows.parent))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = getattr(process.memory_info(), "peak_wset", None) or _peak()
-    print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak, "spent": spent, "metrics": metrics}))
-
-
-def _peak() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak(), "spent": spent, "metrics": metrics}))
 
 
 def main() -> None:

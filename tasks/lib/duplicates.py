@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks.lib.config import Config
 from tasks.lib.minhash import alike, best_stay, jaccard
 from tasks.lib.pool import Drop, Pool
-from tasks.lib.shingles import CHUNK, Units, chunks, each, grams, sets, spans, text_hashes
+from tasks.lib.shingles import Units, bounds, chunks, each, grams, sets, spans, text_hashes
 
 
 class Duplicates(Config):
@@ -96,6 +96,6 @@ class NearDuplicates(Config):
             return sets(*grams(u, np.where(u.chars, self.chars, self.words)))
 
         units = pool.units(name)
-        found = each(lambda start: of(units.take(at[start : start + CHUNK])), range(0, len(at), CHUNK))
+        found = each(lambda b: of(units.take(at[b[0] : b[1]])), bounds(units.counts[at]))
         sizes = np.concatenate([[0], *(np.diff(offsets) for _, offsets in found)])
         return np.concatenate([np.zeros(0, np.uint64), *(h for h, _ in found)]), np.cumsum(sizes)

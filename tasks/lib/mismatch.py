@@ -13,7 +13,7 @@ from pydantic import Field
 
 from tasks.lib.config import Config
 from tasks.lib.pool import Drop, Pool
-from tasks.lib.shingles import CHUNK, Units, grams, mix, ragged
+from tasks.lib.shingles import Units, bounds, grams, mix, ragged
 
 FEWEST = 3  # rows that a word must be in to be learned from
 ROUNDS = 5  # of expectation maximisation
@@ -44,9 +44,9 @@ class Mismatched(Config):
         for k in range(self.folds):
             table = Translation(asked, said, np.flatnonzero(learns & (fold != k)))
             rows = np.flatnonzero(fold == k)
-            for start in range(0, len(rows), CHUNK):
-                part = rows[start : start + CHUNK]
-                score[live[part]] = table.score(asked, said, part)
+            pairs = np.diff(asked.offsets)[rows] * np.diff(said.offsets)[rows]
+            for start, stop in bounds(pairs // 8):
+                score[live[rows[start:stop]]] = table.score(asked, said, rows[start:stop])
         pool.scores["alignment"] = score
         for at in live[score[live] < self.min]:
             yield int(at), {"alignment": round(float(score[at]), 4), "min": self.min}

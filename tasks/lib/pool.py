@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from tasks.lib.languages import languages
 from tasks.lib.models import BaseConfig
 from tasks.lib.rows import MESSAGES
-from tasks.lib.shingles import CHUNK, Units, all_units
+from tasks.lib.shingles import Units, all_units, bounds
 from tasks.lib.text import digest
 
 Evidence = dict[str, Any]
@@ -91,11 +91,10 @@ class Pool:
         return self._units[name]
 
     def chunks(self, name: str) -> Iterator[tuple[np.ndarray, Units]]:
-        """The words of a column of the live rows in chunks, with the positions of their rows."""
+        """The words of a column of the live rows in chunks, the same for every column, with the rows' positions."""
         live, units = self.live, self.units(name)
-        for start in range(0, len(live), CHUNK):
-            at = live[start : start + CHUNK]
-            yield at, units.take(at)
+        for start, stop in bounds(self.units("prompt").counts[live] + self.units("response").counts[live]):
+            yield live[start:stop], units.take(live[start:stop])
 
     @property
     def quality(self) -> np.ndarray:

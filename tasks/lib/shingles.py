@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 U64 = np.uint64
 TEXT_BITS = 20  # of a 64-bit key tell the text within a chunk; an n-gram's hash keeps the other 44
 KEPT_BITS = np.uint64(2**64 - 2**TEXT_BITS)
-CHUNK = 4_000  # texts at a time: bounds the arrays over their characters, and keeps them in the processor's cache
+CHUNK = 1 << 17  # characters, or units, at a time: the arrays over them stay in the processor's cache
 _P, _M1, _M2 = U64(0x9E3779B97F4A7C15), U64(0xBF58476D1CE4E5B9), U64(0x94D049BB133111EB)
 
 # Ranges of scripts written without reliable spaces between words.
@@ -116,11 +116,12 @@ def units(texts: pa.Array, unit: str = "auto") -> Units:
     points, starts = code_points(texts)
     ends = np.minimum(starts, len(points))
     low = np.minimum(points, 0x1FFFF)
-    value, unspaced = (table[low] for table in _tables()[:2])
+    value = _tables()[0][low]
     word = value > 0
     chars = np.full(n, unit == "char")
-    if unit == "auto" and (unspaced & word).any():
-        chars = _within(unspaced & word, ends) * 5 > _within(word, ends)
+    if unit == "auto" and low.max(initial=0) >= UNSPACED[0][0]:
+        wide = _tables()[1][low] & word
+        chars = _within(wide, ends) * 5 > _within(word, ends)
     # A unit begins where a word does, and in a text of characters at every character of a word; likewise its end.
     begins, finish = word.copy(), word.copy()
     begins[1:] &= ~word[:-1]
@@ -192,11 +193,18 @@ def sets(hashes: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return keys << U64(TEXT_BITS), np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))])
 
 
-def chunks(texts: Any, size: int = CHUNK) -> Iterator[tuple[int, pa.Array]]:
-    """The texts in chunks, with where each begins."""
-    for start in range(0, len(texts), size):
-        part = texts.slice(start, size)
+def chunks(texts: Any) -> Iterator[tuple[int, pa.Array]]:
+    """The texts in chunks of about CHUNK characters, with where each begins."""
+    for start, stop in bounds(pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False)):
+        part = texts.slice(start, stop - start)
         yield start, part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
+
+
+def bounds(sizes: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of neighbours whose sizes sum to about CHUNK, at most 2^TEXT_BITS of them: where each begins and ends."""
+    full = np.cumsum(sizes, dtype=np.int64) // CHUNK + np.arange(len(sizes)) // (1 << TEXT_BITS)
+    ends = [*(np.flatnonzero(np.diff(full)) + 1).tolist(), len(sizes)]
+    return list(zip([0, *ends[:-1]], ends, strict=True)) if len(sizes) else []
 
 
 def all_units(texts: Any) -> Units:
