@@ -26,7 +26,7 @@ from tasks.lib.turns import said
 
 log = logging.getLogger(__name__)
 SNIFF = 200  # rows by which the shape of a file is found
-GROUP = 10_000  # rows written at a time
+GROUP = 4_000  # rows held in memory and written at a time
 
 
 class Hub(Config):

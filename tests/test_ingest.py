@@ -186,18 +186,20 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(tmp_path, {"h": Source(hub=Hub(id="nobody/nothing", revision="1"))})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """A JSON array of 120 MB is read in a process that takes less than half of that beyond what a small one takes."""
+    """An array of 120 MB takes hardly more memory than one of a tenth of that."""
     code = """
-        import json, resource, sys
+        import json, sys
         from pathlib import Path
         from tasks.ingest import IngestConfig, Source, ingest
         out = Path(sys.argv[2]); out.mkdir()
         ingest(IngestConfig(sources={"a": Source(path=Path(sys.argv[1]))}), out)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        # not getrusage, in which Linux remembers what the parent used before exec
+        print(next(l.split()[1] for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")))
     """
     peaks = []
-    for n in (500, 60_000):
+    for n in (6_000, 60_000):
         path = tmp_path / f"{n}.json"
         with path.open("w") as f:
             for i in range(n):
@@ -210,7 +212,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         )  # fmt: skip
         peaks.append(int(done.stdout) * 1024)
     assert path.stat().st_size > 110e6
-    assert peaks[1] - peaks[0] < 60e6
+    assert peaks[1] - peaks[0] < 40e6
 
 
 REAL = {  # source: (file, use, shape, rows, quarantined)
