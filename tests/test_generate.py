@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from tasks.lib.draws import choose, fork, key, uniform
@@ -26,6 +27,17 @@ def texts(samples: list[Sample]) -> dict[tuple[str, int], str]:
 
 
 def test_greedy_is_what_transformers_generates(sampler: Sampler) -> None:
+    greedy_equals_transformers(sampler)
+
+
+def test_a_sliding_window_has_its_own_cache(tmp_path: Path) -> None:
+    sampler = Sampler(tiny.tiny_base(tmp_path, window=12))
+    greedy_equals_transformers(sampler)
+    few, many = (texts(sampler.draw(PROMPTS, n=n, temperature=0.8, max_new_tokens=12)) for n in (2, 4))
+    assert few == {k: many[k] for k in few}
+
+
+def greedy_equals_transformers(sampler: Sampler) -> None:
     drawn = sampler.draw(PROMPTS, temperature=0, max_new_tokens=24)
     assert [s.prompt_id for s in drawn] == [p.prompt_id for p in PROMPTS]
     for prompt, sample in zip(PROMPTS, drawn, strict=True):
@@ -135,8 +147,6 @@ def test_random_numbers_are_uniform_and_a_function_of_key_and_step() -> None:
 
 
 def test_the_sample_stage(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
-    import tiny
-
     from tasks.lib import rows as tables
     from tasks.sample import SampleConfig, sample
 

@@ -31,11 +31,15 @@ def tiny_base(
     hidden: int = 64,
     context: int = 256,
     tie: bool = True,
+    window: int | None = None,
 ) -> BaseConfig:
-    """Write the model to `folder` and its template beside it; the same arguments give the same files."""
+    """Write the model to `folder` and its template beside it; the same arguments give the same files.
+
+    With `window` it is a Mistral, whose attention (and cache) slides over so many tokens.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -47,7 +51,8 @@ def tiny_base(
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = (MistralConfig if window else LlamaConfig)(
+        **({"sliding_window": window} if window else {}),
         vocab_size=384,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -61,7 +66,7 @@ def tiny_base(
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     file = folder / "template.jinja"
     file.write_text(template, encoding="utf-8")
     return BaseConfig(path=folder, chat_template=file, quantization=quantization)  # type: ignore[arg-type]
