@@ -53,6 +53,7 @@ DATASETS: dict[str, tuple[str, str]] = {
         "suite VARCHAR, metric VARCHAR, model VARCHAR, against VARCHAR, mean DOUBLE, n BIGINT, low DOUBLE, "
         "high DOUBLE, diff DOUBLE, diff_low DOUBLE, diff_high DOUBLE",
     ),
+    "dropped": ("*/dropped.parquet", "row_id VARCHAR, reason VARCHAR, n_tokens BIGINT"),
     "training_log": ("*/training_log.parquet", "step BIGINT, name VARCHAR, value DOUBLE"),
 }  # fmt: skip
 
