@@ -9,7 +9,6 @@ Each contender runs in a process of its own, gets the same texts and answers whi
 """
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -194,8 +193,8 @@ def main() -> None:
         file = Path(folder) / "texts.json"
         file.write_text(json.dumps(texts))
         for name in only:
-            done = subprocess.run([sys.executable, "-m", __spec__.name, "--one", name, str(file)], check=True, text=True,
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ})  # fmt: skip
+            command = [sys.executable, "-m", __spec__.name, "--one", name, str(file)]
+            done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             r = json.loads(done.stdout.splitlines()[-1])
             base = base or r
             found = np.array(r["found"])

@@ -8,6 +8,7 @@ leaves behind is nothing, and its successor computes the same batches as an undi
 import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,23 @@ def _key(pair: Pair) -> bytes:
 
 
 def mean_losses(model: Any, pairs: Sequence[Pair], batch_tokens: int, label: str) -> np.ndarray:
-    """Mean loss of each response, in batches of pairs of like length. [pairs]"""
+    """Mean loss of each response, in batches of pairs of like length. [pairs]
+
+    On a CPU one batch per core at a time: matrices of this size are too small to share one between cores.
+    """
+    import torch
+
     out = np.full(len(pairs), np.nan)
-    for batch in track(batches([len(h) + len(t) for h, t in pairs], batch_tokens), label):
-        out[batch] = _batch_losses(model, [pairs[i] for i in batch])
+    made = batches([len(h) + len(t) for h, t in pairs], batch_tokens)
+    cores = torch.get_num_threads() if device() == "cpu" else 1
+    torch.set_num_threads(1 if cores > 1 else cores)
+    try:
+        with ThreadPoolExecutor(cores) as threads:
+            scored = threads.map(lambda batch: _batch_losses(model, [pairs[i] for i in batch]), made)
+            for batch, found in zip(made, track(scored, label, len(made)), strict=True):
+                out[batch] = found
+    finally:
+        torch.set_num_threads(cores)
     return out
 
 
