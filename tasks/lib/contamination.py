@@ -71,6 +71,9 @@ class Contamination(Config):
             part = u.take(index)
             if not len(index):
                 continue
+            if side == "response":  # a text without an item's rarest bigram does not contain it
+                some = np.union1d(*(table.count(*grams(part, size))[0] for size, table in items.probes(chars)))
+                part, index = part.take(some), index[some]
             for kind, size, table, held in items.tables(chars):
                 text, item, shared = table.count(*grams(part, size))
                 if answers is not None:
@@ -126,7 +129,7 @@ class Items:
         self._cache: dict[int, list[str]] = {}
         filled = np.flatnonzero(u.counts)
         self.whole = Table(spans(u, u.offsets[:-1], u.offsets[1:])[filled], filled)
-        self._long, self._rare = {}, {}
+        self._long, self._rare, self._probe = {}, {}, {}
         for chars in (False, True):
             size = 2 * n if chars else n
             g, offsets = grams(u, size)
@@ -138,11 +141,17 @@ class Items:
             mine = (u.chars == chars)[owner]
             g, owner = _rarest(g[mine], owner[mine])
             self._rare[chars] = (2, Table(g, owner), np.bincount(owner, minlength=len(u.counts)))
+            first = np.unique(owner, return_index=True)[1]
+            self._probe[chars] = Table(g[first], owner[first])
 
     def tables(self, chars: bool) -> Iterator[tuple[str, int, "Table", np.ndarray]]:
         """(kind, size of n-grams, table, how many of them each item has)."""
         yield "n-gram", *self._long[chars]
         yield "bigrams", *self._rare[chars]
+
+    def probes(self, chars: bool) -> list[tuple[int, "Table"]]:
+        """(size of n-grams, table) of what a text must share with an item that it contains."""
+        return [self._long[chars][:2], (2, self._probe[chars])]
 
     def words(self, w: int) -> list[str]:
         """The units of an item as text."""

@@ -33,7 +33,7 @@ FUNCTION_WORDS = {
     "nl": "de van een het en in is dat op te zijn met voor niet aan er om ook als dan maar bij uit naar door over ze",
 }
 NAMES = ("", *SCRIPTS, *FUNCTION_WORDS)  # what `guess` returns is a position in it
-LOOKED_AT = 300  # characters of a text
+LOOKED_AT = 200  # characters of a text
 WORDS = 40  # words of a text
 
 
@@ -48,14 +48,17 @@ def _script_table() -> np.ndarray:
 
 
 @cache
-def _function_words() -> tuple[np.ndarray, np.ndarray]:
-    """Sorted hashes of function words; for each, which of FUNCTION_WORDS it is in. [words], [words, languages]"""
+def _function_words() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which upper halves of hashes are those of function words; their sorted hashes; and for each, which of
+    FUNCTION_WORDS it is in. [2^16], [words], [words, languages]"""
     found: dict[int, np.ndarray] = {}
     for i, words in enumerate(FUNCTION_WORDS.values()):
         for h in units(pa.array([words]), "word").hashes:
             found.setdefault(int(h), np.zeros(len(FUNCTION_WORDS), np.int32))[i] = 1
     keys = np.array(sorted(found), np.uint32)
-    return keys, np.stack([found[int(k)] for k in keys])
+    sieve = np.zeros(1 << 16, bool)
+    sieve[keys >> 16] = True
+    return sieve, keys, np.stack([found[int(k)] for k in keys])
 
 
 def scripts(texts: pa.Array) -> np.ndarray:
@@ -84,10 +87,11 @@ def guess(texts: pa.Array, u: Units) -> np.ndarray:
         out[~plain] = np.where(letters.any(1), letters.argmax(1) + 1, 0)
     latin = np.flatnonzero(out == NAMES.index("latin"))
     part = u.take(latin).head(WORDS)
-    keys, belongs = _function_words()
-    at = np.minimum(np.searchsorted(keys, part.hashes), len(keys) - 1)
-    hit = np.flatnonzero(keys[at] == part.hashes)
-    text = np.repeat(np.arange(len(latin)), part.counts)[hit]
+    sieve, keys, belongs = _function_words()
+    likely = np.flatnonzero(sieve[part.hashes >> 16])
+    at = np.minimum(np.searchsorted(keys, part.hashes[likely]), len(keys) - 1)
+    hit = keys[at] == part.hashes[likely]
+    text = np.searchsorted(part.offsets, likely[hit], side="right") - 1
     counts = np.stack([np.bincount(text, b, minlength=len(latin)) for b in belongs[at[hit]].T.astype(float)], axis=1)
     clear = (counts.max(1, initial=0) * 10 >= part.counts) & (part.counts > 0)
     out[latin[clear]] = counts[clear].argmax(1) + 1 + len(SCRIPTS)

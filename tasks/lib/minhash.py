@@ -23,12 +23,16 @@ def bands(threshold: float) -> tuple[int, int]:
     return fits[-1] if fits else (PERMUTATIONS, 1)
 
 
-def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int) -> np.ndarray:
-    """MinHash signatures of sets. [sets, PERMUTATIONS] uint32; all ones for an empty set"""
+def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """MinHash signatures of sets, all ones for an empty one; and a key for each band of `width` of its permutations.
+
+    [sets, PERMUTATIONS] uint32, [bands, sets] uint64
+    """
     rng = np.random.default_rng(seed)
     a = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32) | np.uint32(1)
     b = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32)
     out = np.full((len(offsets) - 1, PERMUTATIONS), 0xFFFFFFFF, np.uint32)
+    keys = np.zeros((PERMUTATIONS // width, len(offsets) - 1), np.uint64)
     high = (hashes >> U64(32)).astype(np.uint32)
     full = np.flatnonzero(np.diff(offsets))
     blocks = np.split(full, np.flatnonzero(np.diff(offsets[full] // CACHED)) + 1)
@@ -42,25 +46,24 @@ def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int) -> np.ndarray
             np.add(y, b[k], out=y)
             np.minimum.reduceat(y, starts, out=rows[k])
         out[block] = rows.T
+        key = np.zeros((len(keys), len(block)), np.uint64)
+        for k in range(width):
+            key = (key ^ (key >> U64(29)) ^ rows[k : len(keys) * width : width]) * _ODD
+        keys[:, block] = key
 
     each(sign, [block for block in blocks if len(block)])
-    return out
+    return out, keys
 
 
-def candidates(sig: np.ndarray, rank: np.ndarray, filled: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
+def candidates(keys: np.ndarray, rank: np.ndarray, filled: np.ndarray) -> Iterator[np.ndarray]:
     """Band by band, the pairs of rows that share it, as better-ranked row * rows + the other. [pairs] int64, distinct
 
-    `filled` are the rows whose set is not empty.
-
-    In a bucket of more than CROWD rows each is compared with the CROWD best of it and with the CROWD before it only, so
-    that time grows with the rows and not with their square.
+    `filled` are the rows whose set is not empty. In a bucket of more than CROWD rows each is compared with the CROWD
+    best of it and with the CROWD before it only, so that time grows with the rows and not with their square.
     """
-    count, width = bands(threshold)
-    n = len(sig)
-    for band in range(count):
-        key = sig[filled, band * width].astype(np.uint64)
-        for k in range(band * width + 1, (band + 1) * width):
-            key = (key * _ODD) ^ (key >> U64(29)) ^ sig[filled, k]
+    n = keys.shape[1]
+    for band in keys:
+        key = band[filled]
         order = np.argsort(key)
         same = key[order][1:] == key[order][:-1]
         order = order[(np.concatenate([[False], same]) | np.concatenate([same, [False]]))[: len(order)]]
@@ -87,10 +90,10 @@ def alike(
 
     hashes, offsets: the sets, each sorted and without repeats. [pairs, 2], [pairs]
     """
-    sig = signatures(hashes, offsets, seed)
+    sig, bands_of = signatures(hashes, offsets, seed, bands(threshold)[1])
     n = max(len(sig), 1)
     seen, near = np.zeros(0, np.int64), [np.zeros(0, np.int64)]
-    for keys in candidates(sig, rank, np.flatnonzero(np.diff(offsets)), threshold):
+    for keys in candidates(bands_of, rank, np.flatnonzero(np.diff(offsets))):
         keys = keys[~_among(keys, seen)]
         for part in np.array_split(keys, len(keys) // 8192 + 1):
             # of those that a signature of 128 puts so far below the threshold, 1 in 10,000 would be at it

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from tasks.lib.languages import languages
 from tasks.lib.models import BaseConfig
 from tasks.lib.rows import MESSAGES
-from tasks.lib.shingles import Units, all_units, bounds
+from tasks.lib.shingles import Units, all_units, bounds, each
 from tasks.lib.text import digest
 
 Evidence = dict[str, Any]
@@ -75,7 +75,8 @@ class Pool:
     def matching(self, name: str, pattern: str, at: np.ndarray | None = None) -> np.ndarray:
         """Positions of the live rows, or of those at some positions, whose text matches a regular expression (RE2:
         linear in the text's length)."""
-        hit = pc.fill_null(pc.match_substring_regex(self.column(name, at), pattern), False)
+        parts = each(lambda c: pc.match_substring_regex(c, pattern), self.column(name, at).chunks)
+        hit = pc.fill_null(pa.chunked_array(parts, pa.bool_()), False)
         return (self.live if at is None else at)[hit.to_numpy()]
 
     def languages(self, name: str) -> np.ndarray:
