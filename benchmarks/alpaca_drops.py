@@ -1,6 +1,6 @@
 """Fifty random rows of Alpaca that the rules drop, with reason and evidence, for a person to judge.
 
-    .venv/bin/python -m benchmarks.alpaca_drops [--data FILE] > benchmarks/alpaca_drops.md
+.venv/bin/python -m benchmarks.alpaca_drops [--data FILE] > benchmarks/alpaca_drops.md
 """
 
 import argparse

@@ -61,7 +61,8 @@ def main() -> None:
 
     cores = torch.get_num_threads()
     print(
-        f"| model | rows | plain s ({cores} threads) | plain s (1 thread) | batched s | × | × | rows/s | largest difference |"
+        f"| model | rows | plain s ({cores} threads) | plain s (1 thread) | batched s | × | × | rows/s "
+        "| largest difference |"
     )
     print("|" + "---|" * 9)
     for path in models:

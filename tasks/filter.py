@@ -17,6 +17,9 @@ from tasks.lib.models import BaseConfig
 from tasks.lib.pool import Drop, Pool
 from tasks.lib.rows import FILTERED, KEPT, ROWS, to_json
 from tasks.lib.rules import DEFAULT, AnyRule
+from tasks.lib.shingles import each
+
+GROUP = 100_000  # rows of a row group
 
 
 class FilterConfig(Config):
@@ -62,10 +65,13 @@ def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> 
     full = full.append_column("evidence", pa.array(evidence, pa.string())).cast(FILTERED)
     for name, score in pool.scores.items():
         full = full.append_column(name, pa.array(score, pa.float64(), from_pandas=True))
-    _write(full, out / "rows.parquet")
-    _write(pool.table.filter(pa.array(pool.alive)).select(KEPT.names), out / "kept.parquet")
-    _write(pool.table.take(pa.array(random)).select(KEPT.names), out / "control.parquet")
-    _write(distributions(pool, random), out / "distributions.parquet")
+    files = {
+        "rows.parquet": (full,),
+        "kept.parquet": (pool.table.select(KEPT.names), pool.alive),
+        "control.parquet": (pool.table.select(KEPT.names), np.isin(np.arange(n), random)),
+        "distributions.parquet": (distributions(pool, random),),
+    }
+    each(lambda name: _write(out / name, *files[name]), files)
     told = {f"dropped.{name}": count for name, count in dropped.items()}
     return {"read": n, "kept": kept, "rules": ", ".join(dropped), **told, **pool.notes}
 
@@ -106,7 +112,12 @@ def control(pool: Pool, n: int) -> np.ndarray:
     return np.sort(np.random.default_rng(pool.seed).permutation(answered)[:n])
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    pq.write_table(
-        table.combine_chunks().replace_schema_metadata(None), path, compression="zstd", row_group_size=100_000
-    )
+def _write(path: Path, table: pa.Table, which: np.ndarray | None = None) -> None:
+    """Write those rows of a table, a row group at a time so that it is never copied as a whole."""
+    which = np.ones(table.num_rows, bool) if which is None else which
+    at = np.flatnonzero(which)
+    with pq.ParquetWriter(path, table.schema.remove_metadata(), compression="zstd") as writer:
+        for group in np.split(at, range(GROUP, len(at), GROUP)) if len(at) else ():
+            first, last = group[0], group[-1] + 1
+            part = table.slice(first, last - first).filter(pa.array(which[first:last]))
+            writer.write_table(part.combine_chunks().replace_schema_metadata(None))

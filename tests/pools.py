@@ -24,7 +24,8 @@ def row(prompt: str, response: str | None = "A fine answer.", **changes: Any) ->
 
 
 def pool(
-    rows: Sequence[tuple[str, str | None] | dict[str, Any]], items: Sequence[tuple[str, str | None]] = (),
+    rows: Sequence[tuple[str, str | None] | dict[str, Any]],
+    items: Sequence[tuple[str, str | None]] = (),
     base: BaseConfig | None = None,
 ) -> Pool:
     """A pool of (prompt, response) pairs or whole rows, and of (prompt, reference) items that are evaluated on."""

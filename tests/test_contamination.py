@@ -11,7 +11,10 @@ from tasks.lib.contamination import Contamination
 from tests.pools import pool, row
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-ITEM = ("A baker sells 12 loaves each morning and twice as many rolls. How many pieces of bread does she sell in a week?", "252")
+ITEM = (
+    "A baker sells 12 loaves each morning and twice as many rolls. How many pieces of bread does she sell in a week?",
+    "252",
+)
 KOREAN = ("지난달 서울에서 카드로 결제한 고객의 평균 주문 금액은 얼마인가요?", "1")
 
 
@@ -72,7 +75,10 @@ def test_thresholds_are_the_recipes() -> None:
 
 def test_same_answer() -> None:
     """Of questions made from templates, one that differs in a word is another question, unless its answer is the same."""
-    items = [("How many orders were placed in Seoul in 2021?", "SELECT 1;"), ("How many orders were placed in Busan in 2022?", "SELECT 2;")]
+    items = [
+        ("How many orders were placed in Seoul in 2021?", "SELECT 1;"),
+        ("How many orders were placed in Busan in 2022?", "SELECT 2;"),
+    ]
     rows = [("How many orders were placed in Seoul in 2022?", "SELECT 3;"), ("how many orders got placed in Seoul in 2021", "select 1;"),
             ("How many orders were placed in Seoul in 2021??", "wrong")]  # fmt: skip
     assert set(found(rows, items, same_answer=True, similarity=0.5)) == {1, 2}
@@ -108,7 +114,9 @@ def test_recall_and_false_alarms_on_real_data(tmp_path: Path) -> None:
     """Questions of GSM8K, MT-Bench, IFEval and Spider hidden in Alpaca, as they are and altered."""
     files = {"alpaca": "alpaca/alpaca_5000.json", "gsm8k": "gsm8k/test.jsonl", "ifeval": "ifeval/input_data.jsonl",
              "mt_bench": "mt_bench/mt_bench__question.jsonl", "spider": "spider/dev.json"}  # fmt: skip
-    sources = {n: Source(path=SHARED / f, use="evaluation" if n != "alpaca" else "instructions") for n, f in files.items()}
+    sources = {
+        n: Source(path=SHARED / f, use="evaluation" if n != "alpaca" else "instructions") for n, f in files.items()
+    }
     ingest(IngestConfig(sources=sources), tmp_path)
     rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
     clean = [r for r in rows if r["source"] == "alpaca"]

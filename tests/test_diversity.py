@@ -96,7 +96,12 @@ def test_embeddings_of_a_model(base: BaseConfig) -> None:
 
 
 def test_hashed_ngrams_know_topics_in_both_languages() -> None:
-    rows = [*ROWS[:6], ("바다를 건너는 배의 선장은 누구인가요", "x"), ("바다를 건너는 배의 선원은 누구인가요", "x"), ("케이크를 굽는 방법", "x")]
+    rows = [
+        *ROWS[:6],
+        ("바다를 건너는 배의 선장은 누구인가요", "x"),
+        ("바다를 건너는 배의 선원은 누구인가요", "x"),
+        ("케이크를 굽는 방법", "x"),
+    ]
     vectors = Embedder(pool(rows), "both", None)(np.arange(len(rows)))
     like = vectors @ vectors.T
     assert like[0, 3] > 0.8 and like[0, 1] < 0.4 and like[6, 7] > 0.7 and like[6, 8] < 0.4

@@ -77,7 +77,9 @@ def test_files_and_their_schemas(tmp_path: Path) -> None:
     kept, control = (tables.read(out / f"{n}.parquet") for n in ("kept", "control"))
     assert len(kept) == len(control) == metrics["kept"] == 30
     assert {r["row_id"] for r in kept} == {r["row_id"] for r in tables.read(out / "rows.parquet", kept=True)}
-    assert all(r["response"] is not None for r in control) and {r["row_id"] for r in control} != {r["row_id"] for r in kept}
+    assert all(r["response"] is not None for r in control) and {r["row_id"] for r in control} != {
+        r["row_id"] for r in kept
+    }
 
 
 def test_equal_survivors_give_equal_bytes(tmp_path: Path) -> None:
@@ -137,7 +139,10 @@ def test_masked_rows_stay_masked_downstream(tmp_path: Path) -> None:
     rows = [row("Who is it?", "Ask kim@naver.com about it."), row("Mail lee@naver.com, will you?", "I will do that.")]
     metrics, out = run(tmp_path, config({"rule": "personal_data", "action": "mask"}), rows)
     kept = tables.read(out / "kept.parquet")
-    assert kept[0]["response"] == "Ask [email] about it." and kept[1]["messages"][0]["content"] == "Mail [email], will you?"
+    assert (
+        kept[0]["response"] == "Ask [email] about it."
+        and kept[1]["messages"][0]["content"] == "Mail [email], will you?"
+    )
     assert metrics["masked"] == 2 and kept[0]["row_id"] == rows[0]["row_id"]
     found = tables.read(out / "rows.parquet")
     assert json.loads(found[0]["evidence"]) == {"masked": ["email"]} and found[0]["kept"]

@@ -128,7 +128,9 @@ def test_globs_shapes_per_file_and_overrides(tmp_path: Path, caplog: pytest.LogC
     assert "choose with `shape`" in caplog.text and rows[-1]["prompt"] == "Hi?"
     _, rows, _ = run(tmp_path, {"a": Source(path=tmp_path / "2.jsonl", shape="alpaca")})
     assert rows[0]["prompt"] == "a"
-    _, rows, _ = run(tmp_path, {"a": Source(path=tmp_path / "2.jsonl", columns={"prompt": "output", "response": "instruction"})})
+    _, rows, _ = run(
+        tmp_path, {"a": Source(path=tmp_path / "2.jsonl", columns={"prompt": "output", "response": "instruction"})}
+    )
     assert (rows[0]["prompt"], rows[0]["response"]) == ("b", "a")
 
 

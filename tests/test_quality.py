@@ -13,13 +13,15 @@ from tasks.lib.models import BaseConfig, load_model
 from tasks.lib.quality import IFD, Perplexity, within_length
 from tests.pools import dropped, pool
 
-ROWS = [(f"Which way is {i}?", "That way, up. " * (1 + i % 5)) for i in range(12)] + [("한국어 질문?", "답은 다섯입니다."), ("x", "y")]
+ROWS = [(f"Which way is {i}?", "That way, up. " * (1 + i % 5)) for i in range(12)] + [
+    ("한국어 질문?", "답은 다섯입니다."),
+    ("x", "y"),
+]
 
 
 def one_by_one(base: BaseConfig, before: str, response: str) -> float:
     """The mean loss of a response as the model itself computes it."""
     import torch
-
 
     model = load_model(base).eval()
     scorer = Scorer(base, 256, 1024)

@@ -13,7 +13,7 @@ from tasks.lib import readers
 from tasks.lib.errors import InputError
 from tasks.lib.readers import expand, read_file
 
-ROWS = [{"instruction": f"Frage {i} — 질문?", "output": "a\nb, \"c\" 답"} for i in range(5)]
+ROWS = [{"instruction": f"Frage {i} — 질문?", "output": 'a\nb, "c" 답'} for i in range(5)]
 LINES = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in ROWS)
 ARRAY = json.dumps(ROWS, ensure_ascii=False, indent=2)
 

@@ -96,11 +96,15 @@ def test_length_in_tokens(base: BaseConfig) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    texts = ["word " * n for n in (1, 5, 10, 20, 40)] + ["가나다라" * n for n in (1, 2, 5, 10)] + ["supercalifragilistic"]
+    texts = (
+        ["word " * n for n in (1, 5, 10, 20, 40)] + ["가나다라" * n for n in (1, 2, 5, 10)] + ["supercalifragilistic"]
+    )
     sizes = [len(tokenizer(t)["input_ids"]) for t in texts]
     for low, high in ((1, 30), (5, 40), (12, 60), (60, 80)):
         found = dropped(Length(min_response=low, max_response=high), *(("Hi", t) for t in texts), base=base)
-        assert {at: e["tokens"] for at, e in found.items()} == {i: n for i, n in enumerate(sizes) if not low <= n <= high}
+        assert {at: e["tokens"] for at, e in found.items()} == {
+            i: n for i, n in enumerate(sizes) if not low <= n <= high
+        }
 
 
 def test_what_mojibake_reads() -> None:
@@ -137,7 +141,9 @@ def test_checksums() -> None:
 
 def test_masking_keeps_the_row_and_says_so() -> None:
     turns = [{"role": "system", "content": "Mail a@b.org"}, {"role": "user", "content": "I am kim@naver.com"}]
-    rows = pool([("Hi", "Call 010-1234-5678 or kim@naver.com!"), row("I am kim@naver.com", "ok", messages=turns), ("Hi", "ok")])
+    rows = pool(
+        [("Hi", "Call 010-1234-5678 or kim@naver.com!"), row("I am kim@naver.com", "ok", messages=turns), ("Hi", "ok")]
+    )
     assert dict(PersonalData(action="mask").drops(rows)) == {}
     assert rows.text("response", 0) == "Call [phone] or [email]!" and rows.text("prompt", 1) == "I am [email]"
     assert rows.turns(1) == ["Mail [email]", "I am [email]"] and rows.turns(2) == ["Hi"]

@@ -119,9 +119,13 @@ def test_columns_named_by_the_recipe() -> None:
     record = convert({"frage": "Hi", "mehr": "there?", "antwort": "Ho.", "soll": 3, "x": 1})
     assert record.messages[0]["content"] == "Hi\n\nthere?" and record.response == "Ho." and record.reference == "3"
     assert record.used == {"frage", "mehr", "antwort", "soll"}
-    assert mapped({"prompt": "p", "chosen": "c", "rejected": "r"})({"p": "Hi?", "c": "Ho.", "r": "No."}).rejected == "No."
+    assert (
+        mapped({"prompt": "p", "chosen": "c", "rejected": "r"})({"p": "Hi?", "c": "Ho.", "r": "No."}).rejected == "No."
+    )
     assert mapped({"messages": "m"})({"m": [USER, BOT]}).response == "Ho."
-    assert mapped({"prompt": "p", "response": "c", "label": "l"})({"p": "Hi?", "c": "Ho.", "l": False}).rejected == "Ho."
+    assert (
+        mapped({"prompt": "p", "response": "c", "label": "l"})({"p": "Hi?", "c": "Ho.", "l": False}).rejected == "Ho."
+    )
     with pytest.raises(BadRow, match="has no column 'antwort'"):
         convert({"frage": "Hi", "mehr": "", "soll": ""})
 

@@ -24,14 +24,15 @@ def bands(threshold: float) -> tuple[int, int]:
 
 
 def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """MinHash signatures of sets, all ones for an empty one; and a key for each band of `width` of its permutations.
+    """MinHash signatures of sets, 0 for an empty one; and a key for each band of `width` of its permutations.
 
-    [sets, PERMUTATIONS] uint32, [bands, sets] uint64
+    A signature keeps 8 bits of each minimum (Li & König 2010, b-bit minwise hashing: two that differ agree in one of
+    256), the keys come of the whole. [sets, PERMUTATIONS] uint8, [bands, sets] uint64
     """
     rng = np.random.default_rng(seed)
     a = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32) | np.uint32(1)
     b = rng.integers(0, 2**32, PERMUTATIONS, dtype=np.uint32)
-    out = np.full((len(offsets) - 1, PERMUTATIONS), 0xFFFFFFFF, np.uint32)
+    out = np.zeros((len(offsets) - 1, PERMUTATIONS), np.uint8)
     keys = np.zeros((PERMUTATIONS // width, len(offsets) - 1), np.uint64)
     high = (hashes >> U64(32)).astype(np.uint32)
     full = np.flatnonzero(np.diff(offsets))
@@ -45,7 +46,7 @@ def signatures(hashes: np.ndarray, offsets: np.ndarray, seed: int, width: int) -
             np.multiply(x, a[k], out=y)
             np.add(y, b[k], out=y)
             np.minimum.reduceat(y, starts, out=rows[k])
-        out[block] = rows.T
+        out[block] = (rows >> np.uint32(8)).astype(np.uint8).T
         key = np.zeros((len(keys), len(block)), np.uint64)
         for k in range(width):
             key = (key ^ (key >> U64(29)) ^ rows[k : len(keys) * width : width]) * _ODD
@@ -92,14 +93,18 @@ def alike(
     """
     sig, bands_of = signatures(hashes, offsets, seed, bands(threshold)[1])
     n = max(len(sig), 1)
+
+    def likely(keys: np.ndarray) -> np.ndarray:
+        # of pairs that a signature of 128 puts so far below the threshold, 1 in 10,000 would be at it
+        agree = np.count_nonzero(sig[keys // n] == sig[keys % n], axis=1)
+        return keys[agree >= PERMUTATIONS * (threshold - 0.16)]
+
     seen, near = np.zeros(0, np.int64), [np.zeros(0, np.int64)]
     for keys in candidates(bands_of, rank, np.flatnonzero(np.diff(offsets))):
         keys = keys[~_among(keys, seen)]
-        for part in np.array_split(keys, len(keys) // 8192 + 1):
-            # of those that a signature of 128 puts so far below the threshold, 1 in 10,000 would be at it
-            agree = (sig[part // n] == sig[part % n]).sum(1)
-            near.append(part[agree >= PERMUTATIONS * (threshold - 0.16)])
-        seen = distinct([seen, keys] if len(seen) < REMEMBERED else [keys])
+        near += each(likely, np.array_split(keys, len(keys) // 8192 + 1))
+        seen = np.concatenate([seen, keys] if len(seen) < REMEMBERED else [keys])
+        seen.sort(kind="stable")  # two runs in order: a merge
     keys = distinct(near)
     pairs = np.stack([keys // n, keys % n], axis=1)
     similar = jaccard(hashes, offsets, pairs)

@@ -61,9 +61,9 @@ class Pool:
 
     def column(self, name: str, at: np.ndarray | None = None) -> pa.ChunkedArray:
         """A column of the live rows, or of those at some positions."""
-        if at is None and self.alive.all():
-            return self.table[name]
-        return self.table[name].take(pa.array(self.live if at is None else at))
+        if at is None:
+            return self.table[name].filter(pa.array(self.alive))
+        return self.table[name].take(pa.array(at))
 
     def text(self, name: str, at: int) -> str:
         """One text; "" for null."""
@@ -75,9 +75,10 @@ class Pool:
     def matching(self, name: str, pattern: str, at: np.ndarray | None = None) -> np.ndarray:
         """Positions of the live rows, or of those at some positions, whose text matches a regular expression (RE2:
         linear in the text's length)."""
-        parts = each(lambda c: pc.match_substring_regex(c, pattern), self.column(name, at).chunks)
-        hit = pc.fill_null(pa.chunked_array(parts, pa.bool_()), False)
-        return (self.live if at is None else at)[hit.to_numpy()]
+        column = self.table[name] if at is None else self.column(name, at)  # looking at a row costs less than copying
+        parts = each(lambda c: pc.match_substring_regex(c, pattern), column.chunks)
+        hit = pc.fill_null(pa.chunked_array(parts, pa.bool_()), False).to_numpy()
+        return np.flatnonzero(hit & self.alive) if at is None else at[hit]
 
     def languages(self, name: str) -> np.ndarray:
         """The likely language of a column's texts, of all rows: positions in languages.NAMES. [rows] int8"""

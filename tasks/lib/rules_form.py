@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from tasks.lib.config import Config
 from tasks.lib.models import directory
 from tasks.lib.pool import Drop, Pool
-from tasks.lib.shingles import grams, sets, spans
+from tasks.lib.shingles import Units, each, grams, sets, spans
 
 
 class Empty(Config):
@@ -22,8 +22,7 @@ class Empty(Config):
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         for side in ("prompt", "response"):
-            words = pc.fill_null(pc.match_substring_regex(pool.column(side), r"[^\s.…\-_]"), False)
-            for at in pool.live[~words.to_numpy()]:
+            for at in np.setdiff1d(pool.live, pool.matching(side, r"[^\s.…\-_]"), assume_unique=True):
                 text = pool.table[side][int(at)].as_py()
                 yield int(at), {"field": side, "text": None if text is None else text[:40]}
 
@@ -52,17 +51,17 @@ class Length(Config):
     def drops(self, pool: Pool) -> Iterator[Drop]:
         bounds = {"prompt": (self.min_prompt, self.max_prompt), "response": (self.min_response, self.max_response)}
         for side, (low, high) in bounds.items():
-            texts = pc.fill_null(pool.column(side), "")
-            size = pc.utf8_length(texts).to_numpy().astype(np.int64)
-            doubt = (size < low) | (size > high)
+            size = pc.fill_null(pc.utf8_length(pool.table[side]), 0).to_numpy().astype(np.int64)
+            doubt = pool.alive & ((size < low) | (size > high))
             if self.unit == "tokens":
                 # a token is a byte at least, and two words are two tokens at least: few rows need counting
-                words = pool.units(side).take(pool.live)
-                doubt = (pc.binary_length(texts).to_numpy() > high) | (words.counts < low) | (words.chars & (low > 1))
-                size[doubt] = _tokens(pool, texts.filter(np.asarray(doubt)).to_pylist())
-            wrong = doubt & ((size < low) | (size > high))
-            for at, n in zip(pool.live[wrong], size[wrong], strict=True):
-                yield int(at), {"field": side, self.unit: int(n), "min": low, "max": high}
+                large = pc.fill_null(pc.binary_length(pool.table[side]), 0).to_numpy() > high
+                words = pool.units(side)
+                doubt = pool.alive & (large | (words.counts < low) | (words.chars & (low > 1)))
+                texts = pc.fill_null(pool.column(side, np.flatnonzero(doubt)), "")
+                size[doubt] = _tokens(pool, texts.to_pylist())
+            for at in np.flatnonzero(doubt & ((size < low) | (size > high))):
+                yield int(at), {"field": side, self.unit: int(size[at]), "min": low, "max": high}
 
 
 def _tokens(pool: Pool, texts: list[str]) -> list[int]:
@@ -126,12 +125,18 @@ class Repetition(Config):
     """Responses with fewer n-grams are let through."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        for at, u in pool.chunks("response"):
-            every, offsets = grams(u, np.where(u.chars, 2 * self.n, self.n))
-            n = np.diff(offsets)
-            repeated = 1 - np.diff(sets(every, offsets)[1]) / np.maximum(n, 1)
-            for i in np.flatnonzero((repeated > self.max_share) & (n >= self.min_grams)):
-                yield int(at[i]), {"repeated": round(float(repeated[i]), 4), "max": self.max_share}
+        for found in each(self._loops, pool.chunks("response")):
+            for at, repeated in found:
+                yield at, {"repeated": round(repeated, 4), "max": self.max_share}
+
+    def _loops(self, chunk: tuple[np.ndarray, Units]) -> list[tuple[int, float]]:
+        """(row, share of its n-grams that repeat one) of the rows that loop."""
+        at, u = chunk
+        every, offsets = grams(u, np.where(u.chars, 2 * self.n, self.n))
+        n = np.diff(offsets)
+        repeated = 1 - np.diff(sets(every, offsets)[1]) / np.maximum(n, 1)
+        loops = (repeated > self.max_share) & (n >= self.min_grams)
+        return list(zip(at[loops].tolist(), repeated[loops].tolist(), strict=True))
 
 
 class Echo(Config):
@@ -144,15 +149,21 @@ class Echo(Config):
     """Words that may follow the repeated prompt, as a share of its own."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        for (at, p), (_, r) in zip(pool.chunks("prompt"), pool.chunks("response"), strict=True):
-            n, m = p.counts, r.counts
-            long = np.flatnonzero(
-                (n >= np.where(p.chars, 3, 1) * self.min_words) & (m >= n) & (m - n <= self.max_more * n)
-            )
-            asked = spans(p, p.offsets[long], p.offsets[long] + n[long])
-            said = spans(r, r.offsets[long], r.offsets[long] + n[long])
-            for i in long[asked == said]:
-                yield int(at[i]), {"words": int(n[i]), "more": int(m[i] - n[i])}
+        sides = zip(pool.chunks("prompt"), pool.chunks("response"), strict=True)
+        for found in each(self._echoes, sides):
+            for at, words, more in found:
+                yield at, {"words": words, "more": more}
+
+    def _echoes(self, sides: tuple[tuple[np.ndarray, Units], tuple[np.ndarray, Units]]) -> list[tuple[int, int, int]]:
+        """(row, words of its prompt, words that follow them) of the rows that repeat their prompt."""
+        (at, p), (_, r) = sides
+        n, more = p.counts, r.counts - p.counts
+        asks = n >= np.where(p.chars, 3, 1) * self.min_words
+        long = np.flatnonzero(asks & (more >= 0) & (more <= self.max_more * n))
+        asked = spans(p, p.offsets[long], p.offsets[long] + n[long])
+        said = spans(r, r.offsets[long], r.offsets[long] + n[long])
+        same = long[asked == said]
+        return list(zip(at[same].tolist(), n[same].tolist(), more[same].tolist(), strict=True))
 
 
 class Broken(Config):
