@@ -42,7 +42,7 @@ def plain(scorer: Scorer, model: object, data: list[tuple[str, str]]) -> np.ndar
             ids = torch.tensor([before + tail])
             labels = torch.tensor([(-100,) * len(before) + tail])
             with torch.inference_mode():
-                losses.append(float(model(input_ids=ids, labels=labels, use_cache=False).loss))  # type: ignore[operator]
+                losses.append(float(model(input_ids=ids, labels=labels).loss))  # type: ignore[operator]
         out.append(losses[0] / losses[1])
     return np.array(out)
 
