@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from tasks.lib.languages import languages
 from tasks.lib.models import BaseConfig
-from tasks.lib.rows import MESSAGES
 from tasks.lib.shingles import Units, all_units, bounds, each
 from tasks.lib.text import digest
 
@@ -119,18 +118,22 @@ class Pool:
 
     def replace(self, name: str, changed: dict[int, str]) -> None:
         """Put other texts in place of some rows' texts."""
-        texts = self.table[name].to_pylist()
-        for at, text in changed.items():
-            texts[at] = text
-        self._set(name, pa.array(texts, pa.string()))
-        self._units.pop(name, None)
+        self._replace(name, changed)
+        if changed:
+            self._units.pop(name, None)
+            self._languages.pop(name, None)
 
     def replace_turns(self, changed: dict[int, list[str]]) -> None:
         """Put other texts in place of some rows' turns."""
-        messages = self.table["messages"].to_pylist()
-        for at, texts in changed.items():
-            messages[at] = [{**m, "content": t} for m, t in zip(messages[at], texts, strict=True)]
-        self._set("messages", pa.array(messages, MESSAGES))
+        turns = {at: self.table["messages"][at].as_py() for at in changed}
+        self._replace("messages", {at: [{**m, "content": t} for m, t in zip(turns[at], texts, strict=True)]
+                                   for at, texts in changed.items()})  # fmt: skip
 
-    def _set(self, name: str, column: pa.Array) -> None:
-        self.table = self.table.set_column(self.table.schema.get_field_index(name), name, column)
+    def _replace(self, name: str, changed: dict[int, Any]) -> None:
+        if not changed:
+            return
+        column = self.table[name]
+        at = np.arange(len(column))
+        at[list(changed)] = len(column) + np.arange(len(changed))
+        both = pa.chunked_array([*column.chunks, pa.array(list(changed.values()), column.type)])
+        self.table = self.table.set_column(self.table.schema.get_field_index(name), name, both.take(pa.array(at)))

@@ -13,11 +13,14 @@ from tasks.lib.personal import PersonalData
 from tasks.lib.quality import IFD, Perplexity
 from tasks.lib.rating import Rating
 from tasks.lib.rules_form import Broken, Echo, Empty, Length, Repetition, Truncated
+from tasks.lib.rules_prompt import Placeholder, Unseen
 from tasks.lib.rules_text import Mojibake, Refusal
 
 AnyRule = Annotated[
     Empty
     | Mojibake
+    | Placeholder
+    | Unseen
     | Refusal
     | Truncated
     | Broken
@@ -38,6 +41,6 @@ AnyRule = Annotated[
 ]
 
 DEFAULT: tuple[AnyRule, ...] = (
-    Empty(), Mojibake(), Refusal(), Truncated(), Broken(), Repetition(), Echo(), Length(), Language(), Duplicates(),
-    NearDuplicates(),
+    Empty(), Mojibake(), Placeholder(), Unseen(), Refusal(), Truncated(), Broken(), Repetition(), Echo(), Length(),
+    Language(), Duplicates(), NearDuplicates(),
 )  # fmt: skip

@@ -14,6 +14,8 @@ from tasks.lib.models import directory
 from tasks.lib.pool import Drop, Pool
 from tasks.lib.shingles import Units, each, grams, sets, spans
 
+NEARLY_ALL = 0.9  # repeated n-grams: a loop, whatever it is made of
+
 
 class Empty(Config):
     """Drop rows without a prompt or without a response: null, white space, or dots and dashes only."""
@@ -114,7 +116,8 @@ class Truncated(Config):
 
 
 class Repetition(Config):
-    """Drop responses that loop: too many of their n-grams repeat an earlier one (Rae et al. 2021, MassiveText)."""
+    """Drop responses that loop: too many of their n-grams repeat an earlier one (Rae et al. 2021, MassiveText). What
+    is not made of words may repeat itself, but for nearly all of it."""
 
     rule: Literal["repetition"] = "repetition"
     n: int = Field(default=3, ge=1)
@@ -127,7 +130,8 @@ class Repetition(Config):
     def drops(self, pool: Pool) -> Iterator[Drop]:
         for found in each(self._loops, pool.chunks("response")):
             for at, repeated in found:
-                yield at, {"repeated": round(repeated, 4), "max": self.max_share}
+                if repeated > NEARLY_ALL or _wordy(pool.text("response", at)):
+                    yield at, {"repeated": round(repeated, 4), "max": self.max_share}
 
     def _loops(self, chunk: tuple[np.ndarray, Units]) -> list[tuple[int, float]]:
         """(row, share of its n-grams that repeat one) of the rows that loop."""
@@ -137,6 +141,11 @@ class Repetition(Config):
         repeated = 1 - np.diff(sets(every, offsets)[1]) / np.maximum(n, 1)
         loops = (repeated > self.max_share) & (n >= self.min_grams)
         return list(zip(at[loops].tolist(), repeated[loops].tolist(), strict=True))
+
+
+def _wordy(text: str) -> bool:
+    """Whether words make up a text; tables of signs, notes and patterns repeat themselves by nature."""
+    return 2 * sum(map(len, re.findall(r"[^\W\d_]{2,}", text))) >= len(re.findall(r"\S", text))
 
 
 class Echo(Config):

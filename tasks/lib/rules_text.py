@@ -25,8 +25,11 @@ REFUSALS = {
                     r"(?:provide|answer|generate|determine|complete|give)\b"
                     r"|^\W*(?:no|not enough) (?:information|context|input) "
                     r"(?:was |is |has been )?(?:provided|given)\W*$",
-    "no output": r"^\W*no ?(?:output|answer|response)\b"
-                 r"|\b(?:cannot|can't|not) be \w+ by (?:a|an|this) (?:gpt|ai|language)\b",
+    "no output": r"^\W*no ?(?:(?:in|out)put|answer|response)\b"
+                 r"|^\W*(?:this|the|your) (?:\w+ )?(?:cannot|can't|can not) be \w+ by (?:a|an|this) "
+                 r"(?:gpt|ai|language)\b",
+    "no picture": r"^\s*!\[[^\]\n]*\]\([^)\n]*\)\s*$"
+                  r"|^\s*[\[<][^\]>\n]*\b(?:image|screenshot|photo|picture|video|audio)\b[^\]>\n]*[\]>]\s*$",
     "AI로서": r"(?:^|[^a-z])(?:ai|인공 ?지능|언어 ?모델|챗봇)(?: 언어 ?모델| 모델| 비서| 어시스턴트| 챗봇)*"
              r"(?:으로서|로서|로써|이기 때문|이라서|이라 |라서 |이어서|여서|이므로|입니다[^.]{0,20}(?:없|못))",
     "죄송하지만": r"^\W*(?:죄송|미안|안타깝|유감)[^.\n]{0,60}"
