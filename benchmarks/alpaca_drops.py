@@ -39,7 +39,7 @@ def main() -> None:
     found = tables.read(folder / "filter" / "rows.parquet")
     dropped = [row for row in found if not row["kept"]]
     print(f"# Fifty random drops of {len(dropped)} ({len(found)} Alpaca rows, the default rules)\n")
-    print("Made by `python -m benchmarks.alpaca_drops`.\n")
+    print("Made by `python -m benchmarks.alpaca_drops`. The rows are excerpts of Stanford Alpaca (CC BY-NC 4.0).\n")
     print("| rule | rows |\n|---|---|")
     for reason, n in Counter(row["reason"] for row in dropped).most_common():
         print(f"| {reason} | {n} |")

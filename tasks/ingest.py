@@ -102,14 +102,16 @@ def ingest(config: IngestConfig, out: Path) -> dict[str, float | int | str]:
         raise InputError("ingest.sources is empty: name at least one file or Hub dataset")
     metrics: dict[str, float | int | str] = {}
     staged = {name: out / f"source.{i}.parquet" for i, name in enumerate(config.sources)}
-    bad: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
-    for name, source in config.sources.items():
-        reader = _Reader(name, source, config)
-        counts[name] = _write(staged[name], reader.rows())
-        bad += reader.bad
-        metrics |= reader.metrics(counts[name])
-        reader.check(config.max_bad_share, counts[name])
+    quarantined = 0
+    with pq.ParquetWriter(out / "quarantine.parquet", QUARANTINE, compression="zstd") as quarantine:
+        for name, source in config.sources.items():
+            reader = _Reader(name, source, config, quarantine)
+            counts[name] = _write(staged[name], reader.rows())
+            reader.set_aside()
+            quarantined += reader.bad
+            metrics |= reader.metrics(counts[name])
+            reader.check(config.max_bad_share, counts[name])
     take = _mixture(config.sources, counts)
     splits: Counter[str] = Counter()
     with pq.ParquetWriter(out / "rows.parquet", ROWS, compression="zstd") as writer:
@@ -119,21 +121,22 @@ def ingest(config: IngestConfig, out: Path) -> dict[str, float | int | str]:
                 writer.write_table(batch, row_group_size=GROUP)
             metrics[f"rows.{name}"] = take[name]
             path.unlink()
-    pq.write_table(pa.Table.from_pylist(bad, schema=QUARANTINE), out / "quarantine.parquet", compression="zstd")
     metrics |= {f"split.{name}": n for name, n in sorted(splits.items())}
-    metrics |= {"rows": splits.total(), "quarantined": len(bad)}
+    metrics |= {"rows": splits.total(), "quarantined": quarantined}
     if not splits:
         raise StageError("ingest read no rows")
     return metrics
 
 
 class _Reader:
-    """One source: converts its lines to rows and keeps what could not be converted."""
+    """One source: converts its lines to rows and sets aside what could not be converted."""
 
-    def __init__(self, name: str, source: Source, config: IngestConfig):
-        self.name, self.source, self.config = name, source, config
-        self.bad: list[dict[str, Any]] = []
-        self.skipped = self.tools = 0
+    def __init__(self, name: str, source: Source, config: IngestConfig, quarantine: pq.ParquetWriter):
+        self.name, self.source, self.config, self.quarantine = name, source, config, quarantine
+        self.waiting: list[dict[str, Any]] = []
+        self.bad = self.skipped = self.tools = 0
+        self.reasons: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
         self.shapes: dict[str, None] = {}
         self.also: dict[str, None] = {}
 
@@ -168,10 +171,22 @@ class _Reader:
                     raise BadRow(line.problem or "is no row")
                 yield self._row(convert(line.row), line)
             except BadRow as e:
-                self.skipped += e.skip
                 text = line.text if line.row is None else to_json(line.row)
-                self.bad.append({"source": self.name, "file": Path(file).name, "line": line.number,
-                                 "reason": str(e), "text": text[:2000].encode(errors="replace").decode()})  # fmt: skip
+                self.bad += 1
+                self.skipped += e.skip
+                self.reasons[str(e)] += not e.skip
+                self.examples.setdefault(str(e), f"{Path(file).name}:{line.number}")
+                text = text[:2000].encode(errors="replace").decode()
+                self.waiting.append({"source": self.name, "file": Path(file).name, "line": line.number,
+                                     "reason": str(e), "text": text})  # fmt: skip
+                if len(self.waiting) == GROUP:
+                    self.set_aside()
+
+    def set_aside(self) -> None:
+        """Write the bad rows that wait to the quarantine."""
+        if self.waiting:
+            self.quarantine.write_table(pa.Table.from_pylist(self.waiting, schema=QUARANTINE))
+        self.waiting = []
 
     def _row(self, record: Record, line: Line) -> dict[str, Any]:
         use = self.source.use
@@ -210,8 +225,8 @@ class _Reader:
 
     def metrics(self, rows: int) -> dict[str, float | int | str]:
         found: dict[str, float | int | str] = {
-            f"read.{self.name}": rows + len(self.bad), f"shape.{self.name}": ", ".join(self.shapes),
-            f"quarantined.{self.name}": len(self.bad),
+            f"read.{self.name}": rows + self.bad, f"shape.{self.name}": ", ".join(self.shapes),
+            f"quarantined.{self.name}": self.bad,
         }  # fmt: skip
         if self.also:
             found[f"also_fits.{self.name}"] = ", ".join(self.also)
@@ -221,15 +236,13 @@ class _Reader:
 
     def check(self, allowed: float, rows: int) -> None:
         """InputError if too many rows were bad. Rows left out on purpose are not bad."""
-        bad = len(self.bad) - self.skipped
-        if bad > allowed * (rows + len(self.bad)):
-            reasons = Counter(b["reason"] for b in self.bad)
-            reason, n = reasons.most_common(1)[0]
-            first = next(b for b in self.bad if b["reason"] == reason)
+        bad = self.bad - self.skipped
+        if bad > allowed * (rows + self.bad):
+            reason, n = self.reasons.most_common(1)[0]
             raise InputError(
-                f"{bad} of {rows + len(self.bad)} rows of source {self.name} are unreadable, more than "
+                f"{bad} of {rows + self.bad} rows of source {self.name} are unreadable, more than "
                 f"max_bad_share {allowed:g} allows; the commonest reason ({n} rows): {reason}, "
-                f"as in {first['file']}:{first['line']}"
+                f"as in {self.examples[reason]}"
             )
 
 

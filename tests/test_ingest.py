@@ -201,11 +201,16 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         print(next(l.split()[1] for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")))
     """
     peaks = []
-    for n in (6_000, 60_000):
+    for n in (12_000, 60_000):
         path = tmp_path / f"{n}.json"
         with path.open("w") as f:
             for i in range(n):
-                row = {"instruction": f"What is {i}?", "input": "", "output": f"{i} is " + "a number " * 220}
+                answer = f"{i} is " + "a number " * 220
+                row = {
+                    "prompt": f"What is {i}?",
+                    "completion": answer,
+                    "label": i % 2 == 0,
+                }  # every other one set aside
                 f.write(("[" if not i else ",\n") + json.dumps(row))
             f.write("]")
         done = subprocess.run(
