@@ -135,6 +135,13 @@ def test_distributions(tmp_path: Path) -> None:
     assert all(r["low"] == 32.0 for r in chars)
 
 
+def test_programs_are_of_no_language(tmp_path: Path) -> None:
+    answers = ["SELECT name FROM staff AS s", "def f(x):\n    return x", "With the help of the staff, it is done."]
+    _, out = run(tmp_path, config(*RULES), [row(f"Which of the {i} is it?", a) for i, a in enumerate(answers)])
+    found = [r for r in tables.read(out / "distributions.parquet") if r["measure"] == "response_language"]
+    assert {r["bucket"]: r["count"] for r in found if r["which"] == "before"} == {"code": 2, "en": 1}
+
+
 def test_masked_rows_stay_masked_downstream(tmp_path: Path) -> None:
     rows = [row("Who is it?", "Ask kim@naver.com about it."), row("Mail lee@naver.com, will you?", "I will do that.")]
     metrics, out = run(tmp_path, config({"rule": "personal_data", "action": "mask"}), rows)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.lib.language import PROGRAM
 from tasks.lib.languages import NAMES
 from tasks.lib.pool import Pool
 
@@ -42,7 +43,9 @@ def _measures(pool: Pool) -> dict[str, tuple[np.ndarray, list[Any]]]:
         octave = np.where(size > 0, np.log2(np.maximum(size, 1)).astype(np.int64) + 1, 0)
         found[f"{side}_chars"] = octave, [0.0, *(float(2**i) for i in range(int(octave.max(initial=0)) + 1))]
     for side in ("prompt", "response"):
-        found[f"{side}_language"] = pool.languages(side), [name or "unknown" for name in NAMES]
+        program = pc.fill_null(pc.match_substring_regex(pool.table[side], PROGRAM), False).to_numpy()
+        language = np.where(program, len(NAMES), pool.languages(side))
+        found[f"{side}_language"] = language, [name or "unknown" for name in (*NAMES, "code")]
     found["source"] = _named(np.array(pool.table["source"].to_pylist(), str))
     for name, score in pool.scores.items():
         known = score[np.isfinite(score)]

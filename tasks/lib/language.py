@@ -20,6 +20,12 @@ CODE = (
     r"^\s*(?:def|class|import|from|public|#include) |</?[a-z]+[^>]*>|[;{}]\s*(?:\n|$)|"
     r"\w\(\w*\)|[=<>*_|]\s*\w+\s*[=<>*_|]"
 )
+# How a text begins that is a program as a whole.
+PROGRAM = (
+    r"^\s*(?:```|#include|<\w[^>\n]*>|[{\[]\s*[\"{\[]|(?is:select\s.*\sfrom\s|with\s+\w+\s+as\s*\()|"
+    r"(?i:insert into|delete from|create table|update \w+ set)\s|(?:import|from)\s[\w.]+(?: import|\s*\n)|"
+    r"(?:def|class|function|public|const|let|var|for|if)\s[^\n]*[:;({]\s*(?:\n|$))"
+)
 # A prompt that speaks of languages may ask for another than its own.
 ASKS = (
     r"(?i)translat|language|번역|[가-힣]어로|외국어|翻译|翻譯|[英中日法德韩俄]文|[英日法德韩俄]语|\b(?:english|korean|spanish|french|german|"
