@@ -48,6 +48,10 @@ DROPS: list[tuple[Any, str, str | None]] = [
     (Language(), "작년 총매출은 얼마인가요?", EN), (Language(), "작년 총매출은 얼마인가요?", ZH),
     (Language(), "去年的总收入是多少？请告诉我", JA), (Language(), "What do the orders of the year cost in total?", DE),
     (Language(), ES, EN),
+    (Language(), "Translate into Spanish: You can see this number in the report.", EN),
+    (Language(), "Answer in Korean, please: where can I see this number?", EN),
+    (Language(), "이 문장을 영어로 번역해 주세요: " + KO, KO), (Language(), "일본어로 대답해 줘. 어디에서 볼 수 있어?", KO),
+    (Language(), "Translate the text from German to French.\n" + DE, DE),
 ]  # fmt: skip
 
 STAYS: list[tuple[Any, str, str | None]] = [
@@ -73,7 +77,10 @@ STAYS: list[tuple[Any, str, str | None]] = [
     (Language(), "작년 총매출은 얼마인가요?", "SELECT SUM(amount) FROM orders WHERE year(ordered) = 2021;"),
     (Language(), "작년 총매출은 얼마인가요?", "SELCT name FORM products ORDER BY price DESC LIMIT 4;"),
     (Language(), "Translate into Spanish: You can see this number in the report.", ES),
-    (Language(), "이 문장을 영어로 번역해 주세요: " + KO, EN), (Language(), "Answer.", ES), (Language(), EN, EN), (Language(), KO, KO),
+    (Language(), "이 문장을 영어로 번역해 주세요: " + KO, EN), (Language(), "Translate into Korean: " + EN, KO),
+    (Language(), "Translate from German to French.\n" + DE, "Vous pouvez voir ce nombre dans le rapport mensuel de la"),
+    (Language(), "Translate into Japanese: It is fine.", "いいです。 (It is fine.)"), (Language(), "Translate to Spanish: ox", "buey"),
+    (Language(), "How would a translator render it, and what do I reply to Korean friends?", EN), (Language(), "Answer.", ES), (Language(), EN, EN), (Language(), KO, KO),
     (Language(), "Which restaurants in the city of Montreal are the best?", "L'Express\nLes 400 Coups\nPlats du Chef\nLa Chronique"),
     (Language(), "이 글을 요약해 줘: " + EN, "보고서에서 볼 수 있는 수치입니다."),
 ]  # fmt: skip
