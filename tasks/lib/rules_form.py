@@ -78,21 +78,39 @@ def _tokens(pool: Pool, texts: list[str]) -> list[int]:
             for ids in tokenizer(texts[i : i + 1000], add_special_tokens=False)["input_ids"]]  # fmt: skip
 
 
-# Words that no English sentence ends with; particles and connectives that no Korean one does.
+# Words that no English sentence ends with, or hardly any; and those that are no sentence by themselves; particles and
+# connectives that no Korean one ends with.
 _HANGING = r"(?:the|an?|and|or|but|because|of|than|such as|including|its|their|my|your|our)"
+_LOOSE = (
+    r"(?:to|for|with|from|at|by|into|that|which|who|is|are|was|were|be|been|has|have|had|will|would|can|could|should|"
+    r"may|might|must|as|if|when|while|very|between|every|these|those|also|both)"
+)
+_FIRST = (
+    r"(?:As|The|An?|In|It|This|That|These|Those|He|She|We|They|You|I|But|And|So|If|When|While|For|With|By|On|At|Then|"
+    r"There|To|My|His|Her|Its|Their|Our|Your|What|How|From|Some|One|Another|Such)"
+)
 _KOREAN = r"(?:을|를|에게|에서|으로|하고|하며|하면서|그리고|그러나|하지만|때문에|통해|위해|대한|있는|하는|되는)"
 _LINE = r"(?:^|\n)[^\n\-*•#>|\d]"  # the beginning of a line that is no item of a list, title, quotation or table
+_END = r"[.!?][\"”’)]?"
+_PART = r"[\p{Lu}][\pL'’]*,? \p{Ll}"  # how a sentence begins, and no name or title
 OPEN = r"[\pL\pN,(\[{)\"']\s*$"  # how nothing ends that is surely whole
 CUT = "|".join([
     rf"(?i:\w[^.!?\n]*\s{_HANGING})\s*$",
     r"[\pL\pN)\"']\s*[,(\[{]\s*$",
     rf"[가-힣][^.!?\n]*\s[가-힣]+{_KOREAN}\s*$",
-    # a line of whole sentences, the last of which has no end; or a long line without one, after lines with
-    _LINE + r"[^\n]{40,}[\pL)][.!?][\"”’)]? [\p{Lu}][^\n.!?:;]{12,}\p{Ll}$",
+    # a line of whole sentences, the last of which has no end
+    _LINE + rf"[^\n]{{40,}}[\pL)]{_END} {_PART}[^\n.!?:;]*$",
+    _LINE + rf"[^\n]{{40,}}[\pL)]{_END} {_FIRST}$",
+    _LINE + rf"[^\n]{{60,}}\s{_LOOSE}$",
+    _LINE + rf"[^\n]{{20,}}{_END} [^\n.!?:;]*\s{_LOOSE}$",
     _LINE + r"[^\n]{20,}[다요까죠][.!?] [가-힣][^\n.!?:;]{8,}[가-힣]$",
-    r"[\pL)][.!?][\"”’)]?\n\n[\p{Lu}][^\n.!?:;]{80,}\p{Ll}$",
+    # a line without an end after lines with
+    rf"[^\n]{{20,}}[\pL)]{_END}\s*\n\s*[^\n]{{20,}}[\pL)]{_END}\s*\n\s*{_PART}[^\n.!?:;]{{20,}}\p{{Ll}}$",
+    rf"[\pL)]{_END}\n\n[\p{{Lu}}][^\n.!?:;]{{80,}}\p{{Ll}}$",
 ])  # fmt: skip
-_WHOLE = re.compile(r"[다요까죠음함임됨것니네군지야라],?\s*\Z|[세시][요오],?\s*\Z|#\w+\s*\Z")
+_WHOLE = re.compile(
+    r"[다요까죠음함임됨것니네군지야라],?\s*\Z|[세시][요오],?\s*\Z|#\w+\s*\Z|(?:yours|regards|wishes|truly|sincerely)\s*\Z"
+)
 
 
 class Truncated(Config):

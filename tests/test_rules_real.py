@@ -1,0 +1,63 @@
+"""The rules on real data: what is whole and good stays, and what is cut off between words is found."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from tasks.ingest import IngestConfig, Source, ingest
+from tasks.lib import rows as tables
+from tasks.lib.rules import DEFAULT
+from tasks.lib.rules_form import Truncated
+from tests.pools import dropped, pool
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
+FILES = {"alpaca": "alpaca/alpaca_5000.json", "lima": "lima/lima.json", "gsm8k": "gsm8k/train.jsonl",
+         "korean": "korean_chatbot/ChatbotData.csv"}  # fmt: skip
+DUE = {"alpaca": 0.02, "lima": 0.02, "gsm8k": 0.0, "korean": 0.0}  # the most that may go, copies and length aside
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[str, str]]]:
+    out = tmp_path_factory.mktemp("real")
+    ingest(IngestConfig(sources={name: Source(path=SHARED / file) for name, file in FILES.items()}), out)
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in FILES}
+    for r in tables.read(out / "rows.parquet"):
+        found[r["source"]].append((r["prompt"], r["response"]))
+    return found
+
+
+@pytest.mark.parametrize("source", FILES)
+def test_good_rows_stay(data: dict[str, list[tuple[str, str]]], source: str) -> None:
+    rules = [r for r in DEFAULT if r.rule not in ("length", "duplicate", "near_duplicate")]
+    gone = {r.rule: len(dropped(r, *data[source])) for r in rules}
+    print(f"\n{source}: { ({k: n for k, n in gone.items() if n}) } of {len(data[source])}")
+    assert sum(gone.values()) <= DUE[source] * len(data[source])
+
+
+@pytest.mark.parametrize("source, least", [("alpaca", 0.75), ("lima", 0.6)])
+def test_prose_cut_off_between_words_is_found(
+    data: dict[str, list[tuple[str, str]]], source: str, least: float
+) -> None:
+    rng = random.Random(0)
+    code_or_list = re.compile(r"```|[{}]|^\s*(?:\d+[.)]|[-*•])", re.M)
+    prose = [r for _, r in data[source] if len(r or "") > 200 and not code_or_list.search(r)][:1500]
+    cut = [text[: text.rindex(" ", 0, rng.randrange(len(text) // 2, len(text) * 9 // 10))] for text in prose]
+    cut = [text for text in cut if not re.search(r"[.!?:][\"')]?$", text)]  # a part of whole sentences is whole
+    found = len(dropped(Truncated(), *(("Tell me.", text) for text in cut))) / len(cut)
+    print(f"\n{source}: {found:.1%} of {len(cut)} found")
+    assert found >= least
+
+
+def test_placeholders_of_alpaca(data: dict[str, list[tuple[str, str]]]) -> None:
+    from tasks.lib.rules_prompt import Placeholder
+
+    rows = pool(data["alpaca"])
+    assert dict(Placeholder().drops(rows)) == {}
+    assert 50 <= rows.notes["placeholders_removed"] <= 70
+    for at, why in rows.remarks.items():
+        assert "input" in why["removed"].lower() or why["removed"].lower() in ("n/a", "none"), json.dumps(why)
+        assert len(rows.text("prompt", at)) > 10
