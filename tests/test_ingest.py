@@ -201,7 +201,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         print(next(l.split()[1] for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")))
     """
     peaks = []
-    for n in (12_000, 60_000):
+    for n in (30_000, 90_000):
         path = tmp_path / f"{n}.json"
         with path.open("w") as f:
             for i in range(n):
@@ -218,8 +218,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
         )  # fmt: skip
         peaks.append(int(done.stdout) * 1024)
-    assert path.stat().st_size > 110e6
-    assert peaks[1] - peaks[0] < 40e6
+    assert path.stat().st_size > 170e6
+    assert peaks[1] - peaks[0] < 50e6  # of 120e6 more on disk
 
 
 REAL = {  # source: (file, use, shape, rows, quarantined)
