@@ -13,7 +13,7 @@ from pathlib import Path
 from tasks.filter import FilterConfig, filter
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.lib import rows as tables
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "alpaca" / "alpaca_5000.json"
 BASE = Path(__file__).parents[1] / "quickstart" / "base"  # only its tokenizer counts tokens

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.lib.losses import Scorer
-from tasks.lib.models import BaseConfig, policy
+from tasks.lib.models.base import BaseConfig, policy
+from tasks.lib.rules.losses import Scorer
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

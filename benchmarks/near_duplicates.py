@@ -80,8 +80,8 @@ def shingles(text: str) -> list[str]:
 def ours(texts: list[str]) -> list[bool]:
     import pyarrow as pa
 
-    from tasks.lib.minhash import alike
-    from tasks.lib.shingles import all_units, bounds, each, grams, sets
+    from tasks.lib.rules.minhash import alike
+    from tasks.lib.rules.shingles import all_units, bounds, each, grams, sets
 
     units = all_units(pa.chunked_array([texts]))
     parts = each(lambda b: sets(*grams(units.take(np.arange(*b)), N)), bounds(units.counts))

@@ -18,7 +18,7 @@ from flows.recipe import load
 from tasks.filter import filter
 from tasks.ingest import ingest
 from tasks.lib import rows as tables
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
 from tasks.sft import SftConfig, sft
 
 

@@ -123,7 +123,7 @@ def trace(row_id: str, *, store: StoreDir = None, json_: Json = False) -> None:
 def memory(recipe: str = "quickstart", *, set_: Overrides = None, json_: Json = False) -> None:
     """GPU memory that each stage needs, before anything is loaded."""
     from flows.recipe import load
-    from tasks.lib.memory import estimate_recipe
+    from tasks.lib.models.memory import estimate_recipe
 
     estimates = estimate_recipe(load(recipe, set_ or []))
     if json_:
@@ -194,7 +194,7 @@ def gc(*, dry_run: Annotated[bool, Parameter(negative="")] = False, store: Store
 @app.command
 def export(run_id: str, *, to: Path, model: str = "dpo", store: StoreDir = None) -> None:
     """Write a model directory that plain transformers or vLLM load."""
-    from tasks.lib.export import export as write_model
+    from tasks.lib.models.export import export as write_model
 
     opened = _open(store)
     write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model), to)
@@ -204,7 +204,7 @@ def export(run_id: str, *, to: Path, model: str = "dpo", store: StoreDir = None)
 @app.command
 def chat(run_id: str | None = None, *, model: str = "dpo", store: StoreDir = None) -> None:
     """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
-    from tasks.lib.generate import Prompt, generate
+    from tasks.lib.models.generate import Prompt, generate
 
     opened = _open(store)
     adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)

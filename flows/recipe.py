@@ -13,7 +13,7 @@ from tasks.filter import FilterConfig
 from tasks.ingest import IngestConfig
 from tasks.lib.config import Config
 from tasks.lib.errors import InputError
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
 from tasks.pairs import PairsConfig
 from tasks.report import ReportConfig
 from tasks.reward import RewardConfig

@@ -123,7 +123,7 @@ def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
 
 def base_of(store: Store, run_id: str | None) -> Any:
     """The base model of a run, as its recipe had it."""
-    from tasks.lib.models import BaseConfig
+    from tasks.lib.models.base import BaseConfig
 
     return BaseConfig.model_validate(latest_run(store, run_id, "sft")["source"]["base"])
 

@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 from tasks.lib import rows as tables
 from tasks.lib.config import Config
 from tasks.lib.errors import StageError
-from tasks.lib.generate import Prompt, Sampler
-from tasks.lib.grade import item_of, ungraded
-from tasks.lib.graders import Grader, NoGrader, grade_all
-from tasks.lib.models import BaseConfig
+from tasks.lib.grading.grade import item_of, ungraded
+from tasks.lib.grading.graders import Grader, NoGrader, grade_all
+from tasks.lib.models.base import BaseConfig
+from tasks.lib.models.generate import Prompt, Sampler
 from tasks.lib.stats import item_means, mean_interval, paired_difference
 from tasks.lib.text import digest, normalise
 

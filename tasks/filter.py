@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.lib.config import Config
-from tasks.lib.contamination import Contamination
-from tasks.lib.distributions import distributions
 from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig
-from tasks.lib.pool import Drop, Pool
+from tasks.lib.models.base import BaseConfig
 from tasks.lib.rows import FILTERED, KEPT, ROWS, to_json
-from tasks.lib.rules import DEFAULT, AnyRule
-from tasks.lib.shingles import each
+from tasks.lib.rules.catalogue import DEFAULT, AnyRule
+from tasks.lib.rules.contamination import Contamination
+from tasks.lib.rules.distributions import distributions
+from tasks.lib.rules.pool import Drop, Pool
+from tasks.lib.rules.shingles import each
 
 GROUP = 100_000  # rows of a row group
 

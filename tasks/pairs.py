@@ -12,8 +12,8 @@ from pydantic import Field
 from tasks.lib import rows as tables
 from tasks.lib.config import Config
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.grade import Grade, item_of
-from tasks.lib.graders import Grader, NoGrader, grade_all
+from tasks.lib.grading.grade import Grade, item_of
+from tasks.lib.grading.graders import Grader, NoGrader, grade_all
 from tasks.lib.text import digest, normalise
 
 Pair = dict[str, Any]

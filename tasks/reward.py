@@ -6,13 +6,13 @@ from typing import Any
 from pydantic import Field
 
 from tasks.lib import rows as tables
-from tasks.lib import training
-from tasks.lib.chat import Chat, Example
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.models import BaseConfig, load_chat, save_adapter
+from tasks.lib.models import training
+from tasks.lib.models.base import BaseConfig, load_chat, save_adapter
+from tasks.lib.models.chat import Chat, Example
+from tasks.lib.models.reward_model import HEAD, Kind, load_reward, pad, reward_base, rewards, save_kind, score
+from tasks.lib.models.training import Training
 from tasks.lib.pairs import Pair, encode
-from tasks.lib.reward_model import HEAD, Kind, load_reward, pad, reward_base, rewards, save_kind, score
-from tasks.lib.training import Training
 
 
 class RewardConfig(Training):

@@ -8,10 +8,10 @@ from pydantic import Field
 from tasks.lib import rows as tables
 from tasks.lib.config import Config
 from tasks.lib.errors import StageError
-from tasks.lib.generate import Prompt, generate
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
+from tasks.lib.models.generate import Prompt, generate
+from tasks.lib.models.training import write_dropped
 from tasks.lib.text import normalise
-from tasks.lib.training import write_dropped
 
 
 class SampleConfig(Config):

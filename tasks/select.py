@@ -13,8 +13,8 @@ from pydantic import Field
 from tasks.lib import rows as tables
 from tasks.lib.config import Config
 from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig, load_chat
-from tasks.lib.reward_model import load_reward, score
+from tasks.lib.models.base import BaseConfig, load_chat
+from tasks.lib.models.reward_model import load_reward, score
 from tasks.lib.text import digest
 
 

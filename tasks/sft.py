@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 from tasks.lib import rows as tables
-from tasks.lib import training
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.models import BaseConfig, device, load_chat, load_model, save_adapter
-from tasks.lib.training import Training
+from tasks.lib.models import training
+from tasks.lib.models.base import BaseConfig, device, load_chat, load_model, save_adapter
+from tasks.lib.models.training import Training
 
 
 class SftConfig(Training):

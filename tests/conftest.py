@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from flows import server
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.lib.models import BaseConfig
-from tasks.lib.pool import Evidence, Pool
+from tasks.lib.models.base import BaseConfig
 from tasks.lib.rows import ROWS
+from tasks.lib.rules.pool import Evidence, Pool
 from tasks.lib.text import digest
 
 ITEMS = pa.schema([(n, pa.string()) for n in ("row_id", "source", "use", "prompt", "reference")])

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.ingest import IngestConfig, Source, ingest
-from tasks.lib.contamination import Contamination
+from tasks.lib.rules.contamination import Contamination
 from tests.pools import pool, row
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

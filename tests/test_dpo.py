@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tasks.dpo import DpoConfig, check_reference, dpo
 from tasks.lib import rows as tables
 from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig, load_chat, policy
+from tasks.lib.models.base import BaseConfig, load_chat, policy
 
 
 def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path, **settings: Any) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def _with_reference(base: BaseConfig, adapter: Path, change: Any) -> float:
     from trl import DPOConfig, DPOTrainer
 
     from tasks.dpo import _columns
-    from tasks.lib import training
-    from tasks.lib.models import load_model
+    from tasks.lib.models import training
+    from tasks.lib.models.base import load_model
     from tasks.lib.pairs import encode
 
     chat, config = load_chat(base), DpoConfig(batch_size=4, max_length=128)

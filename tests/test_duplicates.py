@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.lib.duplicates import Duplicates, NearDuplicates
-from tasks.lib.minhash import alike, bands, jaccard, signatures
-from tasks.lib.shingles import all_units, grams, sets, text_hashes, units
+from tasks.lib.rules.duplicates import Duplicates, NearDuplicates
+from tasks.lib.rules.minhash import alike, bands, jaccard, signatures
+from tasks.lib.rules.shingles import all_units, grams, sets, text_hashes, units
 from tasks.lib.text import normalise
 from tests.pools import dropped, pool
 

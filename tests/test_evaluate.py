@@ -13,9 +13,9 @@ from tasks import evaluate as module
 from tasks.evaluate import EvaluateConfig, SuiteConfig, evaluate
 from tasks.lib import rows as tables
 from tasks.lib.errors import StageError
-from tasks.lib.generate import Prompt, Sample
-from tasks.lib.graders import ExactGrader, PythonGrader
-from tasks.lib.models import BaseConfig
+from tasks.lib.grading.graders import ExactGrader, PythonGrader
+from tasks.lib.models.base import BaseConfig
+from tasks.lib.models.generate import Prompt, Sample
 from tests import tiny
 
 BASE = BaseConfig(path=Path("nowhere"))

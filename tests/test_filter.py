@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-import tasks.lib.rules as rules
+import tasks.lib.rules.catalogue as rules
 from tasks.filter import FilterConfig, filter
 from tasks.lib import rows as tables
 from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
 from tasks.lib.rows import FILTERED, KEPT, ROWS
 from tests.pools import row
 

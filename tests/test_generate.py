@@ -7,10 +7,10 @@ import pytest
 import tiny
 import torch
 
-from tasks.lib.draws import choose, fork, key, uniform
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.generate import Prompt, Sample, Sampler
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
+from tasks.lib.models.draws import choose, fork, key, uniform
+from tasks.lib.models.generate import Prompt, Sample, Sampler
 
 PROMPTS = [
     Prompt(f"p{i}", [{"role": "user", "content": "How many " + "moons " * (i % 5) + f"{i}?"}]) for i in range(24)

@@ -13,11 +13,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.grade import Item, item_of
-from tasks.lib.grade_judge import JudgeGrader, fill
-from tasks.lib.grade_sql import SqlGrader, extract
-from tasks.lib.graders import ExactGrader, Grader, NoGrader, NumberGrader, PythonGrader, final_number, grade_all
-from tasks.lib.sandbox import Limits
+from tasks.lib.grading.grade import Item, item_of
+from tasks.lib.grading.graders import ExactGrader, Grader, NoGrader, NumberGrader, PythonGrader, final_number, grade_all
+from tasks.lib.grading.judge import JudgeGrader, fill
+from tasks.lib.grading.sandbox import Limits
+from tasks.lib.grading.sql import SqlGrader, extract
 
 
 def test_the_union_is_chosen_by_kind(tmp_path: Path) -> None:

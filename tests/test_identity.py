@@ -20,4 +20,4 @@ def test_imports_of_imports_count():
 
 
 def test_templates_count():
-    assert "tasks/lib/templates/report.html.jinja" in identity.code("tasks.report")
+    assert "tasks/lib/report/templates/report.html.jinja" in identity.code("tasks.report")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tasks.dpo import DpoConfig
-from tasks.lib.memory import NF4, estimate, estimate_recipe
-from tasks.lib.models import BaseConfig, load_model
-from tasks.lib.training import LoraSettings
+from tasks.lib.models.base import BaseConfig, load_model
+from tasks.lib.models.memory import NF4, estimate, estimate_recipe
+from tasks.lib.models.training import LoraSettings
 from tasks.reward import RewardConfig
 from tasks.sample import SampleConfig
 from tasks.select import SelectConfig

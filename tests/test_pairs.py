@@ -8,7 +8,7 @@ import pytest
 
 from tasks.lib import rows as tables
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.graders import ExactGrader, PythonGrader
+from tasks.lib.grading.graders import ExactGrader, PythonGrader
 from tasks.pairs import PairsConfig, pairs
 
 SCORE = PythonGrader(function=f"{__name__}:by_number")

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.lib.errors import StageError
-from tasks.lib.rating import Rating
+from tasks.lib.rules.rating import Rating
 from tests.pools import pool
 
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.lib import rows as tables
-from tasks.lib.chat import Example
 from tasks.lib.errors import InputError, StageError
-from tasks.lib.models import BaseConfig, load_chat, policy
-from tasks.lib.reward_model import SCALE, load_reward, score
+from tasks.lib.models.base import BaseConfig, load_chat, policy
+from tasks.lib.models.chat import Example
+from tasks.lib.models.reward_model import SCALE, load_reward, score
 from tasks.reward import RewardConfig, check_saved, reward
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.lib.rules_prompt import Placeholder, Unseen
+from tasks.lib.rules.prompts import Placeholder, Unseen
 from tests.pools import dropped, pool, row
 
 UNSEEN = {

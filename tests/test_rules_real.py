@@ -9,8 +9,8 @@ import pytest
 
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.lib import rows as tables
-from tasks.lib.rules import DEFAULT
-from tasks.lib.rules_form import Truncated
+from tasks.lib.rules.catalogue import DEFAULT
+from tasks.lib.rules.form import Truncated
 from tests.pools import dropped, pool
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -53,7 +53,7 @@ def test_prose_cut_off_between_words_is_found(
 
 
 def test_placeholders_of_alpaca(data: dict[str, list[tuple[str, str]]]) -> None:
-    from tasks.lib.rules_prompt import Placeholder
+    from tasks.lib.rules.prompts import Placeholder
 
     rows = pool(data["alpaca"])
     assert dict(Placeholder().drops(rows)) == {}

@@ -8,7 +8,7 @@ import tiny
 
 from tasks.lib import rows as tables
 from tasks.lib.errors import StageError
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
 from tasks.reward import RewardConfig, reward
 from tasks.select import SelectConfig, select
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from tasks.lib.data.shapes import SHAPES, detect, mapped
+from tasks.lib.data.turns import BadRow, said
 from tasks.lib.errors import InputError
-from tasks.lib.shapes import SHAPES, detect, mapped
-from tasks.lib.turns import BadRow, said
 
 USER, BOT = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}
 HUMAN, GPT = {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Ho."}

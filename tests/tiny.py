@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.lib import rows as tables
-from tasks.lib.models import BaseConfig
+from tasks.lib.models.base import BaseConfig
 
 CHATML = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>\n"

@@ -1,0 +1,1 @@
+"""What stages share. A package for each part of the chain; the modules here serve all of them."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.lib import training
-from tasks.lib.chat import Chat, Example
 from tasks.lib.errors import StageError
-from tasks.lib.training import Training
+from tasks.lib.models import training
+from tasks.lib.models.chat import Chat, Example
+from tasks.lib.models.training import Training
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Loading, chat templates, training, sampling and export of language models. torch is imported inside functions."""

@@ -1,0 +1,1 @@
+"""The report: chapters of findings, tables and charts, put together by page.py."""
