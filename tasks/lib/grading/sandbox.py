@@ -1,7 +1,8 @@
 """Running SQL that a model wrote: a child process with limits, and a parent that restarts it when it dies.
 
 One long-lived child (sandbox_worker.py) answers queries over a pipe, several in flight, so that a query costs well
-under a millisecond more than its execution. Whatever a query does (runs for ever, eats memory, crashes the engine), it gets a result that says so, and the next query meets a clean warehouse.
+under a millisecond more than its execution. Whatever a query does (runs for ever, eats memory, crashes the engine),
+it gets a result that says so, and the next query meets a clean warehouse.
 """
 
 import json
