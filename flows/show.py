@@ -73,6 +73,22 @@ def outcome(store: Store, done: Any) -> None:
         if result := files.read_json(summary):
             table(result["columns"], result["rows"])
         print(f"report: {folder / 'report.html'}")
+    else:
+        for stage in done.stages:
+            metrics(stage.stage, stage.metrics)
+
+
+def metrics(stage: str, found: Mapping[str, Any]) -> None:
+    """Print what a stage counted and measured, names with a common beginning in one line, zeros left out."""
+    lines: dict[str, list[str]] = {}
+    for name, value in found.items():
+        group, _, rest = name.partition(".")
+        if value or not isinstance(value, int | float):
+            text = f"{value:,}" if isinstance(value, int) else _cell(value)
+            lines.setdefault(group, []).append(f"{rest} {text}".strip())
+    print(f"{stage}:")
+    for group, values in lines.items():
+        print(f"  {group}: {', '.join(values)}")
 
 
 def chapters(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

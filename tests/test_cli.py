@@ -90,3 +90,10 @@ def test_gc_and_verify_on_an_empty_store(tmp_path):
     assert align("verify", *store).returncode == 0
     assert "0 removed" in align("gc", *store).stdout
     assert align("runs", *store).returncode == 0
+
+
+def test_what_a_stage_counted_is_printed_where_there_is_no_report(capsys: pytest.CaptureFixture[str]) -> None:
+    from flows import show
+
+    show.metrics("filter", {"read": 1200, "dropped.empty": 0, "dropped.refusal": 7, "dropped.echo": 2, "loss": 0.25})
+    assert capsys.readouterr().out == "filter:\n  read: 1,200\n  dropped: refusal 7, echo 2\n  loss: 0.2500\n"

@@ -92,7 +92,7 @@ def test_conversations_stay_whole() -> None:
 
 def test_tools_are_left_out_and_counted() -> None:
     spoken = [HUMAN, {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "3"}, GPT]
-    record = SHAPES["sharegpt"].convert({"conversations": spoken, "tools": "[...]", "system": "Be brief."})
+    record = SHAPES["sharegpt"].convert({"conversations": spoken, "tools": "[{...}]", "system": "Be brief."})
     assert record.ignored_tools == 3 and record.response == "Ho." and record.messages[0]["content"] == "Be brief."
 
 

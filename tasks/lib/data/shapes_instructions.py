@@ -47,7 +47,7 @@ def conversation(column: str) -> Callable[[Row], Record]:
         system = maybe(row, name_in(row, *SYSTEM))
         if system and said[0]["role"] != "system":
             said = [{"role": "system", "content": system}, *said]
-        tools += bool(row.get("tools"))
+        tools += row.get("tools") not in (None, "", "[]", [])
         answered = said[-1]["role"] == "assistant"
         messages = said[:-1] if answered else said
         if messages[-1]["role"] != "user":
