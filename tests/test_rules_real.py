@@ -10,7 +10,9 @@ import pytest
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.lib import rows as tables
 from tasks.lib.rules.catalogue import DEFAULT
-from tasks.lib.rules.form import Truncated
+from tasks.lib.rules.form import Echo, Repetition, Truncated
+from tasks.lib.rules.language import Language
+from tasks.lib.rules.texts import Mojibake
 from tests.pools import dropped, pool
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -50,6 +52,31 @@ def test_prose_cut_off_between_words_is_found(
     found = len(dropped(Truncated(), *(("Tell me.", text) for text in cut))) / len(cut)
     print(f"\n{source}: {found:.1%} of {len(cut)} found")
     assert found >= least
+
+
+def test_planted_defects_are_found(data: dict[str, list[tuple[str, str]]]) -> None:
+    rng = random.Random(0)
+    korean, english = data["korean"][:2000], [(p, r) for p, r in data["alpaca"] if r and len(r) > 40][:2000]
+    sentences = [(p, r, s) for p, r in english for s in [r.split(". ")[-1].rstrip(".")] if len(s.split()) > 5]
+    planted = {
+        "utf-8 as latin-1": (Mojibake(), [(p, r.encode().decode("latin-1")) for p, r in korean], 0.99),
+        "utf-8 as cp1252": (Mojibake(), [(p, r.encode().decode("cp1252", "replace")) for p, r in korean], 0.99),
+        "cp949 as latin-1": (
+            Mojibake(),
+            [(p, r.encode("cp949", "replace").decode("latin-1")) for p, r in korean],
+            0.99,
+        ),
+        "a sentence three times": (Repetition(), [(p, f"{r} {s}. {s}. {s}.") for p, r, s in sentences], 0.98),
+        "a loop in Korean": (Repetition(), [(p, f"{r} " * 10) for p, r in korean], 0.98),
+        "Korean answers": (Language(), [(p, rng.choice(korean)[1]) for p, _ in english], 0.93),
+        "English answers": (Language(), [(p, rng.choice(english)[1]) for p, _ in korean], 0.8),
+        "the prompt": (Echo(), [(p, p) for p, _ in english], 0.98),
+    }
+    print()
+    for name, (rule, rows, least) in planted.items():
+        found = len(dropped(rule, *rows)) / len(rows)
+        print(f"{name}: {found:.1%} of {len(rows)} found")
+        assert found >= least, name
 
 
 def test_placeholders_of_alpaca(data: dict[str, list[tuple[str, str]]]) -> None:

@@ -61,7 +61,8 @@ class Budget(Config):
             return stays, {}
         embed = Embedder(pool, self.on, self.embedding)
         if self.method == "k_center":
-            stays[k_center(embed(order), n)] = True
+            blocks = [embed(order[start : start + BLOCK]) for start in range(0, len(order), BLOCK)]
+            stays[k_center(np.concatenate(blocks), n)] = True
             return stays, {}
         close: dict[int, tuple[int, float]] = {}
         chosen = np.zeros((min(n, len(order)), embed.width), np.float32)

@@ -14,6 +14,7 @@ from tasks.lib.models.base import directory
 from tasks.lib.rules.pool import Drop, Pool
 from tasks.lib.rules.shingles import Units, each, grams, sets, spans
 
+SOME = 0.1  # repeated n-grams below which no end of a text repeats itself
 NEARLY_ALL = 0.9  # repeated n-grams: a loop, whatever it is made of
 
 
@@ -134,8 +135,8 @@ class Truncated(Config):
 
 
 class Repetition(Config):
-    """Drop responses that loop: too many of their n-grams repeat an earlier one (Rae et al. 2021, MassiveText). What
-    is not made of words may repeat itself, but for nearly all of it."""
+    """Drop responses that loop: their end repeats itself, or too many of their n-grams repeat an earlier one (Rae et
+    al. 2021, MassiveText). What is not made of words may repeat itself, but for nearly all of it."""
 
     rule: Literal["repetition"] = "repetition"
     n: int = Field(default=3, ge=1)
@@ -144,21 +145,39 @@ class Repetition(Config):
     """The share of n-grams that may repeat an earlier one."""
     min_grams: int = Field(default=20, ge=2)
     """Responses with fewer n-grams are let through."""
+    times: int = Field(default=3, ge=2)
+    """How often in a row the end of a response may not be said."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         for found in each(self._loops, pool.chunks("response")):
-            for at, repeated in found:
+            for at, repeated, period in found:
                 if repeated > NEARLY_ALL or _wordy(pool.text("response", at)):
-                    yield at, {"repeated": round(repeated, 4), "max": self.max_share}
+                    evidence = {"period": period, "times": self.times} if period else {"max": self.max_share}
+                    yield at, {"repeated": round(repeated, 4)} | evidence
 
-    def _loops(self, chunk: tuple[np.ndarray, Units]) -> list[tuple[int, float]]:
-        """(row, share of its n-grams that repeat one) of the rows that loop."""
+    def _loops(self, chunk: tuple[np.ndarray, Units]) -> list[tuple[int, float, int]]:
+        """(row, share of its n-grams that repeat one, words of what its end repeats or 0) of the rows that loop."""
         at, u = chunk
         every, offsets = grams(u, np.where(u.chars, 2 * self.n, self.n))
         n = np.diff(offsets)
         repeated = 1 - np.diff(sets(every, offsets)[1]) / np.maximum(n, 1)
-        loops = (repeated > self.max_share) & (n >= self.min_grams)
-        return list(zip(at[loops].tolist(), repeated[loops].tolist(), strict=True))
+        found = []
+        for i in np.flatnonzero((repeated > min(SOME, self.max_share)) & (n >= self.min_grams)):
+            period = self._period(u.hashes[u.offsets[i] : u.offsets[i + 1]], int(2 * self.n if u.chars[i] else self.n))
+            if period or repeated[i] > self.max_share:
+                found.append((int(at[i]), float(repeated[i]), period))
+        return found
+
+    def _period(self, units: np.ndarray, n: int) -> int:
+        """How many units, `n` at least, are said `times` times in a row at the end; 0 if none. A last word that was
+        cut off does not count."""
+        for end in (len(units), len(units) - 1):
+            lengths = end - 1 - np.flatnonzero(units[: end - 1] == units[end - 1])[::-1]
+            for length in lengths[(lengths >= n) & (lengths * self.times <= end)].tolist():
+                whole = end - length * self.times
+                if (units[whole : end - length] == units[whole + length : end]).all():
+                    return int(length)
+        return 0
 
 
 def _wordy(text: str) -> bool:
@@ -173,7 +192,7 @@ class Echo(Config):
     min_words: int = Field(default=4, ge=1)
     """Words of the prompt (characters of unspaced scripts, three times as many) below which it may be repeated."""
     max_more: float = Field(default=0.1, ge=0)
-    """Words that may follow the repeated prompt, as a share of its own."""
+    """Words that may follow the repeated prompt, or stand before it, as a share of its own."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
         sides = zip(pool.chunks("prompt"), pool.chunks("response"), strict=True)
@@ -188,8 +207,9 @@ class Echo(Config):
         asks = n >= np.where(p.chars, 3, 1) * self.min_words
         long = np.flatnonzero(asks & (more >= 0) & (more <= self.max_more * n))
         asked = spans(p, p.offsets[long], p.offsets[long] + n[long])
-        said = spans(r, r.offsets[long], r.offsets[long] + n[long])
-        same = long[asked == said]
+        first = spans(r, r.offsets[long], r.offsets[long] + n[long])
+        last = spans(r, r.offsets[long] + more[long], r.offsets[long + 1])
+        same = long[(asked == first) | (asked == last)]
         return list(zip(at[same].tolist(), n[same].tolist(), more[same].tolist(), strict=True))
 
 

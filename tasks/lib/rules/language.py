@@ -31,6 +31,7 @@ ASKS = (
     r"(?i)translat|language|번역|[가-힣]어로|외국어|翻译|翻譯|[英中日法德韩俄]文|[英日法德韩俄]语|\b(?:english|korean|spanish|french|german|"
     r"chinese|mandarin|japanese|italian|portuguese|russian|arabic|hindi|latin|dutch|greek|swedish|polish|turkish)\b"
 )
+_WEIGHTS = np.array([2 if s in ("ko", "zh", "ja") else 1 for s in SCRIPTS])  # a syllable or a word each tells more
 LANGUAGES = {
     "english": "en", "korean": "ko", "spanish": "es", "french": "fr", "german": "de", "portuguese": "pt",
     "italian": "it", "dutch": "nl", "chinese": "zh", "mandarin": "zh", "japanese": "ja", "russian": "cyrillic",
@@ -83,13 +84,14 @@ class Language(Config):
 
     def _ignored(self, wanted: str, answered: str, response: str) -> bool:
         """Whether a response is surely not in the language that its prompt asks for."""
-        letters = dict(zip(SCRIPTS, scripts(pa.array([response]))[0], strict=True))
-        total = sum(letters.values())
-        if total < self.min_letters or re.search(CODE, response):
+        letters = scripts(pa.array([response]))[0]
+        total = letters.sum()
+        if letters @ _WEIGHTS < self.min_letters or re.search(CODE, response):
             return False
+        count = dict(zip(SCRIPTS, letters.tolist(), strict=True))
         if wanted in SCRIPTS:
-            return letters[wanted] + (letters["zh"] if wanted == "ja" else 0) < min(QUOTED, total / 2)
-        if letters["latin"] < min(QUOTED, total / 2):
+            return bool(count[wanted] + (count["zh"] if wanted == "ja" else 0) < min(QUOTED, total / 2))
+        if count["latin"] < min(QUOTED, total / 2):
             return True
         if answered not in FUNCTION_WORDS or answered == wanted or total < 3 * self.min_letters:
             return False
@@ -99,13 +101,14 @@ class Language(Config):
     def _differ(self, prompt: str, response: str, asked: str, answered: str) -> tuple[str, str] | None:
         """Both languages if they are surely two; None if a text is short, or one mixes in the other's script."""
         p, r = scripts(pa.array([prompt, response]))
-        letters = min(p.sum(), r.sum())
+        letters = min((p * _WEIGHTS).sum(), (r * _WEIGHTS).sum())
         if not {asked, answered} <= {*FUNCTION_WORDS}:
-            mixed = p[r.argmax()] >= QUOTED or r[p.argmax()] * 5 > r.sum()
+            p, r = p * _WEIGHTS, r * _WEIGHTS
+            mixed = p[r.argmax()] >= QUOTED or p[r.argmax()] * 5 > p.sum() or r[p.argmax()] * 5 > r.sum()
             mixed &= {asked, answered} != {"zh", "ja"}  # Japanese is written with Chinese characters too
             return (asked, answered) if letters >= self.min_letters and not mixed else None
         words = re.findall(r"[^\W\d_]+", response)
-        if letters < 3 * self.min_letters or sum(w[0].isupper() for w in words) * 2 > len(words):
+        if min(p.sum(), r.sum()) < 3 * self.min_letters or sum(w[0].isupper() for w in words) * 2 > len(words):
             return None  # too short to tell, or a list of names
         asks, answers = (confidences(text[:1000]) for text in (prompt, response))
         agreed = min(asks[asked], answers[answered]) >= 0.5  # the function words and the detector

@@ -61,7 +61,10 @@ class Refusal(Config):
 
 
 # UTF-8 read as a one-byte encoding leaves pairs such as "Ã©" and triples such as "â€™" and "ì•ˆ".
+_KOREAN = r"(?:[\x{B0}-\x{C8}][\x{A1}-\x{FE}]){2}"
 _SUSPECT = r"[\x{C2}-\x{F4}][\x{80}-\x{BF}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+# Korean in CP949 read as Latin-1: pairs of characters of which the first begins a syllable.
+_PAIRS = re.compile(r"(?:[\xb0-\xc8][\xa1-\xfe]){2,}")
 _RUN = re.compile(r"[\x80-\xff€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]{2,}")
 CONTROLS = r"[\x00-\x08\x0B\x0E-\x1F\x7F\x{80}-\x{9F}\x{FFFD}\x{FFFE}\x{FFFF}]"
 
@@ -74,7 +77,7 @@ class Mojibake(Config):
     def drops(self, pool: Pool) -> Iterator[Drop]:
         seen: set[int] = set()
         for side in ("prompt", "response"):
-            for at in pool.matching(side, f"{_SUSPECT}|{CONTROLS}"):
+            for at in pool.matching(side, f"{_SUSPECT}|{_KOREAN}|{CONTROLS}"):
                 evidence = misread(pool.text(side, at))
                 if evidence and int(at) not in seen:
                     seen.add(int(at))
@@ -90,6 +93,8 @@ def misread(text: str) -> dict[str, str] | None:
         except UnicodeDecodeError:
             continue
         return {"text": run[:40], "reads": fixed[:40]}
+    if pairs := _PAIRS.search(text):
+        return {"text": pairs.group()[:40], "reads": pairs.group().encode("latin-1").decode("cp949", "replace")[:40]}
     control = re.search(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd-\uffff]", text)
     return {"character": f"U+{ord(control.group()):04X}"} if control else None
 
