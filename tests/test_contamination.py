@@ -135,3 +135,24 @@ def test_recall_and_false_alarms_on_real_data(tmp_path: Path) -> None:
         assert recall["exact"] == recall["case"] == 1 and min(recall.values()) >= 0.95
         false, total = false + alarms, total + len(clean)
     assert false / total < 0.005
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
+def test_korean_leaks(tmp_path: Path) -> None:
+    """Sentences of the Korean chatbot hidden among the others, many of which are paraphrases of one another."""
+    ingest(IngestConfig(sources={"ko": Source(path=SHARED / "korean_chatbot/ChatbotData.csv")}), tmp_path)
+    rows = [r["prompt"] for r in pq.read_table(tmp_path / "rows.parquet").to_pylist()]
+    rng = random.Random(0)
+    items = rng.sample(sorted({p for p in rows if len(p.replace(" ", "")) >= 14}), 300)
+    clean = [(p, "A fine answer.") for p in rows if p not in set(items)]
+    kinds = {
+        "exact": lambda p: p, "spacing": lambda p: p.replace(" ", ""), "punctuation": lambda p: p.rstrip(".") + "?!",
+        "words": lambda p: " ".join(w for i, w in enumerate(p.split()) if i != 1),
+    }  # fmt: skip
+    leaks = [(k, (alter(p), "A fine answer.")) for k, alter in kinds.items() for p in items]
+    hit = found([*(row for _, row in leaks), *clean], [(p, None) for p in items])
+    recall = {k: sum(leaks[i][0] == k for i in hit if i < len(leaks)) / len(items) for k in kinds}
+    alarms = sum(i >= len(leaks) for i in hit)
+    print(f"\n{ ({k: f'{v:.1%}' for k, v in recall.items()}) }, paraphrases dropped: {alarms} of {len(clean)}")
+    assert min(recall["exact"], recall["spacing"], recall["punctuation"]) == 1 and recall["words"] >= 0.95
+    assert alarms / len(clean) < 0.005
