@@ -94,6 +94,37 @@ STAYS: list[tuple[Any, str, str | None]] = [
     (Language(), "이 글을 요약해 줘: " + EN, "보고서에서 볼 수 있는 수치입니다."),
 ]  # fmt: skip
 
+REFUSED = """I'm sorry, but I cannot fulfill that request.
+My apologies, but I cannot complete this task.
+I’m sorry, but I can’t assist with that.
+I’m unable to help with that.
+I won't be able to help you with this.
+I must decline to answer that.
+I don't have enough information to answer this question.
+It is not appropriate for me to discuss that topic.
+I cannot in good conscience help with this.
+I'm sorry, I don't understand the question.
+As a large language model trained by a company, I have no opinions.
+I'm just a language model, so I can't help you with that.
+죄송합니다. 이해하지 못했습니다.
+미안하지만 그건 할 수 없어요.
+요청하신 내용은 제공할 수 없습니다.
+저는 그 질문에 답할 수 없습니다.
+답변을 드릴 수 없습니다.
+저는 언어 모델일 뿐이라 개인적인 경험이 없습니다.""".splitlines()
+ANSWERED = """I don't see any particular reason to think so.
+I cannot recommend this book highly enough, and I will do so again.
+I won't go there again, the food was cold.
+Sorry seems to be the hardest word.
+때론 이해할 수 없는 일이 많아요.
+도움이 필요하면 언제든 말씀해 주세요.
+이 문제는 한 번에 답할 수 있습니다. 답은 3입니다.""".splitlines()
+
+
+def test_refusals_and_what_only_sounds_like_one() -> None:
+    found = dropped(Refusal(), *(("Tell me.", text) for text in REFUSED + ANSWERED))
+    assert set(found) == set(range(len(REFUSED)))
+
 
 @pytest.mark.parametrize("rule, prompt, response", DROPS, ids=lambda v: getattr(v, "rule", None))
 def test_drops(rule: Any, prompt: str, response: str | None) -> None:
