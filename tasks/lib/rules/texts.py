@@ -17,8 +17,8 @@ _CANNOT = (
 _HELP = (
     r"(?:help|assist|answer|provide|comply|fulfill?|access|complete|browse|generate|create|engage|process|perform|"
     r"respond|do that|do this|have (?:access|the ability|personal|feelings|opinions|enough information)|offer|give|"
-    r"support|discuss|share|determine|translate|run|execute|retrieve|search|look up|open|recommend (?:specific|particular|any)|continue|"
-    r"see (?:the|your|any) (?:image|file|picture|photo)|"
+    r"support|discuss|share|determine|translate|run|execute|retrieve|search|look up|open|continue|"
+    r"recommend (?:specific|particular|any)|see (?:the|your|any) (?:image|file|picture|photo)|"
     r"understand (?:the|your|this|what))"
 )
 _DOES = r"(?:답변|답할|대답|제공|도와|도움|처리|접근|응할|이해|생성|작성|수행|알려)"
