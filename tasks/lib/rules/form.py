@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from tasks.lib.config import Config
 from tasks.lib.models.base import directory
+from tasks.lib.rules.language import PROGRAM
 from tasks.lib.rules.pool import Drop, Pool
 from tasks.lib.rules.shingles import Units, each, grams, sets, spans
 
@@ -214,17 +215,26 @@ class Echo(Config):
 
 
 class Broken(Config):
-    """Drop responses with an unclosed code fence, or with JSON that does not parse where JSON is what they are."""
+    """Drop responses with an unclosed code fence, programs with an unclosed bracket, and JSON that does not parse where
+    JSON is what they are."""
 
     rule: Literal["broken"] = "broken"
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        for at in pool.matching("response", r'(?:^|\n)\s*```|^\s*(?:\{\s*"|\[\s*[\[{"])'):
+        for at in pool.matching("response", rf"(?:^|\n)\s*```|{PROGRAM}"):
             text = pool.text("response", at)
             if text.count("```") % 2:
                 yield int(at), {"problem": "a code fence is not closed"}
-            elif problem := _bad_json(text):
+            elif problem := _bad_json(text) or _open_bracket(text):
                 yield int(at), {"problem": problem}
+
+
+def _open_bracket(text: str) -> str | None:
+    """Which bracket of a program is opened more often than closed, strings, comments and prose around it aside."""
+    if "```" in text or re.search(r"[.!?]\s*\Z", text):
+        return None
+    bare = re.sub(r"""\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|(?:#|//|--)[^\n]*""", "", text)
+    return next((f"{a} is not closed" for a, b in ("()", "[]", "{}") if bare.count(a) > bare.count(b)), None)
 
 
 def _bad_json(text: str) -> str | None:

@@ -24,7 +24,7 @@ CODE = (
 PROGRAM = (
     r"^\s*(?:```|#include|<\w[^>\n]*>|[{\[]\s*[\"{\[]|(?is:select\s.*\sfrom\s|with\s+\w+\s+as\s*\()|"
     r"(?i:insert into|delete from|create table|update \w+ set)\s|(?:import|from)\s[\w.]+(?: import|\s*\n)|"
-    r"(?:def|class|function|public|const|let|var|for|if)\s[^\n]*[:;({]\s*(?:\n|$))"
+    r"(?:def|class|function|public|const|let|var)\s[^\n]*[:;({]\s*(?:\n|$)|(?:for|if|while)\s[^\n]*[:{]\s*\n[ \t]+)"
 )
 # A prompt that speaks of languages may ask for another than its own.
 ASKS = (

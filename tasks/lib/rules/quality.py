@@ -7,13 +7,15 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from tasks.lib.config import Config
-from tasks.lib.rules.losses import Scorer
+from tasks.lib.rules.losses import Pair, Scorer
 from tasks.lib.rules.pool import Drop, Pool
 
 
 class _ByModel(Config):
-    """What the two rules share."""
+    """What the two rules share: bounds on a score, and how the model is asked for it."""
 
+    min: float
+    max: float
     template: str = "{prompt}\n"
     """What stands before the response; {prompt} is the prompt."""
     prefer: Literal["high", "low", "none"] = "none"
@@ -30,13 +32,23 @@ class _ByModel(Config):
             raise ValueError("needs {prompt}")
         return template
 
-    def _before(self, prompts: list[str]) -> list[str]:
-        return [self.template.replace("{prompt}", p) for p in prompts]
+    def _pairs(self, pool: Pool) -> tuple[Scorer, list[Pair]]:
+        """What scores the live rows, and their tokens."""
+        scorer = Scorer(pool.base, self.max_tokens, self.batch_tokens)
+        prompts, responses = (
+            ["" if t is None else t for t in pool.column(c).to_pylist()] for c in ("prompt", "response")
+        )
+        return scorer, scorer.pairs([self.template.replace("{prompt}", p) for p in prompts], responses)
 
-    def _rate(self, pool: Pool, name: str, score: np.ndarray) -> None:
+    def _drops(self, pool: Pool, name: str, live: np.ndarray) -> Iterator[Drop]:
+        """Keep the scores of the live rows with the pool, and drop those that are out of bounds."""
+        score = np.full(pool.table.num_rows, np.nan)
+        score[pool.live] = live
         pool.scores[name] = score
         if self.prefer != "none":
             pool.rate(within_length(score if self.prefer == "high" else -score, pool.units("response").counts))
+        for at in pool.live[~((live >= self.min) & (live <= self.max))]:
+            yield int(at), {name: round(float(score[at]), 4), "min": self.min, "max": self.max}
 
 
 class IFD(_ByModel):
@@ -52,18 +64,11 @@ class IFD(_ByModel):
     """Rows above it are dropped: the prompt does not help to predict the answer."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        live = pool.live
-        if not len(live):
-            return
-        scorer = Scorer(pool.base, self.max_tokens, self.batch_tokens)
-        responses = [r or "" for r in pool.column("response").to_pylist()]
-        pairs = scorer.pairs(self._before(pool.column("prompt").to_pylist()), responses)
-        score = np.full(pool.table.num_rows, np.nan)
-        given, alone = scorer.losses(pairs, "losses after prompts"), scorer.losses(scorer.alone(pairs), "losses alone")
-        score[live] = given / np.maximum(alone, 1e-6)
-        self._rate(pool, "ifd", score)
-        for at in live[~((score[live] >= self.min) & (score[live] <= self.max))]:
-            yield int(at), {"ifd": round(float(score[at]), 4), "min": self.min, "max": self.max}
+        if len(pool.live):
+            scorer, pairs = self._pairs(pool)
+            given = scorer.losses(pairs, "losses after prompts")
+            alone = scorer.losses(scorer.alone(pairs), "losses alone")
+            yield from self._drops(pool, "ifd", given / np.maximum(alone, 1e-6))
 
 
 class Perplexity(_ByModel):
@@ -76,17 +81,9 @@ class Perplexity(_ByModel):
     """Rows above it are dropped."""
 
     def drops(self, pool: Pool) -> Iterator[Drop]:
-        live = pool.live
-        if not len(live):
-            return
-        scorer = Scorer(pool.base, self.max_tokens, self.batch_tokens)
-        responses = [r or "" for r in pool.column("response").to_pylist()]
-        score = np.full(pool.table.num_rows, np.nan)
-        pairs = scorer.pairs(self._before(pool.column("prompt").to_pylist()), responses)
-        score[live] = np.exp(scorer.losses(pairs, "losses after prompts"))
-        self._rate(pool, "perplexity", score)
-        for at in live[~((score[live] >= self.min) & (score[live] <= self.max))]:
-            yield int(at), {"perplexity": round(float(score[at]), 3), "min": self.min, "max": self.max}
+        if len(pool.live):
+            scorer, pairs = self._pairs(pool)
+            yield from self._drops(pool, "perplexity", np.exp(scorer.losses(pairs, "losses after prompts")))
 
 
 def within_length(score: np.ndarray, length: np.ndarray, bins: int = 10) -> np.ndarray:
