@@ -215,8 +215,8 @@ class Echo(Config):
 
 
 class Broken(Config):
-    """Drop responses with an unclosed code fence, programs with an unclosed bracket, and JSON that does not parse where
-    JSON is what they are."""
+    """Drop responses with an unclosed code fence, programs with an unclosed bracket or tag, and JSON that does not
+    parse where JSON is what they are."""
 
     rule: Literal["broken"] = "broken"
 
@@ -225,14 +225,18 @@ class Broken(Config):
             text = pool.text("response", at)
             if text.count("```") % 2:
                 yield int(at), {"problem": "a code fence is not closed"}
-            elif problem := _bad_json(text) or _open_bracket(text):
+            elif problem := _bad_json(text) or _unclosed(text):
                 yield int(at), {"problem": problem}
 
 
-def _open_bracket(text: str) -> str | None:
-    """Which bracket of a program is opened more often than closed, strings, comments and prose around it aside."""
+def _unclosed(text: str) -> str | None:
+    """Which tag or bracket of a program is opened and not closed, strings, comments and prose around it aside."""
     if "```" in text or re.search(r"[.!?]\s*\Z", text):
         return None
+    if (tag := re.match(r"\s*<(html|head|body|div|table|form|ul|ol|svg|select|p|script|style)\b", text, re.I)) and (
+        f"</{tag[1].lower()}" not in text.lower()
+    ):
+        return f"<{tag[1]}> is not closed"
     bare = re.sub(r"""\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|(?:#|//|--)[^\n]*""", "", text)
     return next((f"{a} is not closed" for a, b in ("()", "[]", "{}") if bare.count(a) > bare.count(b)), None)
 
