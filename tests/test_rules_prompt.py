@@ -47,6 +47,15 @@ def test_an_earlier_turn_may_show_it() -> None:
     assert 0 in dropped(Unseen(), ("Sum up the article above.", "They rose."))
     assert dropped(Unseen(), row("Sum up the article above.", "They rose.", messages=turns)) == {}
 
+    said = "Describe it.\nhttps://news.example/a"
+    earlier = [
+        {"role": "user", "content": said},
+        {"role": "assistant", "content": "I cannot."},
+        {"role": "user", "content": "Why?"},
+    ]
+    assert 0 in dropped(Unseen(), (said, "It is fine."))
+    assert dropped(Unseen(), row(f"user: {said}\n\nassistant: I cannot.\n\nuser: Why?", "So.", messages=earlier)) == {}
+
 
 MARKS = [
     "Noinput",

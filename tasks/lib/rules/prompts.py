@@ -55,7 +55,7 @@ class Unseen(Config):
         found: dict[int, dict[str, str]] = {}
         for kind, pattern in THINGS.items():
             for at in pool.matching("prompt", pattern):
-                text = pool.text("prompt", at)
+                text = pool.turns(int(at))[-1]  # an earlier one was answered
                 things = [m.group().strip(" :\n") for m in re.finditer(pattern, text)]
                 said = re.sub(rf"{_URL}|<[^>]*>|\[[^\]]*\]", " ", text)
                 if things and LOOKS.search(said) and not NAMED.search(re.sub(pattern, "\n", text)):
