@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,8 @@ def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attemp
         with store.draft(request.stage) as out:
             started = time.monotonic()
             paths = {role: _path(store, value) for role, value in request.inputs.items() if value is not None}
-            metrics = request.function(request.config, out, **paths)
+            with scores_kept(store):
+                metrics = request.function(request.config, out, **paths)
             (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
             artifact = store.publish(request.stage, out)
             attempt = Attempt(
@@ -92,6 +95,22 @@ def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attemp
             )
             store.record(attempt)
     return attempt, True
+
+
+@contextmanager
+def scores_kept(store: Store) -> Iterator[None]:
+    """Names the directory in which stages keep scores per row, so that a changed stage scores only what is new.
+
+    They depend on a row and a model alone, and are no part of any key. ALIGN_CACHE, where it is set, shares them
+    between stores.
+    """
+    given = os.environ.get("ALIGN_CACHE")
+    os.environ["ALIGN_CACHE"] = given or str(store.root.absolute() / "cache" / "rows")
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ["ALIGN_CACHE"]
 
 
 def _path(store: Store, value: Input) -> Path | BaseModel | None:

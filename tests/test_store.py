@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from storage import build, runs, upkeep
@@ -52,6 +53,53 @@ def test_hit_after_build_and_same_contents_same_artifact(store):
     again, ran_again = made(store, "a", produce, Knob())
     assert (ran, ran_again) == (True, False)
     assert first == again
+
+
+def score(config: Knob, out: Path) -> dict:
+    (out / "where.txt").write_text(os.environ["ALIGN_CACHE"])
+    return {}
+
+
+def test_scores_of_rows_are_kept_in_the_store_unless_told_otherwise(store, monkeypatch):
+    def where(value: int) -> str:
+        attempt, _ = made(store, "s", score, Knob(value=value))
+        return (store.root / "artifacts" / attempt.artifact / "where.txt").read_text()
+
+    monkeypatch.delenv("ALIGN_CACHE", raising=False)
+    assert where(1) == str(store.root.absolute() / "cache" / "rows") and "ALIGN_CACHE" not in os.environ
+    with pytest.raises(RuntimeError):
+        made(store, "c", explode, Knob())
+    assert "ALIGN_CACHE" not in os.environ
+    monkeypatch.setenv("ALIGN_CACHE", "elsewhere")
+    assert where(2) == "elsewhere" == os.environ["ALIGN_CACHE"]
+
+
+def test_a_changed_filter_scores_only_what_is_new(store):
+    """The pipeline's own way: another threshold, then another row, and no loss is computed twice."""
+    from flows.recipe import ROOT
+    from tasks.filter import FilterConfig, filter
+    from tasks.lib.models.base import BaseConfig
+    from tests.pools import row
+
+    def losses(prompts: list[str], limit: float) -> list[int]:
+        file = store.root.with_name(f"{len(prompts)}.parquet")
+        rows.write(file, [row(p, "SELECT 1;") for p in prompts], rows.ROWS)
+        source, _ = made(store, "ingest", adopt, Knob(source=file))
+        config = FilterConfig.model_validate({"rules": [{"rule": "ifd", "max": limit}]})
+        base = BaseConfig(path=ROOT / "quickstart" / "base")
+        made(store, "filter", filter, config, rows=Output(source.artifact, "rows.parquet"), base=base)
+        found = sorted((store.root / "cache" / "rows" / "losses").rglob("*.parquet"), key=os.path.getmtime)
+        return [pq.read_metadata(f).num_rows for f in found]
+
+    assert losses(["One?", "Two?"], 50) == [2, 1]  # after prompts, and the one response alone
+    assert losses(["One?", "Two?"], 60) == [2, 1]
+    assert losses(["One?", "Two?", "Three?"], 60) == [2, 1, 1]
+
+
+def adopt(config: Knob, out: Path) -> dict:
+    assert config.source is not None
+    (out / "rows.parquet").write_bytes(config.source.read_bytes())
+    return {}
 
 
 def test_opening_and_looking_creates_nothing(store):

@@ -88,7 +88,10 @@ class Cache:
         if self.known is None:
             self.known = {}
             for file in sorted(self.folder.glob("*.parquet")) if self.folder else []:
-                table = pq.read_table(file)
+                try:
+                    table = pq.read_table(file)
+                except (pa.ArrowException, OSError):
+                    continue  # torn by a power failure: what is not known is computed
                 self.known |= dict(zip(table["key"].to_pylist(), table["loss"].to_pylist(), strict=True))
         return self.known
 
