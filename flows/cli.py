@@ -22,6 +22,9 @@ app = App(
 Overrides = Annotated[list[str] | None, Parameter(name="--set", negative="", help="dotted.key=value; may be repeated")]
 Select = Annotated[str | None, Parameter(name="--select", help="stages: a, +a, a+, several separated by spaces")]
 StoreDir = Annotated[Path | None, Parameter(name="--store", help="the store; default $ALIGN_STORE, else .align")]
+RunId = Annotated[
+    str | None, Parameter(name="--run", help="a run's id, the beginning of one, or a tag; default latest")
+]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
@@ -89,28 +92,26 @@ def sql(
     *,
     csv: Annotated[bool, Parameter(negative="")] = False,
     json_: Json = False,
+    run: RunId = None,
     store: StoreDir = None,
 ) -> None:
-    """Read-only SQL over the store; `align sql "SHOW ALL TABLES"` lists the views."""
-    import duckdb
+    """Read-only SQL over the latest run (or --run); all_NAME is a view over every run. "SHOW ALL TABLES" lists them."""
+    from storage.views import ask
 
-    from storage.views import connect
-
-    try:
-        cursor = connect(_open(store)).execute(query)
-        names = [column[0] for column in cursor.description or []]
-        rows = cursor.fetchall()
-    except duckdb.Error as error:
-        raise InputError(f"align sql: {error}") from None
+    opened = _open(store)
+    names, rows, left_out = ask(opened, query, show.run_of(opened, run)["run_id"] if run else None)
+    for reason in left_out:
+        print(f"align: left out: {reason}; `align verify` names all that is damaged.", file=sys.stderr)
     show.rows(names, rows, "csv" if csv else "json" if json_ else "table")
 
 
 @app.command
-def trace(row_id: str, *, store: StoreDir = None, json_: Json = False) -> None:
+def trace(row_id: str, *, run: RunId = None, store: StoreDir = None, json_: Json = False) -> None:
     """Where a row came from and what became of it. Takes the id of a row, sample or pair."""
     from storage.trace import trace as follow
 
-    found = follow(_open(store), row_id)
+    opened = _open(store)
+    found = follow(opened, row_id, show.run_of(opened, run)["run_id"] if run else None)
     if not found:
         raise InputError(f'{row_id}: no row, sample or pair has this id; `align sql "SELECT row_id FROM rows"` lists.')
     if json_:
@@ -152,12 +153,17 @@ def report(
 def runs(*, store: StoreDir = None, json_: Json = False) -> None:
     """All runs, oldest first."""
     from storage import runs as records
+    from storage.tags import tags
 
-    found = records.history(_open(store))
+    opened = _open(store)
+    named = tags(opened)
+    found = [
+        run | {"tags": ", ".join(t for t, r in named.items() if r == run["run_id"])} for run in records.history(opened)
+    ]
     if json_:
-        show.as_json([{k: v for k, v in run.items() if k != "source"} for run in found])
+        show.as_json(found)
     else:
-        names = ["run_id", "recipe", "status", "started_at", "finished_at"]
+        names = ["run_id", "recipe", "status", "started_at", "finished_at", "tags"]
         show.rows(names, [[run[n] for n in names] for run in found], "table")
 
 
@@ -169,7 +175,7 @@ def show_(id_: Annotated[str, Parameter(name="ID")], *, store: StoreDir = None) 
 
 @app.command
 def verify(*, store: StoreDir = None) -> None:
-    """Hash every artifact again."""
+    """Hash every artifact again, and read every record."""
     from storage.upkeep import verify as check
 
     wrong = 0
@@ -177,18 +183,72 @@ def verify(*, store: StoreDir = None) -> None:
         wrong += bool(problem)
         print(f"{'DAMAGED' if problem else 'ok':8}{name}{f': {problem}' if problem else ''}")
     if wrong:
-        raise AlignError(f"{wrong} artifacts are damaged; `align run` makes them again, `align gc` removes them.")
+        raise AlignError(f"{wrong} damaged; `align run` makes damaged artifacts again.")
 
 
 @app.command
-def gc(*, dry_run: Annotated[bool, Parameter(negative="")] = False, store: StoreDir = None) -> None:
-    """Remove what no run refers to."""
-    from storage.upkeep import collect
+def gc(
+    *,
+    keep_runs: Annotated[
+        int | None, Parameter(help="finished runs to keep of each recipe, and what failed since")
+    ] = None,
+    keep_days: Annotated[float | None, Parameter(help="age up to which runs and caches of rows are kept")] = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    store: StoreDir = None,
+) -> None:
+    """Remove what no run refers to; with --keep-runs or --keep-days older runs too. Tagged runs are always kept."""
+    from storage.room import collect
 
-    paths, size = collect(_open(store), dry_run)
-    for path in paths:
-        print(path)
-    print(f"{len(paths)} {'would be ' if dry_run else ''}removed, {size / 1e6:.1f} MB")
+    if (keep_runs is not None and keep_runs < 0) or (keep_days is not None and not 0 <= keep_days < 1e6):
+        raise InputError("align gc: --keep-runs and --keep-days are numbers of 0 or more.")
+    done = collect(_open(store), dry_run, keep_runs, keep_days)
+    for path, size in done.paths:
+        print(f"{size / 1e6:10.2f} MB  {path}")
+    print(
+        f"{len(done.paths)} {'would be ' if dry_run else ''}removed: {done.before / 1e6:.1f} MB before, "
+        f"{(done.before - done.bytes) / 1e6:.1f} MB after"
+    )
+    if done.busy:
+        print("A run is going on: artifacts and runs were left alone. The same command removes them later.")
+
+
+@app.command
+def du(*, store: StoreDir = None, json_: Json = False) -> None:
+    """What takes disk, by folder, stage, recipe and age."""
+    from storage.room import usage
+
+    found = usage(_open(store))
+    if json_:
+        show.as_json([dict(zip(("by", "name", "things", "bytes"), f, strict=True)) for f in found])
+    else:
+        show.table(["by", "name", "things", "MB"], [(by, name, n, size / 1e6) for by, name, n, size in found])
+
+
+@app.command
+def tag(
+    run_id: Annotated[str | None, Parameter(name="RUN")] = None,
+    name: str | None = None,
+    *,
+    remove: Annotated[str | None, Parameter(help="forget this tag")] = None,
+    store: StoreDir = None,
+) -> None:
+    """Give a run a name, which every verb takes in place of its id; `align gc` keeps what has one."""
+    from storage import tags
+
+    opened = _open(store)
+    if remove is not None:
+        if not tags.is_name(remove) or not tags.remove(opened, remove):
+            raise InputError(f"{remove}: no such tag in {opened.root}; `align runs` shows them.")
+    elif run_id is None or name is None:
+        raise InputError("align tag: name a run and what it shall be called, for instance `align tag RUN baseline`.")
+    elif not tags.is_name(name):
+        raise InputError(
+            f"{name!r}: a tag is up to 64 letters, digits, _, - and ., and does not begin with - or a point."
+        )
+    else:
+        run = show.run_of(opened, run_id)["run_id"]
+        tags.put(opened, name, run)
+        print(f"{name}: {run}")
 
 
 @app.command

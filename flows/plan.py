@@ -13,6 +13,8 @@ from storage.store import Attempt, Store
 from tasks.lib.config import Config
 from tasks.lib.errors import InputError
 
+_LOOK_BACK = 20  # runs that are looked through for a stage: enough for reruns of single stages, and a bound on time
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -115,13 +117,13 @@ def _several(names: list[str]) -> str:
 
 
 def latest(store: Store, recipe: str) -> dict[str, Attempt]:
-    """The attempt that each stage last used in a run of the recipe of that name, else its newest attempt at all."""
-    attempts = store.attempts()
-    latest = {a.stage: a for a in attempts}
-    by_key = {a.key: a for a in attempts}
-    for run in runs.history(store):
-        if run["recipe"] == recipe:
-            for record in runs.stages(store, run["run_id"]):
-                if record["key"] in by_key:
-                    latest[record["stage"]] = by_key[record["key"]]
-    return latest
+    """The attempt that each stage last used in a run of the recipe of that name, else in a recent run of another."""
+    found: dict[str, Attempt] = {}
+    newest = runs.history(store)[::-1]
+    own = [run for run in newest if run["recipe"] == recipe]
+    for run in (own or newest)[:_LOOK_BACK]:
+        for record in runs.stages(store, run["run_id"]):
+            if record["stage"] not in found and record["key"]:
+                attempts = [a for a in store.attempts(record["key"]) if a.artifact == record["artifact"]]
+                found |= {a.stage: a for a in attempts[-1:]}
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from storage import files, runs
 from storage.store import Store
+from storage.tags import tags
 from tasks.lib.errors import InputError
 
 
@@ -111,15 +112,20 @@ def memory(estimates: Mapping[str, Mapping[str, int]]) -> None:
     table(["GB", *parts], body)
 
 
+def run_of(store: Store, name: str) -> dict[str, Any]:
+    """The run of that id, of an id that begins so, or that the tag names."""
+    wanted = tags(store).get(name, name)
+    match = [run for run in runs.history(store) if run["run_id"].startswith(wanted)]
+    if not match or not wanted:
+        raise InputError(f"{name}: no such run in {store.root}; `align runs` lists them.")
+    return match[-1]
+
+
 def latest_run(store: Store, run_id: str | None, stage: str) -> dict[str, Any]:
     """The run of that id, else the latest that has the stage."""
-    history = runs.history(store)
     if run_id:
-        match = [run for run in history if run["run_id"].startswith(run_id)]
-        if not match:
-            raise InputError(f"{run_id}: no such run in {store.root}; `align runs` lists them.")
-        return match[-1]
-    for run in reversed(history):
+        return run_of(store, run_id)
+    for run in reversed(runs.history(store)):
         if any(s["stage"] == stage and s["artifact"] for s in runs.stages(store, run["run_id"])):
             return run
     raise InputError(f"No run in {store.root} has finished {stage}; `align run` makes one.")
@@ -141,18 +147,28 @@ def base_of(store: Store, run_id: str | None) -> Any:
     """The base model of a run, as its recipe had it."""
     from tasks.lib.models.base import BaseConfig
 
-    return BaseConfig.model_validate(latest_run(store, run_id, "sft")["source"]["base"])
+    return BaseConfig.model_validate(runs.source(store, latest_run(store, run_id, "sft")["run_id"])["base"])
 
 
 def lookup(store: Store, id_: str) -> Any:
-    """A run, an artifact or the attempts of a key."""
+    """A run (by id or tag), an artifact or the attempts of a key."""
+    wanted = tags(store).get(id_, id_)
     for run in runs.history(store):
-        if run["run_id"] == id_:
-            return {**run, "stages": runs.stages(store, id_)}
+        if run["run_id"] == wanted:
+            return {**run, "source": runs.source(store, wanted), "stages": runs.stages(store, wanted)}
     if artifact := store.artifact(id_):
-        made = [vars(a) for a in store.attempts() if a.artifact == id_]
+        made = made_by(store, id_)
         return {"artifact": id_, "stage": artifact.stage, "kind": artifact.kind, "path": str(artifact.path),
                 "files": artifact.files, "attempts": made}  # fmt: skip
-    if attempts := store.attempts(id_):
-        return [vars(a) for a in attempts]
+    if attempts := store.attempt_records(id_):
+        return attempts
     raise InputError(f"{id_}: no run, artifact or stage key has this id; `align runs` lists the runs.")
+
+
+def made_by(store: Store, artifact: str) -> list[dict[str, Any]]:
+    """The attempts that made an artifact, as they were recorded."""
+    from storage.views import connect
+
+    query = "SELECT DISTINCT key FROM attempts WHERE artifact = $1"
+    keys = [key for (key,) in connect(store, query).execute(query, [artifact]).fetchall()]
+    return [a for key in keys for a in store.attempt_records(key) if a["artifact"] == artifact]

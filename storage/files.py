@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,49 +26,83 @@ def fsync(path: Path) -> None:
         os.close(fd)
 
 
-def write_once(path: Path, value: Any) -> bool:
-    """Write JSON to `path` if nothing is there; readers see all of it or nothing. Returns whether it was written."""
+def write_once(path: Path, text: str) -> bool:
+    """Write `text` to `path` if nothing is there; readers see all of it or nothing. Returns whether it was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
+    draft = draft_of(path)
     try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(draft, path)
     except FileExistsError:
         return False
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     fsync(path.parent)
     return True
 
 
-def replace(path: Path, value: Any) -> None:
-    """Write JSON to `path`, in place of what is there. For caches, whose loss costs time only."""
+def replace(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Write JSON to `path`, in place of what is there; `durable` survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    draft.write_text(json.dumps(value), encoding="utf-8")
-    draft.replace(path)
+    draft = draft_of(path)
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    if durable:
+        fsync(path.parent)
+
+
+def remember(path: Path, value: Any) -> None:
+    """`replace` for a cache: on a full or read-only disk nothing is remembered, and nothing else is lost."""
+    with suppress(OSError):
+        replace(path, value)
+
+
+def draft_of(path: Path) -> Path:
+    """A name beside `path` to write to before renaming. One that a killed process left is removed by `align gc`."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+
+def is_draft(path: Path) -> bool:
+    """Whether `draft_of` made that name."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name) is not None
 
 
 def read_json(path: Path) -> Any:
     """The JSON value in `path`, or None where the file is missing or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the kernel releases it when the holder dies, however it dies."""
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on `path`, alone or with others that share it; the kernel releases it when the holder dies, however
+    it dies. Raises BlockingIOError if it is taken and `wait` is off."""
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        with path.open("a") as file:
+            fcntl.flock(file, kind)
+            try:  # a lock on a file that was removed meanwhile excludes nobody
+                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue
+            except FileNotFoundError:
+                continue
+            yield
+            return
 
 
 def is_locked(path: Path) -> bool:
@@ -78,7 +113,7 @@ def is_locked(path: Path) -> bool:
         with path.open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except BlockingIOError:
         return True
@@ -87,3 +122,20 @@ def is_locked(path: Path) -> bool:
 def tree(path: Path) -> list[Path]:
     """All files below a directory, sorted by their relative names."""
     return sorted((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.relative_to(path).as_posix())
+
+
+def names(path: Path) -> list[str]:
+    """Names of the entries of a directory, sorted, without drafts; none where it is not there."""
+    try:
+        return sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory; what vanishes meanwhile counts as nothing."""
+    total = 0
+    for found in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        with suppress(OSError):
+            total += 0 if found.is_dir() else found.lstat().st_size
+    return total

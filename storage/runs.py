@@ -1,11 +1,13 @@
 """The record of runs: started, one outcome per stage, finished. Immutable files, like everything in the store."""
 
 import secrets
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from storage import files
+from storage import files, records
 from storage.store import Store, now
 
 
@@ -23,45 +25,110 @@ class StageRun:
 
 
 class Run:
-    """A run in progress. While its process lives, it holds a lock; a run without lock and end was interrupted."""
+    """A run in progress.
+
+    While its process lives, it holds a lock; a run without lock and end was interrupted. It also shares the store's
+    `in-use` lock, so that nothing is removed beneath it: `align gc` takes that lock alone.
+    """
 
     def __init__(self, store: Store, recipe: str, source: dict[str, Any]):
         self.store = store
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.path = store.root / "runs" / self.id
         self._stages = 0
-        self._lock = files.locked(self.path / "lock")
-        self._lock.__enter__()
-        files.write_once(
-            self.path / "run.json", {"run_id": self.id, "recipe": recipe, "started_at": now(), "source": source}
-        )
+        with ExitStack() as locks:
+            locks.enter_context(in_use(store))
+            locks.enter_context(files.locked(self.path / "lock"))
+            records.write(
+                self.path / "run.json", {"run_id": self.id, "recipe": recipe, "started_at": now(), "source": source}
+            )
+            self._locks = locks.pop_all()
 
     def stage(self, stage_run: StageRun) -> None:
         """Record the outcome of a stage."""
         self._stages += 1
         record = {"run_id": self.id, "ended_at": now(), **asdict(stage_run)}
-        files.write_once(self.path / "stages" / f"{self._stages:03d}-{stage_run.stage}.json", record)
+        records.write(self.path / "stages" / f"{self._stages:03d}-{stage_run.stage}.json", record)
 
     def finish(self, status: str) -> None:
         """Record the end: done, failed or interrupted."""
-        files.write_once(self.path / "finished.json", {"run_id": self.id, "status": status, "finished_at": now()})
-        self._lock.__exit__(None, None, None)
+        try:
+            records.write(self.path / "finished.json", {"run_id": self.id, "status": status, "finished_at": now()})
+        finally:
+            self._locks.close()
+
+
+def in_use(store: Store, *, alone: bool = False) -> Any:
+    """The lock that runs share and that removing takes alone. Raises BlockingIOError where `alone` cannot be had."""
+    return files.locked(store.root / "locks" / "in-use", shared=not alone, wait=not alone)
 
 
 def history(store: Store) -> list[dict[str, Any]]:
-    """All runs, oldest first: run_id, recipe, status (done, failed, running, interrupted), started_at, finished_at."""
-    runs = []
-    for path in sorted((store.root / "runs").glob("*/run.json")):
-        run = files.read_json(path)
-        if not run:
-            continue
-        end = files.read_json(path.parent / "finished.json")
-        alive = "running" if files.is_locked(path.parent / "lock") else "interrupted"
-        runs.append(run | (end or {"status": alive, "finished_at": None}))
-    return sorted(runs, key=lambda run: run["started_at"])
+    """All runs, oldest first: run_id, recipe, status (done, failed, running, interrupted), started_at, finished_at.
+
+    Runs that are over are read once and then remembered, so that this costs one directory listing.
+    """
+    cache = store.root / "cache" / "index" / "runs.json"
+    known = _remembered(cache)
+    listed = files.names(store.root / "runs")
+    new: dict[str, dict[str, Any]] = {}
+    going: list[dict[str, Any]] = []
+    for name in listed:
+        if name not in known and (run := _summary(store.root / "runs" / name)):
+            if run["status"] == "running":
+                going.append(run)
+            else:
+                new[name] = run
+    here = set(listed)
+    if new or not here.issuperset(known):
+        known = {name: run for name, run in (known | new).items() if name in here}
+        files.remember(cache, {"check": _check(known), "runs": known})
+    return sorted([*known.values(), *going], key=lambda run: (run["started_at"], run["run_id"]))
+
+
+def _remembered(cache: Path) -> dict[str, dict[str, Any]]:
+    value = files.read_json(cache)
+    if isinstance(value, dict) and isinstance(value.get("runs"), dict) and value.get("check") == _check(value["runs"]):
+        return dict(value["runs"])
+    return {}
+
+
+def _check(known: dict[str, dict[str, Any]]) -> str:
+    import json
+    from hashlib import sha256
+
+    return sha256(json.dumps(known, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    # In this order: a run has its lock before its record, and its end before it lets go of the lock.
+    run = records.read(path / "run.json", "run")
+    if run is None:
+        return None
+    alive = files.is_locked(path / "lock")
+    end = records.read(path / "finished.json", "finished") or {
+        "status": "running" if alive else "interrupted",
+        "finished_at": None,
+    }
+    return {k: (run | end)[k] for k in ("run_id", "recipe", "status", "started_at", "finished_at")}
+
+
+def source(store: Store, run_id: str) -> dict[str, Any]:
+    """The recipe of a run, as JSON values; {} where its record is damaged."""
+    run = records.read(store.root / "runs" / run_id / "run.json", "run")
+    return run["source"] if run else {}
 
 
 def stages(store: Store, run_id: str) -> list[dict[str, Any]]:
     """The stage outcomes of a run, in order."""
-    found = sorted((store.root / "runs" / run_id / "stages").glob("*.json"))
-    return [record for record in map(files.read_json, found) if record]
+    folder = store.root / "runs" / run_id / "stages"
+    found = (records.read(folder / name, "stage") for name in files.names(folder))
+    return [record for record in found if record]
+
+
+def latest(store: Store, recipe: str | None = None) -> dict[str, Any] | None:
+    """The newest run (of a recipe) in which a stage came to something."""
+    for run in reversed(history(store)):
+        if recipe in (None, run["recipe"]) and any(s["artifact"] for s in stages(store, run["run_id"])):
+            return run
+    return None

@@ -3,9 +3,10 @@
     artifacts/<stage>-<digest>/   the files of one artifact, and manifest.json, written last: existence means complete
     attempts/<key>/<time>.json    one execution of a stage: key, config, code, inputs, metrics, the artifact it made
     runs/<run id>/                run.json, one JSON file per stage, finished.json
+    tags/<name>.json              the run that a tag names
     locks/ tmp/ cache/            what may be lost
 
-Everything but locks/, tmp/ and cache/ is written once and never changed, so any number of processes may share a store.
+Artifacts, attempts and runs are written once and never changed, so any number of processes may share a store.
 """
 
 import os
@@ -13,12 +14,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage import files
+from storage import files, records
 
 
 def now() -> str:
@@ -55,6 +56,11 @@ class Attempt:
     metrics: dict[str, Any]
     seconds: float
     created_at: str = field(default_factory=now)
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Attempt":
+        """The attempt that a record tells of; fields of later versions are left out."""
+        return cls(**{f.name: record[f.name] for f in fields(cls)})
 
 
 def files_digest(entries: dict[str, dict[str, Any]]) -> str:
@@ -116,58 +122,69 @@ class Store:
             files.fsync(path.parent)
             kind = kind_of(list(entries))
             manifest = {"artifact": name, "stage": stage, "kind": kind, "created_at": now(), "files": entries}
-            files.write_once(path / "manifest.json", manifest)
+            records.write(path / "manifest.json", manifest)
         return Artifact(name, stage, kind, path, entries)
 
     def artifact(self, name: str) -> Artifact | None:
         """The artifact of that name, if it is complete."""
-        path = self.root / "artifacts" / name
-        manifest = files.read_json(path / "manifest.json")
-        if not manifest:
+        manifest = self.manifest(name)
+        if manifest is None:
             return None
-        return Artifact(name, manifest["stage"], manifest["kind"], path, manifest["files"])
+        return Artifact(name, manifest["stage"], manifest["kind"], self.root / "artifacts" / name, manifest["files"])
 
-    def damage(self, artifact: Artifact, thorough: bool = False) -> str | None:
-        """What is wrong with an artifact's files, in words, or None.
+    def manifest(self, name: str) -> dict[str, Any] | None:
+        """What is on record about the artifact of that name; None for a name that could lead out of the store."""
+        if "/" in name or "\0" in name or name.startswith(".") or len(name) > 200:
+            return None
+        return records.read(self.root / "artifacts" / name / "manifest.json", "manifest")
+
+    def damage(self, artifact: Artifact, only: str | None = None, *, thorough: bool = False) -> str | None:
+        """What is wrong with an artifact's files (or one of them), in words, or None.
 
         Files are hashed again only if their size, times or inode are not those of the last check, unless `thorough`.
         """
         seen_path = self.root / "cache" / "verified" / f"{artifact.id}.json"
-        seen = {} if thorough else (files.read_json(seen_path) or {})
+        known = files.read_json(seen_path)
+        seen: dict[str, list[int]] = known if isinstance(known, dict) else {}
         stamps: dict[str, list[int]] = {}
-        for name, entry in artifact.files.items():
+        for name in [only] if only else artifact.files:
             try:
-                stat = (artifact.path / name).stat()
+                stamps[name] = _stamp(artifact.path / name)
+                if stamps[name] == seen.get(name) and not thorough:
+                    continue
+                if files.sha256(artifact.path / name) != artifact.files[name]["sha256"]:
+                    return f"{artifact.id}/{name} is not what was written"
             except FileNotFoundError:
                 return f"{artifact.id}/{name} is missing"
-            stamps[name] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-            if stamps[name] != seen.get(name) and files.sha256(artifact.path / name) != entry["sha256"]:
-                return f"{artifact.id}/{name} is not what was written"
-        if stamps != seen:
-            files.replace(seen_path, stamps)
+            except OSError as error:
+                return f"{artifact.id}/{name} cannot be read ({error.strerror})"
+        if any(seen.get(name) != stamp for name, stamp in stamps.items()):
+            files.remember(seen_path, seen | stamps)
         return None
 
     def artifacts(self) -> Iterator[Artifact]:
         """Every complete artifact."""
-        for manifest in sorted((self.root / "artifacts").glob("*/manifest.json")):
-            if artifact := self.artifact(manifest.parent.name):
+        for name in files.names(self.root / "artifacts"):
+            if artifact := self.artifact(name):
                 yield artifact
-
-    def manifests(self) -> Iterator[tuple[Artifact, str]]:
-        """Every complete artifact with the time at which it was published."""
-        for artifact in self.artifacts():
-            yield artifact, files.read_json(artifact.path / "manifest.json")["created_at"]
 
     # Attempts
 
     def record(self, attempt: Attempt) -> None:
         """Keep an attempt for ever. The newest attempt of a key is the one that hits."""
-        files.write_once(self.root / "attempts" / attempt.key / f"{attempt.created_at}.json", asdict(attempt))
+        records.write(self.root / "attempts" / attempt.key / f"{attempt.created_at}.json", asdict(attempt))
 
-    def attempts(self, key: str | None = None) -> list[Attempt]:
-        """Attempts of a key, or all of them, oldest first."""
-        found = (files.read_json(p) for p in (self.root / "attempts").glob(f"{key or '*'}/*.json"))
-        return sorted((Attempt(**a) for a in found if a), key=lambda a: a.created_at)
+    def attempts(self, key: str) -> list[Attempt]:
+        """Attempts of a key, oldest first."""
+        return [Attempt.of(record) for record in self.attempt_records(key)]
+
+    def attempt_records(self, key: str) -> list[dict[str, Any]]:
+        """Attempts of a key as they were recorded, oldest first."""
+        if "/" in key or "\0" in key or key.startswith(".") or len(key) > 200:
+            return []
+        folder = self.root / "attempts" / key
+        found = (records.read(folder / name, "attempt") for name in files.names(folder))
+        return sorted((a for a in found if a), key=lambda a: a["created_at"])
 
     def lookup(self, key: str) -> tuple[Attempt | None, str | None]:
         """The newest attempt of a key whose artifact is whole; else None and, if there was one, what is wrong."""
@@ -189,16 +206,21 @@ class Store:
 
     def file_digest(self, path: Path) -> str:
         """sha256 of a file outside the store, remembered by size, times and inode."""
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        stamp = _stamp(path)
         name = files.hashlib.sha256(os.fspath(path.absolute()).encode()).hexdigest()[:32]
         cache = self.root / "cache" / "digests" / f"{name}.json"
         known = files.read_json(cache)
-        if known and known["stamp"] == stamp:
-            return known["sha256"]
+        if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
+            return str(known["sha256"])
         value = files.sha256(path)
-        files.replace(cache, {"stamp": stamp, "sha256": value, "path": os.fspath(path)})
+        files.remember(cache, {"stamp": stamp, "sha256": value, "path": os.fspath(path)})
         return value
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file does: its size, times and inode."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _parquet_rows(path: Path) -> int | None:

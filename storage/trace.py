@@ -1,4 +1,4 @@
-"""Where a row came from and what became of it: one row id followed through every dataset of the store."""
+"""Where a row came from and what became of it: one row id followed through every dataset of a run."""
 
 from typing import Any
 
@@ -30,9 +30,9 @@ CHAPTERS = [
 ]
 
 
-def trace(store: Store, row_id: str) -> dict[str, list[dict[str, Any]]]:
-    """The chapters of a row, sample or pair; those about which nothing is known are left out."""
-    con = connect(store)
+def trace(store: Store, row_id: str, run_id: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """The chapters of a row, sample or pair in the run `run_id` (None: the latest), without empty ones."""
+    con = connect(store, run_id=run_id)
     found = {}
     for title, query in CHAPTERS:
         cursor = con.execute(query, [row_id])

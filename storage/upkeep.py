@@ -1,40 +1,56 @@
-"""Keeping a store in order: hashing everything again, and removing what nothing refers to."""
+"""`align verify`: everything in a store read again and compared with what was written."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage import files, runs
+from storage import files, records, runs
 from storage.store import Store
 
 
 def verify(store: Store) -> Iterator[tuple[str, str | None]]:
-    """Every artifact directory with what is wrong with it (None where nothing is), its files read in full."""
-    for path in sorted((store.root / "artifacts").glob("*")):
-        artifact = store.artifact(path.name)
-        wrong = store.damage(artifact, thorough=True) if artifact else "no manifest: it was never finished"
-        yield path.name, wrong
+    """Every artifact and, where something is wrong with it, every record, with what is wrong (else None).
+
+    Files are read in full. Artifacts that a run refers to and that are not there are wrong too.
+    """
+    folder = store.root / "artifacts"
+    here = files.names(folder)
+    for name in here:
+        yield name, _artifact(store, folder / name)
+    for path, kind in _records(store):
+        if wrong := records.problem(path, kind):
+            yield path.relative_to(store.root).as_posix(), wrong
+    used: dict[str, str] = {}
+    for run in runs.history(store):
+        for stage in runs.stages(store, run["run_id"]):
+            if stage["artifact"]:
+                used[stage["artifact"]] = run["run_id"]
+    for name in sorted(used.keys() - set(here)):
+        yield name, f"missing, though run {used[name]} used it"
 
 
-def garbage(store: Store) -> list[Path]:
-    """What no run refers to: artifacts outside every run, directories without a manifest, abandoned drafts."""
-    used = {s["artifact"] for run in runs.history(store) for s in runs.stages(store, run["run_id"])}
-    busy = any(run["status"] == "running" for run in runs.history(store))
-    found = [] if busy else [p for p in sorted((store.root / "artifacts").glob("*")) if p.name not in used]
-    for draft in sorted((store.root / "tmp").glob("*")):
-        if draft.suffix != ".lock" and not files.is_locked(draft.with_suffix(".lock")):
-            found.append(draft)
-    return found
+def _artifact(store: Store, path: Path) -> str | None:
+    if not path.is_dir():
+        return "not an artifact: a file that does not belong here"
+    manifest = path / "manifest.json"
+    artifact = store.artifact(path.name)
+    if artifact is None:
+        wrong = records.problem(manifest, "manifest") if manifest.exists() else None
+        return f"its manifest.json {wrong}" if wrong else "no manifest: it was never finished"
+    if damage := store.damage(artifact, thorough=True):
+        return damage
+    known = {*artifact.files, "manifest.json"}
+    extra = [name for p in files.tree(path) if (name := p.relative_to(path).as_posix()) not in known]
+    return f"{extra[0]} does not belong to it" if extra else None
 
 
-def collect(store: Store, dry_run: bool = False) -> tuple[list[Path], int]:
-    """Remove the garbage, or only list it; returns the paths and their bytes."""
-    paths = garbage(store)
-    size = sum(p.stat().st_size for path in paths for p in (files.tree(path) if path.is_dir() else [path]))
-    if not dry_run:
-        for path in paths:
-            # The manifest goes first: what is half removed is not an artifact any more.
-            (path / "manifest.json").unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
-            path.with_suffix(".lock").unlink(missing_ok=True)
-    return paths, size
+def _records(store: Store) -> Iterator[tuple[Path, str]]:
+    for key in files.names(store.root / "attempts"):
+        for name in files.names(store.root / "attempts" / key):
+            yield store.root / "attempts" / key / name, "attempt"
+    for run_id in files.names(store.root / "runs"):
+        folder = store.root / "runs" / run_id
+        yield folder / "run.json", "run"
+        if (folder / "finished.json").exists():
+            yield folder / "finished.json", "finished"
+        for name in files.names(folder / "stages"):
+            yield folder / "stages" / name, "stage"

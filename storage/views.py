@@ -1,166 +1,239 @@
 """DuckDB views over a store: artifacts, runs, lineage and the rows of every dataset, joined by their ids.
 
-The database is in memory and made anew for every question; the store's own files are the only truth. Column names are
-a contract; a view over files that no stage has written yet has the same columns and no rows.
+A view shows one run: the latest, or the one that is asked for; `all_NAME` shows every run, with its id and recipe. The
+database is in memory and made anew for every question, from the records and Parquet files that the question names. It
+is handed Arrow datasets and opens no file itself: with external access off, no query reads or writes anything else.
 """
 
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs
 
-from storage import runs
+from storage import index, runs
 from storage.store import Store
+from tasks.lib import rows as tables
+from tasks.lib.errors import InputError
 
-# view -> (file in an artifact, columns with types). A view reads that file in every artifact that has it.
-DATASETS: dict[str, tuple[str, str]] = {
-    "rows": (
-        "ingest-*/rows.parquet",
-        "row_id VARCHAR, source VARCHAR, use VARCHAR, split VARCHAR, messages STRUCT(role VARCHAR, content VARCHAR)[], "
-        "prompt VARCHAR, response VARCHAR, chosen VARCHAR, rejected VARCHAR, reference VARCHAR, meta VARCHAR",
-    ),
-    "quarantine": (
-        "ingest-*/quarantine.parquet",
-        "source VARCHAR, file VARCHAR, line BIGINT, reason VARCHAR, text VARCHAR",
-    ),
-    "instructions": (
-        "filter-*/rows.parquet",
-        "row_id VARCHAR, source VARCHAR, split VARCHAR, prompt VARCHAR, response VARCHAR, kept BOOLEAN, "
-        "reason VARCHAR, evidence VARCHAR, meta VARCHAR",
-    ),
-    "samples": (
-        "*sample-*/samples.parquet",
-        "prompt_id VARCHAR, sample_id VARCHAR, sample_index INTEGER, text VARCHAR, finish_reason VARCHAR, "
-        "n_tokens INTEGER",
-    ),
-    "pairs": (
-        "pairs-*/pairs.parquet",
-        "pair_id VARCHAR, prompt_id VARCHAR, chosen_id VARCHAR, rejected_id VARCHAR, chosen VARCHAR, "
-        "rejected VARCHAR, margin DOUBLE, judge VARCHAR, held_out BOOLEAN",
-    ),
-    "scores": (
-        "*/scores.parquet",
-        "sample_id VARCHAR, judge VARCHAR, score DOUBLE, status VARCHAR, detail VARCHAR",
-    ),
-    "selections": ("select-*/selection.parquet", "prompt_id VARCHAR, sample_id VARCHAR, arm VARCHAR"),
-    "evaluations": (
-        "evaluate-*/evaluations.parquet",
-        "suite VARCHAR, item_id VARCHAR, model VARCHAR, mode VARCHAR, sample_index INTEGER, response VARCHAR, "
-        "score DOUBLE, status VARCHAR, finish_reason VARCHAR, detail VARCHAR",
-    ),
-    "comparisons": (
-        "evaluate-*/comparisons.parquet",
-        "suite VARCHAR, metric VARCHAR, model VARCHAR, against VARCHAR, mean DOUBLE, n BIGINT, low DOUBLE, "
-        "high DOUBLE, diff DOUBLE, diff_low DOUBLE, diff_high DOUBLE",
-    ),
-    "dropped": ("*/dropped.parquet", "row_id VARCHAR, reason VARCHAR, n_tokens BIGINT"),
-    "training_log": ("*/training_log.parquet", "step BIGINT, name VARCHAR, value DOUBLE"),
-}  # fmt: skip
 
-RECORDS = {
-    "runs": "run_id VARCHAR, recipe VARCHAR, status VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP",
-    "stage_runs": "run_id VARCHAR, stage VARCHAR, key VARCHAR, artifact VARCHAR, status VARCHAR, seconds DOUBLE, "
-    "reason VARCHAR, ended_at TIMESTAMP",
-    "attempts": "stage VARCHAR, key VARCHAR, artifact VARCHAR, seconds DOUBLE, created_at TIMESTAMP, config JSON, "
-    "versions JSON",
-    "artifacts": "artifact VARCHAR, stage VARCHAR, kind VARCHAR, created_at TIMESTAMP, bytes BIGINT, rows BIGINT, "
-    "path VARCHAR",
-    "lineage": "child VARCHAR, parent VARCHAR, role VARCHAR",
-    "metrics": "run_id VARCHAR, stage VARCHAR, artifact VARCHAR, name VARCHAR, value DOUBLE, text VARCHAR",
+@dataclass(frozen=True)
+class Dataset:
+    """A file of artifacts, and its columns. Where a file's name means two things, the stages that are meant."""
+
+    file: str
+    schema: pa.Schema
+    stages: tuple[str, ...] = ()
+
+
+DATASETS = {
+    "rows": Dataset("rows.parquet", tables.ROWS, ("ingest",)),
+    "quarantine": Dataset("quarantine.parquet", tables.QUARANTINE),
+    "instructions": Dataset("rows.parquet", tables.FILTERED, ("filter",)),
+    "samples": Dataset("samples.parquet", tables.SAMPLES),
+    "pairs": Dataset("pairs.parquet", tables.PAIRS),
+    "scores": Dataset("scores.parquet", tables.SCORES),
+    "held_out": Dataset("held_out.parquet", tables.HELD_OUT),
+    "selections": Dataset("selection.parquet", tables.SELECTION),
+    "evaluations": Dataset("evaluations.parquet", tables.EVALUATIONS),
+    "comparisons": Dataset("comparisons.parquet", tables.COMPARISONS),
+    "dropped": Dataset("dropped.parquet", tables.DROPPED),
+    "training_log": Dataset("training_log.parquet", tables.TRAINING_LOG),
 }
 
+# Views over records: what DuckDB makes of an index table. Those of a run come with `all_`, the others do not.
+_STAGE_RUNS = "run_id, stage, key, artifact, status, seconds, reason, ended_at::TIMESTAMP AS ended_at"
+_METRICS = "SELECT run_id, stage, artifact, unnest(metrics, recursive := true) FROM"
+OF_A_RUN = {
+    "stage_runs": f"SELECT {_STAGE_RUNS} FROM _stage_runs",
+    "metrics": f"{_METRICS} _stage_runs",
+}
+OF_THE_STORE = {
+    "runs": "SELECT run_id, recipe, status, started_at::TIMESTAMP AS started_at, "
+    "finished_at::TIMESTAMP AS finished_at FROM _runs",
+    "attempts": "SELECT stage, key, artifact, seconds, created_at::TIMESTAMP AS created_at, config::JSON AS config, "
+    "versions::JSON AS versions FROM _attempts",
+    "artifacts": "SELECT artifact, stage, kind, created_at::TIMESTAMP AS created_at, bytes, rows, "
+    "'{root}/artifacts/' || artifact AS path FROM _artifacts",
+    "lineage": "SELECT DISTINCT child, parent, role FROM (SELECT artifact AS child, "
+    "unnest(parents, recursive := true) FROM _attempts) ORDER BY ALL",
+}
+_RUNS = pa.schema([(n, pa.string()) for n in ("run_id", "recipe", "status", "started_at", "finished_at")])
+_USES = pa.schema([(n, pa.string()) for n in ("run_id", "recipe", "artifact")])
+RECORDS = (*OF_A_RUN, *OF_THE_STORE)
 
-def connect(store: Store) -> duckdb.DuckDBPyConnection:
-    """A connection that has the views, reads the store's directory and nothing else, and cannot be unlocked."""
+
+def ask(store: Store, query: str, run_id: str | None = None) -> tuple[list[str], list[tuple[Any, ...]], list[str]]:
+    """Column names and rows of one reading statement, and the artifacts that had to be left out, with the reason.
+
+    Raises InputError for anything but one SELECT-like statement, and for what DuckDB cannot answer.
+    """
+    _reads_only(query)
+    left_out: dict[str, str] = {}
+    for _ in range(2):
+        try:
+            cursor = connect(store, query, run_id, left_out).execute(query)
+            names = [column[0] for column in cursor.description or []]
+            return names, cursor.fetchall(), list(left_out.values())
+        except duckdb.Error as error:
+            harmed = _harmed(store, query, run_id) if "IOError" in str(error) or "OSError" in str(error) else {}
+            if not harmed.keys() - left_out.keys():
+                raise InputError(f"align sql: {' '.join(str(error).split())}") from None
+            left_out |= harmed
+    raise InputError("align sql: a file of the store changed while it was read; ask again.")
+
+
+def _reads_only(query: str) -> None:
+    try:
+        found = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise InputError(f"align sql: {' '.join(str(error).split())}") from None
+    kinds = duckdb.StatementType
+    # PIVOT is split by DuckDB into the type of its columns and a SELECT, both without a text of their own.
+    written = [s for s in found if s.query or s.type not in (kinds.CREATE, kinds.SELECT)] or found[-1:]
+    if not written:
+        raise InputError('align sql: the query is empty; `align sql "SHOW ALL TABLES"` lists the views.')
+    if len(written) == 1 and written[0].type == kinds.EXPLAIN:
+        return _reads_only(re.sub(r"(?is)^.*?\bexplain\b(\s+analyze\b)?(\s*\([^)]*\))?", "", query, count=1))
+    if len(written) > 1 or written[0].type != kinds.SELECT:
+        raise InputError("align sql: one statement that only reads: SELECT, FROM, WITH, DESCRIBE, SUMMARIZE or SHOW.")
+
+
+def connect(
+    store: Store, text: str | None = None, run_id: str | None = None, left_out: Mapping[str, str] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A connection with the views that `text` names filled (all where it is None) and the others empty.
+
+    `run_id` is the run that views show; None: the latest. Artifacts whose files are not whole are left out, and added
+    to `left_out`, artifact to reason. The connection cannot be unlocked.
+    """
     con = duckdb.connect(":memory:")
-    for name, columns in RECORDS.items():
-        _fill(con, name, columns, _records(store, name))
-    for name, (pattern, columns) in DATASETS.items():
-        _view(con, store.root / "artifacts", name, pattern, columns)
-    con.execute("SET python_enable_replacements = false")
-    con.execute(f"SET allowed_directories = ['{_quoted(store.root / 'artifacts')}/']")
-    con.execute("SET enable_external_access = false")
-    con.execute("SET autoinstall_known_extensions = false")
-    con.execute("SET autoload_known_extensions = false")
+    for setting in ("python_enable_replacements", "enable_external_access", "autoinstall_known_extensions",
+                    "autoload_known_extensions"):  # fmt: skip
+        con.execute(f"SET {setting} = false")
+    _fill(con, store, text, run_id, left_out if left_out is not None else {})
     con.execute("SET lock_configuration = true")
     return con
 
 
-def _records(store: Store, name: str) -> list[dict[str, Any]]:
-    if name == "runs":
-        return runs.history(store)
-    if name in ("stage_runs", "metrics"):
-        found = [s for run in runs.history(store) for s in runs.stages(store, run["run_id"])]
-        if name == "stage_runs":
-            return found
-        return [
-            {**s, "name": metric, **({"text": value} if isinstance(value, str) else {"value": value})}
-            for s in found
-            for metric, value in s["metrics"].items()
-        ]
-    if name == "attempts":
-        return [vars(a) for a in store.attempts()]
-    if name == "lineage":
-        edges = {
-            (a.artifact, item.get("artifact") or item["digest"], role)
-            for a in store.attempts()
-            for role, item in a.inputs.items()
-        }
-        return [{"child": c, "parent": p, "role": r} for c, p, r in sorted(edges)]
-    return [
-        {
-            "artifact": a.id,
-            "stage": a.stage,
-            "kind": a.kind,
-            "created_at": created,
-            "bytes": sum(f["bytes"] for f in a.files.values()),
-            "rows": sum(f["rows"] or 0 for f in a.files.values()),
-            "path": str(a.path),
-        }
-        for a, created in store.manifests()
-    ]
+def _fill(con: duckdb.DuckDBPyConnection, store: Store, text: str | None, run_id: str | None, left_out: Any) -> None:
+    def asked(*views: str) -> bool:
+        return text is None or any(re.search(rf"(?i)\b{view}\b", text) for view in views)
 
+    shown = _shown(store, run_id) if asked(*DATASETS, *OF_A_RUN) else None
+    every = any(asked(f"all_{name}") for name in (*DATASETS, *OF_A_RUN))
+    history = runs.history(store) if every or asked("runs") else []
+    recorded = index.table(store, index.STAGE_RUNS) if every else []
+    recorded = recorded or [index.STAGE_RUNS.schema.empty_table()]
+    _register(con, "_runs", [pa.Table.from_pylist(history, schema=_RUNS)], _RUNS)
+    _register(con, "_all_stage_runs", recorded, index.STAGE_RUNS.schema)
+    _register(con, "_stage_runs", [shown.table] if shown else [], index.STAGE_RUNS.schema)
+    for needed, kept in ((("attempts", "lineage"), index.ATTEMPTS), (("artifacts",), index.ARTIFACTS)):
+        _register(con, f"_{kept.name}", index.table(store, kept) if asked(*needed) else [], kept.schema)
+    for name, select in OF_A_RUN.items():
+        con.execute(f"CREATE TEMP VIEW {name} AS {select}")
+        past = select.replace("_stage_runs", "_all_stage_runs")
+        con.execute(f"CREATE TEMP VIEW all_{name} AS SELECT r.recipe, v.* FROM ({past}) v JOIN _runs r USING (run_id)")
+    root = str(store.root).replace("'", "''")
+    for name, select in OF_THE_STORE.items():
+        con.execute(f"CREATE TEMP VIEW {name} AS {select.replace('{root}', root)}")
 
-def _fill(con: duckdb.DuckDBPyConnection, name: str, columns: str, records: list[dict[str, Any]]) -> None:
-    import json
-
-    con.execute(f"CREATE TABLE {name} ({columns})")
-    names = [column.split()[0] for column in columns.split(", ")]
-    if not records:
-        return
-    values = [[_cell(record.get(n), json) for n in names] for record in records]
-    con.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(names))})", values)
-
-
-def _cell(value: Any, json: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-
-
-def _view(con: duckdb.DuckDBPyConnection, root: Path, name: str, pattern: str, columns: str) -> None:
-    empty = ", ".join(f"NULL::{column.split(maxsplit=1)[1]} AS {column.split()[0]}" for column in _split(columns))
-    con.execute(f"CREATE TEMP TABLE _empty_{name} AS SELECT NULL::VARCHAR AS artifact, {empty} LIMIT 0")
-    union = f"SELECT * FROM _empty_{name}"
-    complete = [p for p in sorted(root.glob(pattern)) if (p.parent / "manifest.json").is_file()]
-    if complete:
-        files = ", ".join(f"'{_quoted(path)}'" for path in complete)
-        union += (
-            " UNION ALL BY NAME SELECT split_part(filename, '/', -2) AS artifact, * EXCLUDE (filename) "
-            f"FROM read_parquet([{files}], filename = true, union_by_name = true)"
+    uses = _uses(con) if every else _USES.empty_table()
+    con.register("_uses", uses)
+    for name, dataset in DATASETS.items():
+        here = _files(store, dataset, shown.artifacts, left_out) if shown and asked(name) else {}
+        con.register(name, _dataset(here, dataset.schema))
+        past_names = uses["artifact"].unique().to_pylist() if asked(f"all_{name}") else []
+        con.register(f"_all_{name}", _dataset(_files(store, dataset, past_names, left_out), dataset.schema))
+        con.execute(
+            f"CREATE TEMP VIEW all_{name} AS SELECT u.run_id, u.recipe, d.* "
+            f"FROM _uses u JOIN _all_{name} d USING (artifact)"
         )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The run that views are about."""
+
+    table: pa.Table
+    artifacts: list[str]
+
+
+def _shown(store: Store, run_id: str | None) -> _Shown | None:
+    """The run of that id (its beginning is enough), else the latest. Raises InputError for an id that no run has."""
+    if run_id is None:
+        latest = runs.latest(store)
+        if latest is None:
+            return None
+        run_id = latest["run_id"]
+    found = runs.stages(store, run_id)
+    records = [{**s, "metrics": index.metrics_of(s["metrics"])} for s in found]
+    names = index.STAGE_RUNS.schema.names
+    table = pa.Table.from_pylist([{n: r.get(n) for n in names} for r in records], schema=index.STAGE_RUNS.schema)
+    return _Shown(table, list(dict.fromkeys(s["artifact"] for s in found if s["artifact"])))
+
+
+def _uses(con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Which run used which artifact."""
+    query = (
+        "SELECT DISTINCT run_id, recipe, artifact FROM _all_stage_runs JOIN _runs USING (run_id) "
+        "WHERE artifact IS NOT NULL"
+    )
+    return con.execute(query).to_arrow_table()
+
+
+def _register(con: duckdb.DuckDBPyConnection, name: str, parts: Iterable[Any], schema: pa.Schema) -> None:
+    """Arrow tables and datasets of one schema as one view."""
+    found = list(parts) or [schema.empty_table()]
+    for i, part in enumerate(found):
+        con.register(f"{name}_{i}", part)
+    union = " UNION ALL ".join(f"SELECT * FROM {name}_{i}" for i in range(len(found)))
     con.execute(f"CREATE TEMP VIEW {name} AS {union}")
 
 
-def _split(columns: str) -> list[str]:
-    """Split a column list at the commas that are not inside a STRUCT."""
-    parts, depth = [""], 0
-    for char in columns:
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            parts.append("")
+def _files(store: Store, dataset: Dataset, artifacts: Iterable[str], left_out: dict[str, str]) -> dict[str, str]:
+    """The file of each artifact that has it, artifact to path."""
+    found = {}
+    for name in artifacts:
+        artifact = None if name in left_out else store.artifact(name)
+        if not artifact or dataset.file not in artifact.files:
+            continue
+        if dataset.stages and artifact.stage not in dataset.stages:
+            continue
+        if wrong := store.damage(artifact, dataset.file):
+            left_out[name] = wrong
         else:
-            parts[-1] += char
-    return [part.strip() for part in parts]
+            found[name] = str(artifact.path / dataset.file)
+    return found
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _dataset(found: Mapping[str, str], schema: pa.Schema) -> pa.Table | ds.Dataset:
+    """The files as one dataset with the column `artifact`, by which it is pruned. They are opened when it is read."""
+    schema = pa.schema([("artifact", pa.string()), *schema])
+    if not found:
+        return schema.empty_table()
+    form, disk = ds.ParquetFileFormat(), pa.fs.LocalFileSystem()
+    fragments = [
+        form.make_fragment(path, disk, partition_expression=ds.field("artifact") == name)
+        for name, path in found.items()
+    ]
+    return ds.FileSystemDataset(fragments, schema, form, disk)
+
+
+def _harmed(store: Store, query: str, run_id: str | None) -> dict[str, str]:
+    """Artifacts that cannot be read, though they have the right size, of those that a query may have read."""
+    shown = _shown(store, run_id)
+    names = shown.artifacts if shown else []
+    if re.search(r"(?i)\ball_", query):
+        names = sorted({s["artifact"] for run in runs.history(store) for s in runs.stages(store, run["run_id"])
+                        if s["artifact"]})  # fmt: skip
+    found = {}
+    for name in names:
+        artifact = store.artifact(name)
+        if artifact and (wrong := store.damage(artifact, thorough=True)):
+            found[name] = wrong
+    return found

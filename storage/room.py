@@ -1,0 +1,174 @@
+"""Disk: what takes it (`align du`), and removing what nothing needs (`align gc`)."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from storage import files, runs
+from storage.store import Store
+from storage.tags import tags
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed, or would be."""
+
+    paths: list[tuple[Path, int]]  # with their bytes
+    before: int  # bytes of the store
+    busy: bool  # runs are going on: artifacts, attempts and runs were left alone
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, size in self.paths)
+
+
+def collect(
+    store: Store, dry_run: bool = False, keep_runs: int | None = None, keep_days: float | None = None
+) -> Collected:
+    """Remove what nothing refers to, or only list it.
+
+    With `keep_runs` or `keep_days`, first the runs that neither keeps: the newest `keep_runs` finished ones of each
+    recipe, what is newer than the newest finished one, what is younger than `keep_days`, and what has a tag. Losses and
+    ratings per row go when they were not used for `keep_days`. Nothing that a run may use is removed while one is going
+    on: the lock that runs share is held from before the first record is read until the last file is gone.
+    """
+    before = files.size(store.root)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(runs.in_use(store, alone=True))
+            busy = False
+        except BlockingIOError:
+            busy = True
+        found = [] if busy else list(_unneeded(store, keep_runs, keep_days))
+        found += _abandoned(store)
+        sized = [(path, files.size(path)) for path in dict.fromkeys(found)]
+        if not dry_run:
+            for path, _ in sized:
+                _remove(path)
+    return Collected(sized, before, busy)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # The manifest goes first: what is half removed is not an artifact any more. So does a run's record.
+        for name in ("manifest.json", "run.json"):
+            (path / name).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _unneeded(store: Store, keep_runs: int | None, keep_days: float | None) -> Iterator[Path]:
+    history = runs.history(store)
+    kept = {run["run_id"] for run in history}
+    if keep_runs is not None or keep_days is not None:
+        kept = _kept(store, history, keep_runs, keep_days)
+        yield from (store.root / "runs" / run["run_id"] for run in history if run["run_id"] not in kept)
+    # A run without a readable record is not removed: its stages still say what it used.
+    unread = set(files.names(store.root / "runs")) - {run["run_id"] for run in history}
+    records = [stage for run_id in sorted(kept | unread) for stage in runs.stages(store, run_id)]
+    used, keys = {s["artifact"] for s in records}, {s["key"] for s in records}
+    gone = {path.name for path in _inside(store.root / "artifacts") if path.name not in used}
+    yield from (store.root / "artifacts" / name for name in sorted(gone))
+    for folder in _inside(store.root / "attempts"):
+        made = {a.artifact for a in store.attempts(folder.name)} if folder.name not in keys else set()
+        if made and all(name in gone or not _is_there(store, name) for name in made):
+            yield folder
+    yield from _stale_caches(store, gone, keep_days)
+    yield from (lock for lock in _inside(store.root / "locks") if lock.name != "in-use" and not files.is_locked(lock))
+
+
+def _is_there(store: Store, artifact: str) -> bool:
+    return store.manifest(artifact) is not None
+
+
+def _kept(store: Store, history: list[dict[str, Any]], keep_runs: int | None, keep_days: float | None) -> set[str]:
+    kept = set(tags(store).values())
+    if keep_days is not None:
+        oldest = (datetime.now(UTC) - timedelta(days=keep_days)).isoformat()
+        kept |= {run["run_id"] for run in history if run["started_at"] >= oldest}
+    finished: dict[str, int] = {}  # recipe -> finished runs seen, newest first
+    for run in reversed(history):
+        seen = finished.setdefault(run["recipe"], 0)
+        if run["status"] == "done":
+            finished[run["recipe"]] += 1
+            kept |= {run["run_id"]} if seen < (keep_runs or 0) else set()
+        elif keep_runs is not None and seen == 0:
+            kept.add(run["run_id"])  # what failed since may be resumed
+    return kept
+
+
+def _stale_caches(store: Store, gone: set[str], keep_days: float | None) -> Iterator[Path]:
+    for path in _inside(store.root / "cache" / "verified"):
+        if path.stem in gone or not _is_there(store, path.stem):
+            yield path
+    for path in _inside(store.root / "cache" / "digests"):
+        known = files.read_json(path)
+        if not isinstance(known, dict) or not Path(str(known.get("path"))).exists():
+            yield path
+    if keep_days is not None:
+        oldest = datetime.now(UTC).timestamp() - keep_days * 86400
+        rows = store.root / "cache" / "rows"
+        yield from (p for p in files.tree(rows) if rows.is_dir() and p.stat().st_mtime < oldest)
+
+
+def _abandoned(store: Store) -> Iterator[Path]:
+    """What processes left that were killed: drafts whose lock nobody holds, damaged artifacts that were set aside."""
+    folder = store.root / "tmp"
+    for path in _inside(folder):
+        lock = path if path.suffix == ".lock" else path.with_suffix(".lock")
+        if not files.is_locked(lock):
+            yield path
+    hour_ago = datetime.now(UTC).timestamp() - 3600  # a file that is being written is renamed within seconds
+    for name in ("artifacts", "attempts", "runs", "tags", "cache"):
+        for path in sorted((store.root / name).rglob(".*")):
+            with suppress(FileNotFoundError):
+                if files.is_draft(path) and path.stat().st_mtime < hour_ago:
+                    yield path
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [folder / name for name in files.names(folder)]
+
+
+def usage(store: Store) -> list[tuple[str, str, int, int]]:
+    """What takes disk: (by, name, things, bytes), by stage, recipe, age and kind of file.
+
+    An artifact that runs of several recipes use counts for each; what no run uses is `(no run)`.
+    """
+    now = datetime.now(UTC)
+    sizes, stage_of, age_of = {}, {}, {}
+    for path in _inside(store.root / "artifacts"):
+        manifest = store.manifest(path.name)
+        sizes[path.name] = files.size(path)
+        stage_of[path.name] = manifest["stage"] if manifest else "(damaged)"
+        age_of[path.name] = _age(now, manifest["created_at"]) if manifest else "(damaged)"
+    recipes: dict[str, set[str]] = {}
+    for run in runs.history(store):
+        for stage in runs.stages(store, run["run_id"]):
+            if stage["artifact"] in sizes:
+                recipes.setdefault(run["recipe"], set()).add(stage["artifact"])
+    recipes["(no run)"] = set(sizes) - set().union(*recipes.values())
+    found = [("recipe", name, len(names), sum(sizes[n] for n in names)) for name, names in sorted(recipes.items())]
+    for by, groups in (("stage", stage_of), ("age", age_of)):
+        for group in sorted(set(groups.values())):
+            names = {name for name in sizes if groups[name] == group}
+            found.append((by, group, len(names), sum(sizes[n] for n in names)))
+    for path in _inside(store.root):
+        found.append(("folder", path.name, sum(1 for p in path.rglob("*") if p.is_file()), files.size(path)))
+    found.append(("store", str(store.root), len(sizes), files.size(store.root)))
+    return sorted(
+        (f for f in found if f[2]), key=lambda f: (("store", "folder", "stage", "recipe", "age").index(f[0]), -f[3])
+    )
+
+
+def _age(now: datetime, created_at: str) -> str:
+    days = (now - datetime.fromisoformat(created_at)).days
+    return next(
+        (name for limit, name in ((1, "< 1 day"), (7, "< 7 days"), (30, "< 30 days")) if days < limit), ">= 30 days"
+    )
