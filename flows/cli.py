@@ -200,7 +200,7 @@ def gc(
     from storage.room import collect
 
     if (keep_runs is not None and keep_runs < 0) or (keep_days is not None and not 0 <= keep_days < 1e6):
-        raise InputError("align gc: --keep-runs and --keep-days are numbers of 0 or more.")
+        raise InputError("--keep-runs and --keep-days are numbers of 0 or more.")
     done = collect(_open(store), dry_run, keep_runs, keep_days)
     for path, size in done.paths:
         print(f"{size / 1e6:10.2f} MB  {path}")
@@ -240,7 +240,7 @@ def tag(
         if not tags.is_name(remove) or not tags.remove(opened, remove):
             raise InputError(f"{remove}: no such tag in {opened.root}; `align runs` shows them.")
     elif run_id is None or name is None:
-        raise InputError("align tag: name a run and what it shall be called, for instance `align tag RUN baseline`.")
+        raise InputError("Name a run and what it shall be called, for instance `align tag RUN baseline`.")
     elif not tags.is_name(name):
         raise InputError(
             f"{name!r}: a tag is up to 64 letters, digits, _, - and ., and does not begin with - or a point."

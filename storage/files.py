@@ -132,10 +132,18 @@ def names(path: Path) -> list[str]:
         return []
 
 
+def walk(path: Path) -> Iterator[Path]:
+    """All files below a directory, or the file itself, in no order; what vanishes meanwhile is passed over."""
+    if path.is_file() or path.is_symlink():
+        yield path
+    for folder, _, found in os.walk(path):
+        yield from (Path(folder, name) for name in found)
+
+
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory; what vanishes meanwhile counts as nothing."""
+    """Bytes of a file, or of all files below a directory."""
     total = 0
-    for found in [path, *path.rglob("*")] if path.is_dir() else [path]:
+    for found in walk(path):
         with suppress(OSError):
-            total += 0 if found.is_dir() else found.lstat().st_size
+            total += found.lstat().st_size
     return total

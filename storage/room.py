@@ -126,7 +126,7 @@ def _abandoned(store: Store) -> Iterator[Path]:
             yield path
     hour_ago = datetime.now(UTC).timestamp() - 3600  # a file that is being written is renamed within seconds
     for name in ("artifacts", "attempts", "runs", "tags", "cache"):
-        for path in sorted((store.root / name).rglob(".*")):
+        for path in files.walk(store.root / name):
             with suppress(FileNotFoundError):
                 if files.is_draft(path) and path.stat().st_mtime < hour_ago:
                     yield path
@@ -160,7 +160,7 @@ def usage(store: Store) -> list[tuple[str, str, int, int]]:
             names = {name for name in sizes if groups[name] == group}
             found.append((by, group, len(names), sum(sizes[n] for n in names)))
     for path in _inside(store.root):
-        found.append(("folder", path.name, sum(1 for p in path.rglob("*") if p.is_file()), files.size(path)))
+        found.append(("folder", path.name, sum(1 for _ in files.walk(path)), files.size(path)))
     found.append(("store", str(store.root), len(sizes), files.size(store.root)))
     return sorted(
         (f for f in found if f[2]), key=lambda f: (("store", "folder", "stage", "recipe", "age").index(f[0]), -f[3])

@@ -82,25 +82,27 @@ def ask(store: Store, query: str, run_id: str | None = None) -> tuple[list[str],
         except duckdb.Error as error:
             harmed = _harmed(store, query, run_id) if "IOError" in str(error) or "OSError" in str(error) else {}
             if not harmed.keys() - left_out.keys():
-                raise InputError(f"align sql: {' '.join(str(error).split())}") from None
+                raise InputError(f"{' '.join(str(error).split())}") from None
             left_out |= harmed
-    raise InputError("align sql: a file of the store changed while it was read; ask again.")
+    raise InputError("A file of the store changed while it was read; ask again.")
 
 
 def _reads_only(query: str) -> None:
     try:
         found = duckdb.extract_statements(query)
     except duckdb.Error as error:
-        raise InputError(f"align sql: {' '.join(str(error).split())}") from None
+        raise InputError(f"{' '.join(str(error).split())}") from None
     kinds = duckdb.StatementType
     # PIVOT is split by DuckDB into the type of its columns and a SELECT, both without a text of their own.
     written = [s for s in found if s.query or s.type not in (kinds.CREATE, kinds.SELECT)] or found[-1:]
     if not written:
-        raise InputError('align sql: the query is empty; `align sql "SHOW ALL TABLES"` lists the views.')
+        raise InputError('The query is empty; `align sql "SHOW ALL TABLES"` lists the views.')
     if len(written) == 1 and written[0].type == kinds.EXPLAIN:
         return _reads_only(re.sub(r"(?is)^.*?\bexplain\b(\s+analyze\b)?(\s*\([^)]*\))?", "", query, count=1))
     if len(written) > 1 or written[0].type != kinds.SELECT:
-        raise InputError("align sql: one statement that only reads: SELECT, FROM, WITH, DESCRIBE, SUMMARIZE or SHOW.")
+        raise InputError(
+            "align sql takes one statement that only reads: SELECT, FROM, WITH, DESCRIBE, SUMMARIZE or SHOW."
+        )
 
 
 def connect(
