@@ -10,10 +10,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from align import tables
+from align.models.base import BaseConfig
 from tasks.filter import FilterConfig, filter
 from tasks.ingest import IngestConfig, Source, ingest
-from tasks.lib import rows as tables
-from tasks.lib.models.base import BaseConfig
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "alpaca" / "alpaca_5000.json"
 BASE = Path(__file__).parents[1] / "quickstart" / "base"  # only its tokenizer counts tokens

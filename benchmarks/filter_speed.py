@@ -22,8 +22,8 @@ SIZES = (10_000, 100_000, 1_000_000)
 def one(rows: Path) -> None:
     """Run the filter in this process and print what it took as JSON."""
     import tasks.filter as stage
-    from tasks.lib.models.base import BaseConfig
-    from tasks.lib.rules.catalogue import DEFAULT
+    from align.models.base import BaseConfig
+    from align.rules.catalogue import DEFAULT
 
     spent = {}
     in_order = stage._in_order

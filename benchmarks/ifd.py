@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.lib.models.base import BaseConfig, policy
-from tasks.lib.rules.losses import Scorer
+from align.models.base import BaseConfig, policy
+from align.rules.losses import Scorer
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

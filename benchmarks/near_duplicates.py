@@ -68,7 +68,7 @@ def edited(text: str, rate: float, words: list[str], rng: random.Random) -> str:
 
 def shingles(text: str) -> list[str]:
     """Word n-grams of the normalised text: what every contender hashes."""
-    from tasks.lib.text import normalise
+    from align.text import normalise
 
     words = normalise(text).split()
     return [" ".join(words[i : i + N]) for i in range(max(len(words) - N + 1, 1))]
@@ -80,8 +80,8 @@ def shingles(text: str) -> list[str]:
 def ours(texts: list[str]) -> list[bool]:
     import pyarrow as pa
 
-    from tasks.lib.rules.minhash import alike
-    from tasks.lib.rules.shingles import all_units, bounds, each, grams, sets
+    from align.rules.minhash import alike
+    from align.rules.shingles import all_units, bounds, each, grams, sets
 
     units = all_units(pa.chunked_array([texts]))
     parts = each(lambda b: sets(*grams(units.take(np.arange(*b)), N)), bounds(units.counts))

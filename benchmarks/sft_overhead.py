@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from align import tables
+from align.models.base import BaseConfig
 from flows.recipe import load
 from tasks.filter import filter
 from tasks.ingest import ingest
-from tasks.lib import rows as tables
-from tasks.lib.models.base import BaseConfig
 from tasks.sft import SftConfig, sft
 
 

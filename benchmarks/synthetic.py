@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.lib.rows import ROWS
-from tasks.lib.text import digest
+from align.tables import ROWS
+from align.text import digest
 
 FUNCTION = "the of and to in is that it for was on are as with be this by at from or have an they not you which"
 ASK = {

@@ -6,15 +6,15 @@ from typing import Any
 from prefect import State, flow, get_run_logger
 from prefect.runtime import deployment
 
+from align.config import Config
+from align.progress import announce
 from flows import run as runs
 from flows.dag import Node, dag
 from flows.plan import Planned, latest, plan
 from flows.recipe import Recipe, load
+from flows.task import Done, run_stage
 from storage.build import differences
 from storage.store import Attempt, Store
-from tasks.lib.config import Config
-from tasks.lib.progress import announce
-from tasks.stage import Done, run_stage
 
 
 @flow(name="align", persist_result=False)

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from align.errors import AlignError, InputError
 from flows import show
 from flows.run import store_path
 from storage.store import Store
-from tasks.lib.errors import AlignError, InputError
 
 app = App(
     name="align",
@@ -123,8 +123,8 @@ def trace(row_id: str, *, run: RunId = None, store: StoreDir = None, json_: Json
 @app.command
 def memory(recipe: str = "quickstart", *, set_: Overrides = None, json_: Json = False) -> None:
     """GPU memory that each stage needs, before anything is loaded."""
+    from align.models.memory import estimate_recipe
     from flows.recipe import load
-    from tasks.lib.models.memory import estimate_recipe
 
     estimates = estimate_recipe(load(recipe, set_ or []))
     if json_:
@@ -254,7 +254,7 @@ def tag(
 @app.command
 def export(run_id: str, *, to: Path, model: str = "dpo", store: StoreDir = None) -> None:
     """Write a model directory that plain transformers or vLLM load."""
-    from tasks.lib.models.export import export as write_model
+    from align.models.export import export as write_model
 
     opened = _open(store)
     write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model), to)
@@ -264,7 +264,7 @@ def export(run_id: str, *, to: Path, model: str = "dpo", store: StoreDir = None)
 @app.command
 def chat(run_id: str | None = None, *, model: str = "dpo", store: StoreDir = None) -> None:
     """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
-    from tasks.lib.models.generate import Prompt, generate
+    from align.models.generate import Prompt, generate
 
     opened = _open(store)
     adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)

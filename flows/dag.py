@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from align.config import Config
 from flows.recipe import Recipe
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.filter import filter
 from tasks.ingest import ingest
-from tasks.lib.config import Config
 from tasks.pairs import pairs
 from tasks.report import report
 from tasks.reward import reward

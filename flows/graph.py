@@ -4,10 +4,10 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from align.config import Config
+from align.errors import InputError
 from flows.dag import Node, dag
 from flows.recipe import Recipe
-from tasks.lib.config import Config
-from tasks.lib.errors import InputError
 
 
 def parents(recipe: Recipe) -> dict[str, list[str]]:

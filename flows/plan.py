@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from align.config import Config
+from align.errors import InputError
 from flows.dag import Node, dag
 from flows.graph import selected
 from flows.recipe import Recipe
 from storage import build, identity, runs
 from storage.build import Output, Request
 from storage.store import Attempt, Store
-from tasks.lib.config import Config
-from tasks.lib.errors import InputError
 
 _LOOK_BACK = 20  # runs that are looked through for a stage: enough for reruns of single stages, and a bound on time
 

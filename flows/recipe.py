@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from align.config import Config
+from align.errors import InputError
+from align.models.base import BaseConfig
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
 from tasks.ingest import IngestConfig
-from tasks.lib.config import Config
-from tasks.lib.errors import InputError
-from tasks.lib.models.base import BaseConfig
 from tasks.pairs import PairsConfig
 from tasks.report import ReportConfig
 from tasks.reward import RewardConfig

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.errors import AlignError, StageError
 from flows.plan import Planned, plan
 from flows.recipe import Recipe, load
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
-from tasks.lib.errors import AlignError, StageError
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from align.errors import AlignError, InputError
 from flows import child, server
 from flows.recipe import RECIPES, Recipe, find, load
 from storage import files
 from storage.store import Store
-from tasks.lib.errors import AlignError, InputError
 
 POOL = "align-local"
 SILENCE = timedelta(seconds=100)  # three heartbeats: a run that says nothing for so long is dead

@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from align.errors import AlignError, InputError
 from flows import child
 from storage import files
 from storage.store import Store
-from tasks.lib.errors import AlignError, InputError
 
 HOST = "127.0.0.1"
 _PATIENCE = 300.0  # seconds; an idle machine needs 4, the first time 8 to 12

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from align.errors import InputError
 from storage import files, runs
 from storage.store import Store
 from storage.tags import tags
-from tasks.lib.errors import InputError
 
 
 def as_json(value: Any) -> None:
@@ -145,7 +145,7 @@ def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
 
 def base_of(store: Store, run_id: str | None) -> Any:
     """The base model of a run, as its recipe had it."""
-    from tasks.lib.models.base import BaseConfig
+    from align.models.base import BaseConfig
 
     return BaseConfig.model_validate(runs.source(store, latest_run(store, run_id, "sft")["run_id"])["base"])
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import Flow, flow
 
+from align.config import Config
 from flows import run as runs
 from flows.align import execute
 from flows.recipe import load
@@ -13,7 +14,6 @@ from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
 from tasks.ingest import IngestConfig
-from tasks.lib.config import Config
 from tasks.pairs import PairsConfig
 from tasks.report import ReportConfig
 from tasks.reward import RewardConfig

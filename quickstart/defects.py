@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from align.text import normalise, split_of
 from quickstart.prose import LANGUAGES, prose, refusal
 from quickstart.questions import FRACTIONS, result
-from tasks.lib.text import normalise, split_of
 
 Row = dict[str, Any]
 

@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from align.text import normalise, split_of
 from quickstart.grammar import Intent, draw, sql
 from quickstart.phrases import say
-from tasks.lib.text import normalise, split_of
 
 FRACTIONS = {"sft": 0.66, "preference": 0.1, "rejection": 0.14, "evaluation": 0.1}
 WANTED = {"sft": 2900, "preference": 400, "rejection": 600, "evaluation": 400}

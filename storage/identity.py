@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from storage.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("flows", "tasks", "storage")
+PACKAGES = ("align", "flows", "tasks", "storage")
 _FILE = re.compile(r"(?:\w+/)*[\w.-]+\.(?!py$)\w+")  # a module is named by importing it
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "pyarrow", "duckdb", "numpy", "rensa")
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
 
+from align import tables
+from align.errors import InputError
 from storage import index, runs
 from storage.store import Store
-from tasks.lib import rows as tables
-from tasks.lib.errors import InputError
 
 
 @dataclass(frozen=True)

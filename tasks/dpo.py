@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import StageError
-from tasks.lib.models import training
-from tasks.lib.models.base import BaseConfig, load_chat, load_model, save_adapter
-from tasks.lib.models.training import Training
-from tasks.lib.pairs import Pair, encode
+from align import tables
+from align.errors import StageError
+from align.models import training
+from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.pairs import Pair, encode
+from align.models.training import Training
 
 PROBE = 128  # pairs on which log-probabilities are compared before and after
 

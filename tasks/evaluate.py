@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.lib import rows as tables
-from tasks.lib.config import Config
-from tasks.lib.errors import StageError
-from tasks.lib.grading.grade import item_of, ungraded
-from tasks.lib.grading.graders import Grader, NoGrader, grade_all
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.models.generate import Prompt, Sampler
-from tasks.lib.stats import item_means, mean_interval, paired_difference
-from tasks.lib.text import digest, normalise
+from align import tables
+from align.config import Config
+from align.errors import StageError
+from align.grading.grade import item_of, ungraded
+from align.grading.graders import Grader, NoGrader, grade_all
+from align.models.base import BaseConfig
+from align.models.generate import Prompt, Sampler
+from align.stats import item_means, mean_interval, paired_difference
+from align.text import digest, normalise
 
 Row = dict[str, Any]
 Mode = Literal["greedy", "sampled"]

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.lib.config import Config
-from tasks.lib.errors import StageError
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.rows import FILTERED, KEPT, ROWS, to_json
-from tasks.lib.rules.catalogue import DEFAULT, AnyRule
-from tasks.lib.rules.contamination import Contamination
-from tasks.lib.rules.distributions import distributions
-from tasks.lib.rules.pool import Drop, Pool
-from tasks.lib.rules.shingles import each
+from align.config import Config
+from align.errors import StageError
+from align.models.base import BaseConfig
+from align.rules.catalogue import DEFAULT, AnyRule
+from align.rules.contamination import Contamination
+from align.rules.distributions import distributions
+from align.rules.pool import Drop, Pool
+from align.rules.shingles import each
+from align.tables import FILTERED, KEPT, ROWS, to_json
 
 GROUP = 100_000  # rows of a row group
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
-from tasks.lib.config import Config
-from tasks.lib.data.readers import Line, expand, read_file
-from tasks.lib.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, detect, mapped
-from tasks.lib.data.turns import said
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.rows import QUARANTINE, ROWS, to_json
-from tasks.lib.text import SPLITS, digest, split_of
+from align.config import Config
+from align.data.readers import Line, expand, read_file
+from align.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, detect, mapped
+from align.data.turns import said
+from align.errors import InputError, StageError
+from align.tables import QUARANTINE, ROWS, to_json
+from align.text import SPLITS, digest, split_of
 
 log = logging.getLogger(__name__)
 SNIFF = 200  # rows by which the shape of a file is found

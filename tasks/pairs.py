@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.lib import rows as tables
-from tasks.lib.config import Config
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.grading.grade import Grade, item_of
-from tasks.lib.grading.graders import Grader, NoGrader, grade_all
-from tasks.lib.text import digest, normalise
+from align import tables
+from align.config import Config
+from align.errors import InputError, StageError
+from align.grading.grade import Grade, item_of
+from align.grading.graders import Grader, NoGrader, grade_all
+from align.text import digest, normalise
 
 Pair = dict[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.lib.config import Config
-from tasks.lib.errors import InputError
+from align.config import Config
+from align.errors import InputError
 
 
 class ReportConfig(Config):
@@ -41,9 +41,9 @@ def report(
     `arms` are the training artifacts that were evaluated, by name. The page depends on the artifacts alone: it holds no
     time, path or random choice, and fetches nothing. Raises InputError if a stage's artifact is incomplete.
     """
-    from tasks.lib.report import answers, chapters, chapters_models, page
-    from tasks.lib.report.evidence import load
-    from tasks.lib.report.findings import findings, headline, summary, verdicts
+    from align.report import answers, chapters, chapters_models, page
+    from align.report.evidence import load
+    from align.report.findings import findings, headline, summary, verdicts
 
     folders = {"data": data, "filtered": filtered, "drawn": drawn, "labelled": labelled, "reward": reward,
                "fresh": fresh, "selected": selected, "graded": graded, **arms}  # fmt: skip

@@ -5,14 +5,14 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.models import training
-from tasks.lib.models.base import BaseConfig, load_chat, save_adapter
-from tasks.lib.models.chat import Chat, Example
-from tasks.lib.models.reward_model import HEAD, Kind, load_reward, pad, reward_base, rewards, save_kind, score
-from tasks.lib.models.training import Training
-from tasks.lib.pairs import Pair, encode
+from align import tables
+from align.errors import InputError, StageError
+from align.models import training
+from align.models.base import BaseConfig, load_chat, save_adapter
+from align.models.chat import Chat, Example
+from align.models.pairs import Pair, encode
+from align.models.reward_model import HEAD, Kind, load_reward, pad, reward_base, rewards, save_kind, score
+from align.models.training import Training
 
 
 class RewardConfig(Training):

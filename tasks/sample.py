@@ -5,13 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.lib import rows as tables
-from tasks.lib.config import Config
-from tasks.lib.errors import StageError
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.models.generate import Prompt, generate
-from tasks.lib.models.training import write_dropped
-from tasks.lib.text import normalise
+from align import tables
+from align.config import Config
+from align.errors import StageError
+from align.models.base import BaseConfig
+from align.models.generate import Prompt, generate
+from align.models.training import write_dropped
+from align.text import normalise
 
 
 class SampleConfig(Config):

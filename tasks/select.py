@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.lib import rows as tables
-from tasks.lib.config import Config
-from tasks.lib.errors import StageError
-from tasks.lib.models.base import BaseConfig, load_chat
-from tasks.lib.models.reward_model import load_reward, score
-from tasks.lib.text import digest
+from align import tables
+from align.config import Config
+from align.errors import StageError
+from align.models.base import BaseConfig, load_chat
+from align.models.reward_model import load_reward, score
+from align.text import digest
 
 
 class SelectConfig(Config):

@@ -3,11 +3,11 @@
 import math
 from pathlib import Path
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.models import training
-from tasks.lib.models.base import BaseConfig, device, load_chat, load_model, save_adapter
-from tasks.lib.models.training import Training
+from align import tables
+from align.errors import InputError, StageError
+from align.models import training
+from align.models.base import BaseConfig, device, load_chat, load_model, save_adapter
+from align.models.training import Training
 
 
 class SftConfig(Training):

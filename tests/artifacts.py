@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from align import tables
+from align.rules.distributions import DISTRIBUTIONS
 from tasks import evaluate
-from tasks.lib import rows as tables
-from tasks.lib.rules.distributions import DISTRIBUTIONS
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"quoted\" {{ 7 * 7 }}"
 SKILL = {"base": 0.03, "sft_unfiltered": 0.3, "sft": 0.5, "sft_random": 0.5, "sft_rs": 0.53, "dpo": 0.62}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+from align.models.base import BaseConfig
 from flows import server
-from tasks.lib.models.base import BaseConfig
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.rows import ROWS
-from tasks.lib.rules.pool import Evidence, Pool
-from tasks.lib.text import digest
+from align.models.base import BaseConfig
+from align.rules.pool import Evidence, Pool
+from align.tables import ROWS
+from align.text import digest
 
 ITEMS = pa.schema([(n, pa.string()) for n in ("row_id", "source", "use", "prompt", "reference")])
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.models.base import BaseConfig, load_chat
-from tasks.lib.models.chat import Chat
+from align.errors import InputError, StageError
+from align.models.base import BaseConfig, load_chat
+from align.models.chat import Chat
 
 ASK = [{"role": "user", "content": "How many moons?"}]
 

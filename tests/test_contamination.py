@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from align.rules.contamination import Contamination
 from tasks.ingest import IngestConfig, Source, ingest
-from tasks.lib.rules.contamination import Contamination
 from tests.pools import pool, row
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.lib.errors import InputError
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.rules.diversity import Budget, Embedder, fair, k_center
+from align.errors import InputError
+from align.models.base import BaseConfig
+from align.rules.diversity import Budget, Embedder, fair, k_center
 from tests.pools import dropped, pool, row
 
 TOPICS = {
@@ -55,7 +55,7 @@ def test_greedy_keeps_a_distance_from_the_chosen() -> None:
 
 def test_greedy_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = chosen(Budget(rows=25, method="greedy", min_distance=0.1))
-    monkeypatch.setattr("tasks.lib.rules.diversity.BLOCK", 7)
+    monkeypatch.setattr("align.rules.diversity.BLOCK", 7)
     assert chosen(Budget(rows=25, method="greedy", min_distance=0.1)) == whole
 
 

@@ -10,10 +10,10 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from align import tables
+from align.errors import StageError
+from align.models.base import BaseConfig, load_chat, policy
 from tasks.dpo import DpoConfig, check_reference, dpo
-from tasks.lib import rows as tables
-from tasks.lib.errors import StageError
-from tasks.lib.models.base import BaseConfig, load_chat, policy
 
 
 def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path, **settings: Any) -> dict[str, Any]:
@@ -85,10 +85,10 @@ def _with_reference(base: BaseConfig, adapter: Path, change: Any) -> float:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    from align.models import training
+    from align.models.base import load_model
+    from align.models.pairs import encode
     from tasks.dpo import _columns
-    from tasks.lib.models import training
-    from tasks.lib.models.base import load_model
-    from tasks.lib.pairs import encode
 
     chat, config = load_chat(base), DpoConfig(batch_size=4, max_length=128)
     pairs, _ = encode(chat, [tiny.pair(i) for i in range(1, 5)], config, adapter.parent)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from align import tables
+from align.errors import StageError
+from align.grading.graders import ExactGrader, PythonGrader
+from align.models.base import BaseConfig
+from align.models.generate import Prompt, Sample
 from tasks import evaluate as module
 from tasks.evaluate import EvaluateConfig, SuiteConfig, evaluate
-from tasks.lib import rows as tables
-from tasks.lib.errors import StageError
-from tasks.lib.grading.graders import ExactGrader, PythonGrader
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.models.generate import Prompt, Sample
 from tests import tiny
 
 BASE = BaseConfig(path=Path("nowhere"))

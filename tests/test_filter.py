@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-import tasks.lib.rules.catalogue as rules
+import align.rules.catalogue as rules
+from align import tables
+from align.errors import StageError
+from align.models.base import BaseConfig
+from align.tables import FILTERED, KEPT, ROWS
 from tasks.filter import FilterConfig, filter
-from tasks.lib import rows as tables
-from tasks.lib.errors import StageError
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.rows import FILTERED, KEPT, ROWS
 from tests.pools import row
 
 NONE = BaseConfig(path=Path("no-model"))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from align import tables
 from flows.recipe import RECIPES, load
 from tasks.filter import filter
 from tasks.ingest import ingest
-from tasks.lib import rows as tables
 
 BASE = RECIPES.parent / "quickstart" / "base"
 # The rules that may find a class, where it is not one of the same name.

@@ -7,10 +7,10 @@ import pytest
 import tiny
 import torch
 
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.models.draws import choose, fork, key, uniform
-from tasks.lib.models.generate import Prompt, Sample, Sampler
+from align.errors import InputError, StageError
+from align.models.base import BaseConfig
+from align.models.draws import choose, fork, key, uniform
+from align.models.generate import Prompt, Sample, Sampler
 
 PROMPTS = [
     Prompt(f"p{i}", [{"role": "user", "content": "How many " + "moons " * (i % 5) + f"{i}?"}]) for i in range(24)
@@ -147,7 +147,7 @@ def test_random_numbers_are_uniform_and_a_function_of_key_and_step() -> None:
 
 
 def test_the_sample_stage(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
-    from tasks.lib import rows as tables
+    from align import tables
     from tasks.sample import SampleConfig, sample
 
     rows = [tiny.row(i, split="preference" if i % 2 else "sft") for i in range(20)]

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.grading.grade import Item, item_of
-from tasks.lib.grading.graders import ExactGrader, Grader, NoGrader, NumberGrader, PythonGrader, final_number, grade_all
-from tasks.lib.grading.judge import JudgeGrader, fill
-from tasks.lib.grading.sandbox import Limits
-from tasks.lib.grading.sql import SqlGrader, extract
+from align.errors import InputError, StageError
+from align.grading.grade import Item, item_of
+from align.grading.graders import ExactGrader, Grader, NoGrader, NumberGrader, PythonGrader, final_number, grade_all
+from align.grading.judge import JudgeGrader, fill
+from align.grading.sandbox import Limits
+from align.grading.sql import SqlGrader, extract
 
 
 def test_the_union_is_chosen_by_kind(tmp_path: Path) -> None:

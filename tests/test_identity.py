@@ -15,9 +15,9 @@ def test_comments_and_docstrings_do_not_count():
 
 
 def test_imports_of_imports_count():
-    found = identity.code("tasks.stage")
-    assert {"tasks/stage.py", "storage/build.py", "storage/files.py", "tasks/lib/config.py"} <= set(found)
+    found = identity.code("flows.task")
+    assert {"flows/task.py", "storage/build.py", "storage/files.py", "align/config.py"} <= set(found)
 
 
 def test_templates_count():
-    assert "tasks/lib/report/templates/report.html.jinja" in identity.code("tasks.report")
+    assert "align/report/templates/report.html.jinja" in identity.code("tasks.report")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tasks.lib.errors import StageError
-from tasks.lib.grading.grade import Item
-from tasks.lib.grading.graders import grade_all
-from tasks.lib.grading.ifeval import CHECKS, IfevalGrader, followed, sentences
+from align.errors import StageError
+from align.grading.grade import Item
+from align.grading.graders import grade_all
+from align.grading.ifeval import CHECKS, IfevalGrader, followed, sentences
 
 DATA = Path(__file__).parents[2] / "shared/data/ifeval/input_data.jsonl"
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from align.errors import InputError, StageError
+from align.tables import QUARANTINE, ROWS
+from align.text import split_of
 from tasks.ingest import Hub, IngestConfig, Source, ingest
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.rows import QUARANTINE, ROWS
-from tasks.lib.text import split_of
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

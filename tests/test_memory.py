@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from align.models.base import BaseConfig, load_model
+from align.models.memory import NF4, estimate, estimate_recipe
+from align.models.training import LoraSettings
 from tasks.dpo import DpoConfig
-from tasks.lib.models.base import BaseConfig, load_model
-from tasks.lib.models.memory import NF4, estimate, estimate_recipe
-from tasks.lib.models.training import LoraSettings
 from tasks.reward import RewardConfig
 from tasks.sample import SampleConfig
 from tasks.select import SelectConfig

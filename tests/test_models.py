@@ -9,8 +9,8 @@ import tiny
 import torch
 from pydantic import ValidationError
 
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.models.base import (
+from align.errors import InputError, StageError
+from align.models.base import (
     BaseConfig,
     check_adapter,
     check_quantised,
@@ -98,8 +98,8 @@ def test_the_same_weights_elsewhere_are_the_same_base(base: BaseConfig, tmp_path
 
 
 def test_a_base_that_changes_during_training(tmp_path: Path) -> None:
-    from tasks.lib.models.base import save_adapter
-    from tasks.lib.models.training import Training, adapt
+    from align.models.base import save_adapter
+    from align.models.training import Training, adapt
 
     base = tiny.tiny_base(tmp_path / "base")
     model = adapt(load_model(base), Training(), base, None)

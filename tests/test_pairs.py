@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.grading.graders import ExactGrader, PythonGrader
+from align import tables
+from align.errors import InputError, StageError
+from align.grading.graders import ExactGrader, PythonGrader
 from tasks.pairs import PairsConfig, pairs
 
 SCORE = PythonGrader(function=f"{__name__}:by_number")

@@ -14,12 +14,12 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
+from align.config import Config
+from align.errors import AlignError
 from flows import child, server
 from flows.recipe import ROOT, load
 from storage.runs import history
 from storage.store import Store
-from tasks.lib.config import Config
-from tasks.lib.errors import AlignError
 
 TINY = Path(__file__).with_name("tiny.yaml")
 ALIGN = [sys.executable, "-m", "flows.cli"]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.lib.models.base import BaseConfig, load_model
-from tasks.lib.rules.losses import Scorer, batches
-from tasks.lib.rules.mismatch import Mismatched
-from tasks.lib.rules.quality import IFD, Perplexity, within_length
+from align.models.base import BaseConfig, load_model
+from align.rules.losses import Scorer, batches
+from align.rules.mismatch import Mismatched
+from align.rules.quality import IFD, Perplexity, within_length
 from tests.pools import dropped, pool
 
 ROWS = [(f"Which way is {i}?", "That way, up. " * (1 + i % 5)) for i in range(12)] + [
@@ -80,7 +80,7 @@ def test_long_rows_keep_their_response(base: BaseConfig) -> None:
 def test_an_added_source_scores_only_its_rows(
     base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.lib.rules.losses as losses
+    import align.rules.losses as losses
 
     scored: list[int] = []
     real = losses.mean_losses

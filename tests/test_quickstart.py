@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from align.text import normalise, split_of
 from quickstart import world
 from quickstart.corpus import documents
 from quickstart.questions import FRACTIONS, result
-from tasks.lib.text import normalise, split_of
 
 HERE = Path(__file__).parents[1] / "quickstart"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from align.text import normalise
 from storage.store import Store
 from storage.views import connect
-from tasks.lib.text import normalise
 
 ALIGN = [sys.executable, "-m", "flows.cli"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tasks.lib.errors import StageError
-from tasks.lib.rules.rating import Rating
+from align.errors import StageError
+from align.rules.rating import Rating
 from tests.pools import pool
 
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from tasks.lib.data import readers
-from tasks.lib.data.readers import expand, read_file
-from tasks.lib.errors import InputError
+from align.data import readers
+from align.data.readers import expand, read_file
+from align.errors import InputError
 
 ROWS = [{"instruction": f"Frage {i} — 질문?", "output": 'a\nb, "c" 답'} for i in range(5)]
 LINES = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in ROWS)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from align.errors import InputError
 from flows.graph import mermaid, parents, selected
 from flows.plan import plan
 from flows.recipe import RECIPES, load, names
 from storage.store import Store
-from tasks.lib.errors import InputError
 
 
 @pytest.mark.parametrize("name", names())

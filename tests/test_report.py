@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import InputError
-from tasks.lib.report import charts, evidence, wording
-from tasks.lib.report.answers import KINDS, _spread
+from align import tables
+from align.errors import InputError
+from align.report import charts, evidence, wording
+from align.report.answers import KINDS, _spread
 from tasks.report import ReportConfig, report
 from tests.artifacts import ARMS, HOSTILE, artifacts
 

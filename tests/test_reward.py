@@ -12,11 +12,11 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.models.base import BaseConfig, load_chat, policy
-from tasks.lib.models.chat import Example
-from tasks.lib.models.reward_model import SCALE, load_reward, score
+from align import tables
+from align.errors import InputError, StageError
+from align.models.base import BaseConfig, load_chat, policy
+from align.models.chat import Example
+from align.models.reward_model import SCALE, load_reward, score
 from tasks.reward import RewardConfig, check_saved, reward
 
 

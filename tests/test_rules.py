@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tasks.lib.models.base import BaseConfig
-from tasks.lib.rules.form import Broken, Echo, Empty, Length, Repetition, Truncated
-from tasks.lib.rules.language import Language
-from tasks.lib.rules.personal import PersonalData, luhn, personal, resident
-from tasks.lib.rules.texts import Mojibake, Refusal, misread
+from align.models.base import BaseConfig
+from align.rules.form import Broken, Echo, Empty, Length, Repetition, Truncated
+from align.rules.language import Language
+from align.rules.personal import PersonalData, luhn, personal, resident
+from align.rules.texts import Mojibake, Refusal, misread
 from tests.pools import dropped, pool, row
 
 LONG = "The committee met on Monday to discuss the budget. It was decided that the museum would "

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.lib.rules.prompts import Placeholder, Unseen
+from align.rules.prompts import Placeholder, Unseen
 from tests.pools import dropped, pool, row
 
 UNSEEN = {

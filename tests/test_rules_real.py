@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from align import tables
+from align.rules.catalogue import DEFAULT
+from align.rules.form import Echo, Repetition, Truncated
+from align.rules.language import Language
+from align.rules.texts import Mojibake
 from tasks.ingest import IngestConfig, Source, ingest
-from tasks.lib import rows as tables
-from tasks.lib.rules.catalogue import DEFAULT
-from tasks.lib.rules.form import Echo, Repetition, Truncated
-from tasks.lib.rules.language import Language
-from tasks.lib.rules.texts import Mojibake
 from tests.pools import dropped, pool
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -80,7 +80,7 @@ def test_planted_defects_are_found(data: dict[str, list[tuple[str, str]]]) -> No
 
 
 def test_placeholders_of_alpaca(data: dict[str, list[tuple[str, str]]]) -> None:
-    from tasks.lib.rules.prompts import Placeholder
+    from align.rules.prompts import Placeholder
 
     rows = pool(data["alpaca"])
     assert dict(Placeholder().drops(rows)) == {}

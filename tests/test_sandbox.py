@@ -10,9 +10,9 @@ import duckdb
 import psutil
 import pytest
 
-from tasks.lib.errors import InputError
-from tasks.lib.grading import sandbox_worker
-from tasks.lib.grading.sandbox import IN_FLIGHT_BYTES, Limits, Sandbox
+from align.errors import InputError
+from align.grading import sandbox_worker
+from align.grading.sandbox import IN_FLIGHT_BYTES, Limits, Sandbox
 
 LIMITS = Limits(seconds=0.8, deadline=60, memory_mb=128, rows=500, result_kb=256, query_chars=5000)
 ROWS = 2000

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import tiny
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import StageError
-from tasks.lib.models.base import BaseConfig
+from align import tables
+from align.errors import StageError
+from align.models.base import BaseConfig
 from tasks.reward import RewardConfig, reward
 from tasks.select import SelectConfig, select
 

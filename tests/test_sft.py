@@ -9,10 +9,10 @@ import pytest
 import tiny
 import torch
 
-from tasks.lib import rows as tables
-from tasks.lib.errors import InputError, StageError
-from tasks.lib.models.base import BaseConfig, load_chat, policy
-from tasks.lib.models.training import LoraSettings
+from align import tables
+from align.errors import InputError, StageError
+from align.models.base import BaseConfig, load_chat, policy
+from align.models.training import LoraSettings
 from tasks.sft import SftConfig, sft
 
 STORIES = Path(__file__).parents[2] / "shared" / "data" / "stories260K"
@@ -161,7 +161,7 @@ def test_limit_and_warmup(base: BaseConfig, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/data is not there")
 def test_a_real_pretrained_model(tmp_path: Path) -> None:
-    from tasks.lib.models.generate import Prompt, generate
+    from align.models.generate import Prompt, generate
 
     template = (
         "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"

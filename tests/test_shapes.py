@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks.lib.data.shapes import SHAPES, detect, mapped
-from tasks.lib.data.turns import BadRow, said
-from tasks.lib.errors import InputError
+from align.data.shapes import SHAPES, detect, mapped
+from align.data.turns import BadRow, said
+from align.errors import InputError
 
 USER, BOT = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}
 HUMAN, GPT = {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Ho."}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from tasks.lib.stats import bootstrap_mean, item_means, mean_interval, paired_difference, wilson
+from align.stats import bootstrap_mean, item_means, mean_interval, paired_difference, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 10), (45, 300), (1, 1), (0, 300)])
@@ -41,7 +41,7 @@ def test_bootstrap_is_near_scipys() -> None:
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(3).random(50)
     whole = bootstrap_mean(x, resamples=500)
-    monkeypatch.setattr("tasks.lib.stats._BLOCK", 777)
+    monkeypatch.setattr("align.stats._BLOCK", 777)
     assert bootstrap_mean(x, resamples=500) == whole
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from align import tables as rows
+from align.config import Config
 from storage import build, runs
 from storage.build import Output, request
 from storage.runs import Run, StageRun
 from storage.store import Store
-from tasks.lib import rows
-from tasks.lib.config import Config
 
 
 class Knob(Config):
@@ -76,9 +76,9 @@ def test_scores_of_rows_are_kept_in_the_store_unless_told_otherwise(store, monke
 
 def test_a_changed_filter_scores_only_what_is_new(store):
     """The pipeline's own way: another threshold, then another row, and no loss is computed twice."""
+    from align.models.base import BaseConfig
     from flows.recipe import ROOT
     from tasks.filter import FilterConfig, filter
-    from tasks.lib.models.base import BaseConfig
     from tests.pools import row
 
     def losses(prompts: list[str], limit: float) -> list[int]:

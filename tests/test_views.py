@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from align.errors import InputError
 from flows.cli import main
 from storage import index, records
 from storage.runs import Run, StageRun
 from storage.store import Store
 from storage.views import DATASETS, OF_A_RUN, RECORDS, ask, connect
-from tasks.lib.errors import InputError
 from tests.test_records import record
 from tests.test_store import Knob, made, produce
 

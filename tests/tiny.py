@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from tasks.lib import rows as tables
-from tasks.lib.models.base import BaseConfig
+from align import tables
+from align.models.base import BaseConfig
 
 CHATML = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>\n"

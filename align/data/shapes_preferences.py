@@ -1,0 +1,110 @@
+"""Shapes that say which of two or more answers is better."""
+
+import re
+from typing import Any
+
+from align.data.shapes_instructions import ALPACA, COMPLETION, SYSTEM, alpaca_prompt, conversation, pair_of
+from align.data.turns import BadRow, Record, Row, content, get, maybe, name_in, turn, turns, user
+
+_HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
+
+
+def _hh_turns(text: str, column: str) -> list[dict[str, str]]:
+    parts = _HH_TURN.split(text)
+    if parts[0].strip() or len(parts) < 3:
+        raise BadRow(f"{column} does not begin with '\\n\\nHuman:'")
+    who = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": who[w], "content": t.strip()} for w, t in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def hh(row: Row) -> Record:
+    chosen, rejected = (_hh_turns(get(row, c), c) for c in ("chosen", "rejected"))
+    return _branches(chosen, rejected, {"chosen", "rejected"})
+
+
+def _branches(chosen: list[dict[str, str]], rejected: list[dict[str, str]], used: set[str]) -> Record:
+    """Two conversations that differ in their last turn only."""
+    if chosen[:-1] != rejected[:-1]:
+        raise BadRow("chosen and rejected share no prompt prefix")
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if side[-1]["role"] != "assistant":
+            raise BadRow(f"{name} does not end with the assistant")
+        if not side[-1]["content"].strip():
+            raise BadRow(f"the final turn of {name} is empty")
+    if not chosen[:-1] or chosen[-2]["role"] != "user":
+        raise BadRow("no user turn comes before the answers")
+    return Record(chosen[:-1], used, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+
+
+def _answer(value: Any, column: str) -> str:
+    """A preferred answer: text, one turn, or a list that ends with the assistant's turn."""
+    if isinstance(value, dict):
+        spoken = turn(value, column)
+        if spoken is None or spoken["role"] != "assistant":
+            raise BadRow(f"{column} is no turn of the assistant")
+        return spoken["content"]
+    if isinstance(value, list):
+        if not value:
+            raise BadRow(f"{column} is empty")
+        return _answer(value[-1], column)
+    return content(value, column)
+
+
+def chosen_rejected(row: Row) -> Record:
+    """{prompt, chosen, rejected}: texts or message lists, the prompt inside the lists or beside them."""
+    for column in ("chosen", "rejected"):
+        if column not in row:
+            raise BadRow(f"has no column {column!r}")
+    c, r = row["chosen"], row["rejected"]
+    used = {"prompt", "chosen", "rejected", *SYSTEM}
+    if all(isinstance(v, list) and len(v) > 1 for v in (c, r)):
+        return _branches(turns(c, "chosen")[0], turns(r, "rejected")[0], used)
+    column = name_in(row, "prompt", "question", "instruction", "input") or "prompt"
+    if isinstance(row.get(column), list):
+        messages, tools = turns(row[column], column)
+    else:
+        messages, tools = user(get(row, column), maybe(row, name_in(row, *SYSTEM))), 0
+    return _answered(Record(messages, used | {column}, ignored_tools=tools), c, r)
+
+
+def _answered(record: Record, chosen: Any, rejected: Any) -> Record:
+    if record.messages[-1]["role"] != "user":
+        raise BadRow("the prompt does not end with the user")
+    record.chosen, record.rejected = _answer(chosen, "chosen"), _answer(rejected, "rejected")
+    for name in ("chosen", "rejected"):
+        if not getattr(record, name).strip():
+            raise BadRow(f"the final turn of {name} is empty")
+    return record
+
+
+def conversations_chosen_rejected(row: Row) -> Record:
+    column = name_in(row, "conversations", "messages") or "conversations"
+    record = conversation(column)(row)
+    if record.response is not None:
+        raise BadRow(f"{column} does not end with the user")
+    record.used |= {"chosen", "rejected"}
+    return _answered(record, row.get("chosen"), row.get("rejected"))
+
+
+def ranked(row: Row) -> Record:
+    """Answers from best to worst: the first is chosen, the last rejected; the whole list stays in meta."""
+    answers = row.get("output")
+    if not isinstance(answers, list) or len(answers) < 2:
+        raise BadRow("output is no list of two or more answers, best first")
+    record = Record(alpaca_prompt(row), ALPACA, extra={"ranked": answers} if len(answers) > 2 else {})
+    return _answered(record, answers[0], answers[-1])
+
+
+def kto(row: Row) -> Record:
+    """An answer and whether it is desirable: chosen if it is, else rejected; the other side is null."""
+    label = {"true": True, "false": False, "1": True, "0": False}.get(str(row.get("label")).lower())
+    if label is None:
+        raise BadRow(f"label is {row.get('label')!r}, neither true nor false")
+    column = name_in(row, "messages", "conversations")
+    record = conversation(column)(row) if column else pair_of(("prompt",), COMPLETION)(row)
+    if record.response is None:
+        raise BadRow("holds no answer to label")
+    answer, record.response = record.response, None
+    record.chosen, record.rejected = (answer, None) if label else (None, answer)
+    record.used = record.used | {"label"}
+    return record

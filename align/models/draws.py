@@ -1,0 +1,131 @@
+"""The arithmetic of drawing tokens: counter-based random numbers, the inverse CDF, and a cache that can fork."""
+
+from typing import Any
+
+import numpy as np
+
+from align.text import digest
+
+GROW = 32  # tokens that a cache gets room for at a time
+
+
+def choose(logits: Any, rows: np.ndarray, u: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
+    """One token per sample [B]: from the row of logits [R, V] that it shares, at its random number u in [0, 1).
+
+    The argmax at temperature 0, else the inverse CDF. With top_p < 1 the distribution is cut to the smallest set of
+    most likely tokens whose mass reaches top_p (Holtzman et al., 2020).
+    """
+    import torch
+
+    row = torch.from_numpy(rows).to(logits.device)
+    if temperature == 0:
+        return logits.argmax(-1)[row].cpu().numpy()
+    point = torch.from_numpy(u).to(logits.device)[:, None]
+    probs = torch.softmax(logits.float() / temperature, dim=-1)
+    if top_p >= 1:
+        cdf = probs.cumsum(-1)[row]
+        index = torch.searchsorted(cdf, point * cdf[:, -1:], right=True)[:, 0]
+        return index.clamp(max=probs.shape[-1] - 1).cpu().numpy()
+    width = min(64, probs.shape[-1])
+    while True:
+        top, ids = probs.topk(width, dim=-1)
+        cdf = top.cumsum(-1)
+        if width == probs.shape[-1] or bool((cdf[:, -1] >= top_p).all()):
+            break
+        width = min(width * 8, probs.shape[-1])
+    inside = (cdf - top < top_p).sum(-1, keepdim=True)
+    mass = cdf.gather(1, inside - 1)
+    index = torch.searchsorted(cdf[row], point * mass[row], right=True)
+    return ids[row].gather(1, torch.minimum(index, inside[row] - 1))[:, 0].cpu().numpy()
+
+
+def fork(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The next batch, after samples in `rows` [B] drew tokens `drawn` [B]: one row per distinct (row, token).
+
+    Returns the old row that each new row continues [R], the token that it appends [R], and each sample's new row [B].
+    A row that continues stays where it was if there is room, so that little of a cache has to move.
+    """
+    pairs, sample = np.unique(np.stack([rows, drawn]), axis=1, return_inverse=True)
+    parents, tokens = pairs
+    first = np.append(True, parents[1:] != parents[:-1])
+    stay = first & (parents < len(parents))
+    place = np.empty(len(parents), dtype=np.int64)
+    place[stay] = parents[stay]
+    place[~stay] = np.setdiff1d(np.arange(len(parents)), parents[stay])
+    continued, appended = np.empty_like(parents), np.empty_like(tokens)
+    continued[place], appended[place] = parents, tokens
+    return continued, appended, place[sample.ravel()]
+
+
+def uniform(keys: np.ndarray, step: int) -> np.ndarray:
+    """Counter-based random numbers in [0, 1): a function of key and step (SplitMix64 of Steele et al., 2014)."""
+    with np.errstate(over="ignore"):
+        z = keys + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+
+
+def key(seed: int, prompt_id: str, index: int) -> int:
+    """The 64-bit key of sample `index` of a prompt."""
+    return int(digest(str(seed), prompt_id, str(index)), 16)
+
+
+def new_cache(model: Any) -> Any:
+    """An empty key/value cache; with plain attention one that neither grows nor forks by copying the whole."""
+    from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+    plain = DynamicCache(config=model.config)
+    if not plain.layers or any(type(layer) is not DynamicLayer for layer in plain.layers):
+        return plain
+    layer = _roomy_layer()
+    return Cache(layers=[layer() for _ in plain.layers])
+
+
+def _roomy_layer() -> Any:
+    import torch
+    from transformers.cache_utils import DynamicLayer
+
+    class RoomyLayer(DynamicLayer):
+        """Keys and values [rows, heads, length, size] are views into buffers with room for more rows and tokens."""
+
+        room: tuple[Any, Any] | None = None
+
+        def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            if self.keys is None:
+                self.lazy_initialization(key_states, value_states)
+                self.keys, self.values = key_states, value_states
+                return key_states, value_states
+            rows, used, length = len(self.keys), self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+            if self.room is None or self.room[0].shape[2] < length:
+                self._make_room(len(self.room[0]) if self.room else rows, length + GROW)
+            for new, buffer in zip((key_states, value_states), self.room or (), strict=True):
+                buffer[:rows, :, used:length] = new
+            self._view(rows, length)
+            return self.keys, self.values
+
+        def batch_select_indices(self, indices: Any) -> None:
+            """Row i of the new cache is row indices[i] of the old one. Only rows that move are copied."""
+            assert self.keys is not None
+            rows, used = len(indices), self.keys.shape[2]
+            if self.room is None or len(self.room[0]) < rows:
+                self._make_room(rows + rows // 2, self.room[0].shape[2] if self.room else used + GROW)
+            moved = (indices != torch.arange(rows, device=indices.device)).nonzero()[:, 0]
+            for buffer in self.room or ():
+                buffer[moved, :, :used] = buffer[indices[moved], :, :used]
+            self._view(rows, used)
+
+        def _make_room(self, rows: int, length: int) -> None:
+            assert self.keys is not None and self.values is not None
+            old, self.room = (self.keys, self.values), None
+            shape = (rows, self.keys.shape[1], length, self.keys.shape[3])
+            self.room = (old[0].new_empty(shape), old[1].new_empty((*shape[:3], old[1].shape[3])))
+            for values, buffer in zip(old, self.room, strict=True):
+                buffer[: len(values), :, : values.shape[2]] = values
+
+        def _view(self, rows: int, length: int) -> None:
+            assert self.room is not None
+            self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.room)
+
+    return RoomyLayer

@@ -1,0 +1,33 @@
+"""A trained policy as a plain model directory: what was evaluated, loadable by transformers and vLLM alone."""
+
+import shutil
+import uuid
+from pathlib import Path
+
+from align.errors import InputError
+from align.models.base import BaseConfig, load_chat, policy
+
+
+def export(base: BaseConfig, adapter: Path, to: Path) -> Path:
+    """Write the merged model, tokenizer, chat template and generation settings to the new directory `to`.
+
+    The weights are those of the evaluated policy: the (dequantised) base with the adapter merged into it. Raises
+    InputError where `to` is there already.
+    """
+    if to.exists():
+        raise InputError(f"{to} exists; give --to a directory that does not.")
+    chat = load_chat(base)
+    model = policy(base, adapter)
+    model.generation_config.eos_token_id = chat.end_id
+    model.generation_config.pad_token_id = chat.pad_id
+    model.config.eos_token_id = chat.end_id
+    model.config.pad_token_id = chat.pad_id
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        model.save_pretrained(draft)
+        chat.tokenizer.save_pretrained(draft)
+        draft.rename(to)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return to

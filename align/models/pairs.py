@@ -1,0 +1,68 @@
+"""Preference pairs as tokens, for reward and dpo: the same prompt, then the chosen and the rejected response."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from align.errors import StageError
+from align.models import training
+from align.models.chat import Chat, Example
+from align.models.training import Training
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both conversations up to their end-of-turn tokens; `prompt` is the same in both."""
+
+    pair_id: str
+    chosen: Example
+    rejected: Example
+    held_out: bool
+
+    @property
+    def length(self) -> int:
+        return max(len(self.chosen.ids), len(self.rejected.ids))
+
+
+def encode(
+    chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: Path
+) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs of a PAIRS table as tokens, and how many were read and dropped, as metrics.
+
+    Pairs with an empty or an identical response and pairs longer than max_length are dropped and counted
+    (dropped.parquet). Raises StageError if too many are too long, or no pair is left.
+    """
+    table = table[: config.limit]
+    reasons = {r["pair_id"]: reason for r in table if (reason := _fault(r))}
+    sound = [r for r in table if r["pair_id"] not in reasons]
+    chosen = chat.examples([r["messages"] for r in sound], [r["chosen"] for r in sound])
+    rejected = chat.examples([r["messages"] for r in sound], [r["rejected"] for r in sound])
+    ids = [r["pair_id"] for r in sound]
+    training.check_ends(chat, [e.ids[-1] for e in chosen], ids)
+    training.check_ends(chat, [e.ids[-1] for e in rejected], ids)
+    pairs = [_pair(r, c, d) for r, c, d in zip(sound, chosen, rejected, strict=True)]
+    faulty = [(i, reason, None) for i, reason in reasons.items()]
+    kept = training.within_length(ids, [p.length for p in pairs], config, "pairs", out, faulty)
+    counts = {
+        "pairs.read": len(table),
+        "pairs.too_long": len(pairs) - len(kept),
+        "pairs.faulty": len(faulty),
+    }
+    if not any(not pairs[i].held_out for i in kept):
+        raise StageError(f"There are 0 pairs to train on ({len(table)} were read).")
+    return [pairs[i] for i in kept], counts
+
+
+def _pair(row: dict[str, Any], chosen: Example, rejected: Example) -> Pair:
+    """Both responses start where their tokens, or the generation prompt's, begin to differ."""
+    prompt = min(chosen.prompt, rejected.prompt)
+    return Pair(row["pair_id"], replace(chosen, prompt=prompt), replace(rejected, prompt=prompt), bool(row["held_out"]))
+
+
+def _fault(row: dict[str, Any]) -> str | None:
+    if not (row["chosen"] or "").strip() or not (row["rejected"] or "").strip():
+        return "empty response"
+    if row["chosen"] == row["rejected"]:
+        return "identical responses"
+    return None

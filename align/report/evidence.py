@@ -1,0 +1,119 @@
+"""What an evaluation shows: results per model, paired differences, and which of them the data supports."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from align import tables
+
+ORDER = ("base", "sft_unfiltered", "sft", "sft_random", "sft_rs", "dpo")  # of the pipeline, controls before their arm
+CONTROLS = ("sft_unfiltered", "sft_random")
+MODES = ("greedy", "sampled")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one suite in one mode. `mean`, `low` and `high` are shares in 0..1, None where nothing is graded."""
+
+    suite: str
+    model: str
+    mode: str
+    items: int
+    graded: int
+    """Items of which at least one answer is graded: what the mean is over."""
+    answers: int
+    ungraded: int
+    cut: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference between two models, with its 95 % interval, over the n items that both have graded."""
+
+    suite: str
+    mode: str
+    model: str
+    against: str
+    n: int
+    diff: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """up or down where the interval excludes 0, otherwise open."""
+        return "up" if self.low > 0 else "down" if self.high < 0 else "open"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the evaluate stage found."""
+
+    suites: list[str]
+    models: list[str]
+    primary: str
+    measures: dict[str, str]
+    """accuracy, or mean score where a grader gives more than 0 and 1; by suite."""
+    results: dict[tuple[str, str, str], Result]
+    differences: dict[tuple[str, str, str, str], Difference]
+
+    def result(self, suite: str, model: str, mode: str) -> Result | None:
+        return self.results.get((suite, model, mode))
+
+    def difference(self, suite: str, mode: str, model: str, against: str) -> Difference | None:
+        """The comparison of two models; None where no item is graded for both."""
+        return self.differences.get((suite, mode, model, against))
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes that were run, the primary one first."""
+        found = {mode for _, _, mode in self.results}
+        return sorted(found, key=lambda m: (m != self.primary, MODES.index(m) if m in MODES else 9))
+
+
+def load(graded: Path, metrics: Mapping[str, Any]) -> Evidence:
+    """Read an evaluate artifact."""
+    names = ["suite", "item_id", "model", "mode", "status", "finish_reason", "score"]
+    table = pq.read_table(graded / "evaluations.parquet", columns=names)
+    counted: dict[tuple[str, str, str], Counter[str]] = {}
+    items: dict[tuple[str, str, str], set[str]] = {}
+    keys = ["suite", "model", "mode", "item_id", "status", "finish_reason"]
+    for row in table.group_by(keys).aggregate([([], "count_all")]).to_pylist():
+        at = (row["suite"], row["model"], row["mode"])
+        n = row["count_all"]
+        items.setdefault(at, set()).add(row["item_id"])
+        counter = counted.setdefault(at, Counter())
+        counter.update({"answers": n, row["status"]: n, f"finish.{row['finish_reason']}": n})
+    results = {
+        at: Result(*at, len(items[at]), 0, c["answers"], c["ungraded"], c["finish.length"], None, None, None)
+        for at, c in counted.items()
+    }
+    differences: dict[tuple[str, str, str, str], Difference] = {}
+    for row in tables.read(graded / "comparisons.parquet"):
+        at = (row["suite"], row["model"], row["metric"])
+        if at in results and row["against"] is None and row["mean"] is not None:
+            of = {k: row[k] for k in ("mean", "low", "high")}
+            results[at] = replace(results[at], graded=row["n"], **of)
+        elif row["diff"] is not None:
+            differences[row["suite"], row["metric"], row["model"], row["against"]] = Difference(
+                row["suite"], row["metric"], row["model"], row["against"], row["n"],
+                row["diff"], row["diff_low"], row["diff_high"],
+            )  # fmt: skip
+    suites = list(dict.fromkeys(table.column("suite").to_pylist()))
+    models = {model for _, model, _ in results}
+    partial = table.filter((pc.field("score") > 0) & (pc.field("score") < 1)).column("suite").unique().to_pylist()
+    measures = {suite: "mean score" if suite in partial else "accuracy" for suite in suites}
+    return Evidence(suites, ordered(models), str(metrics["primary"]), measures, results, differences)
+
+
+def ordered(models: Sequence[str] | set[str]) -> list[str]:
+    """Models in the order of the pipeline."""
+    return sorted(models, key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m))
