@@ -7,3 +7,7 @@ class Config(BaseModel):
     """A slice of a recipe. Frozen, so that what was hashed is what ran."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+Metrics = dict[str, float | int | str]
+"""What a stage counts and measures, by dotted names."""

@@ -25,6 +25,7 @@ StoreDir = Annotated[Path | None, Parameter(name="--store", help="the store; def
 RunId = Annotated[
     str | None, Parameter(name="--run", help="a run's id, the beginning of one, or a tag; default latest")
 ]
+Model = Annotated[str | None, Parameter(help="the stage that trained it; default the last of the pipeline")]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
@@ -123,14 +124,16 @@ def trace(row_id: str, *, run: RunId = None, store: StoreDir = None, json_: Json
 @app.command
 def memory(recipe: str = "quickstart", *, set_: Overrides = None, json_: Json = False) -> None:
     """GPU memory that each stage needs, before anything is loaded."""
-    from align.models.memory import estimate_recipe
+    from align.models.memory import estimates
     from flows.recipe import load
+    from flows.stages import STAGES
 
-    estimates = estimate_recipe(load(recipe, set_ or []))
+    loaded = load(recipe, set_ or [])
+    found = estimates(loaded.base, {s.name: (s.load, s.config_of(loaded)) for s in STAGES if s.load and not s.control})
     if json_:
-        show.as_json(estimates)
+        show.as_json(found)
     else:
-        show.memory(estimates)
+        show.memory(found)
 
 
 @app.command
@@ -252,21 +255,24 @@ def tag(
 
 
 @app.command
-def export(run_id: str, *, to: Path, model: str = "dpo", store: StoreDir = None) -> None:
+def export(run_id: str, *, to: Path, model: Model = None, store: StoreDir = None) -> None:
     """Write a model directory that plain transformers or vLLM load."""
     from align.models.export import export as write_model
+    from flows.stages import final
 
     opened = _open(store)
-    write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model), to)
+    write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or final()), to)
     print(to)
 
 
 @app.command
-def chat(run_id: str | None = None, *, model: str = "dpo", store: StoreDir = None) -> None:
+def chat(run_id: str | None = None, *, model: Model = None, store: StoreDir = None) -> None:
     """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
     from align.models.generate import Prompt, generate
+    from flows.stages import final
 
     opened = _open(store)
+    model = model or final()
     adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
     prompt = f"{model}> " if sys.stdin.isatty() else ""
     while line := _line(prompt):

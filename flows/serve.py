@@ -1,5 +1,6 @@
 """`align serve`: Prefect's server, the deployments of prefect.yaml and a worker, on this machine and for one store."""
 
+import json
 import os
 import platform
 import signal
@@ -13,7 +14,8 @@ from typing import Any
 
 from align.errors import AlignError, InputError
 from flows import child, server
-from flows.recipe import RECIPES, Recipe, find, load
+from flows.recipe import RECIPES, ROOT, Recipe, find, load
+from flows.stages import STAGES
 from storage import files
 from storage.store import Store
 
@@ -161,12 +163,29 @@ def _cancel_runs() -> None:
 
 def _deploy(environment: dict[str, str], log: Path) -> None:
     log.unlink(missing_ok=True)
-    deploying = child.spawn("prefect", "--no-prompt", "deploy", "--all", env=environment, log=log)
+    manifest = log.with_name("prefect.yaml")
+    manifest.write_text(json.dumps(deployments()), encoding="utf-8")  # JSON is YAML
+    words = ["--no-prompt", "--prefect-file", str(manifest), "deploy", "--all"]
+    deploying = child.spawn("prefect", *words, env=environment, log=log)
     try:
         if deploying.wait():
             raise AlignError(f"The deployments of prefect.yaml could not be made: {child.tail(log)} (see {log}).")
     finally:
         child.stop(deploying)
+
+
+def deployments() -> dict[str, Any]:
+    """prefect.yaml, and one deployment for each stage that people run alone."""
+    from ruamel.yaml import YAML
+
+    found: dict[str, Any] = YAML(typ="safe").load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    (pipeline,) = found["deployments"]
+    found["deployments"] += [
+        {"name": stage.name, "entrypoint": f"flows.rerun.{stage.name}", "tags": [*stage.tags, "stage"],
+         "work_pool": pipeline["work_pool"]}
+        for stage in STAGES if not stage.control
+    ]  # fmt: skip
+    return found
 
 
 def _fill_forms(recipe: str, loaded: Recipe) -> None:

@@ -1,69 +1,120 @@
-"""One flow per stage, to run it again with other settings: what the UI shows as a form."""
+"""The table of stages: everything about a stage that is not its code, its settings or its place in the DAG.
 
-from importlib import import_module
-from typing import Any
+From it come the forms and deployments, the tasks' tags, `align memory`, the report's order, names and questions, and
+the model that chat and export use. To add a stage: its file in tasks/, its field in the recipe, a line in the DAG, and
+a row here.
+"""
 
-from prefect import Flow, flow
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_type_hints
 
-from align.config import Config
-from flows import run as runs
-from flows.align import execute
-from flows.recipe import load
-from storage.store import Store
-from tasks.dpo import DpoConfig
-from tasks.evaluate import EvaluateConfig
-from tasks.filter import FilterConfig
-from tasks.ingest import IngestConfig
-from tasks.pairs import PairsConfig
-from tasks.report import ReportConfig
-from tasks.reward import RewardConfig
-from tasks.sample import SampleConfig
-from tasks.select import SelectConfig
-from tasks.sft import SftConfig
+from align.config import Config, Metrics
+from align.models.memory import Load
+from align.report.outline import Outline, Part, Question
+from tasks.dpo import dpo
+from tasks.evaluate import evaluate
+from tasks.filter import filter
+from tasks.ingest import ingest
+from tasks.pairs import pairs
+from tasks.report import report
+from tasks.reward import reward
+from tasks.sample import sample
+from tasks.select import select
+from tasks.sft import sft
 
-
-def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
-    """The flow that runs one stage. Its parameters are what Prefect reads off the signature of `alone`."""
-
-    def alone(
-        config: settings | None = None,  # type: ignore[valid-type]
-        recipe: str = "quickstart",
-        overrides: list[str] | None = None,
-        upstream: bool = False,
-        downstream: bool = False,
-        refresh: bool = False,
-        store: str | None = None,
-    ) -> runs.Outcome:
-        """Run this stage of a recipe with other settings.
-
-        Args:
-            config: All settings of this stage; at first as the recipe had them when `align serve` started. None: as
-                the recipe has them now.
-            recipe: A path, or the name of a file in recipes/.
-            overrides: Single settings on top, of any stage, as `dotted.key=value`.
-            upstream: Also run what this stage needs, where it is not up to date.
-            downstream: Also run everything that uses what this stage makes.
-            refresh: Compute again what is selected, though nothing has changed.
-            store: Directory of the store. None: $ALIGN_STORE, else .align.
-        """
-        slices: list[str] = [] if config is None else [f"{stage}={config.model_dump_json()}"]
-        loaded = load(recipe, [*slices, *(overrides or [])])
-        select = f"{'+' if upstream else ''}{stage}{'+' if downstream else ''}"
-        return execute(loaded, Store(runs.store_path(store)), select, refresh)
-
-    about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
-    return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)
+if TYPE_CHECKING:
+    from flows.recipe import Recipe
 
 
-ingest = rerun("ingest", IngestConfig)
-filter = rerun("filter", FilterConfig)
-sft = rerun("sft", SftConfig)
-sample = rerun("sample", SampleConfig)
-pairs = rerun("pairs", PairsConfig)
-reward = rerun("reward", RewardConfig)
-resample = rerun("resample", SampleConfig)
-select = rerun("select", SelectConfig)
-sft_rs = rerun("sft_rs", SftConfig)
-dpo = rerun("dpo", DpoConfig)
-evaluate = rerun("evaluate", EvaluateConfig)
-report = rerun("report", ReportConfig)
+@dataclass(frozen=True)
+class Stage:
+    """A row of the table."""
+
+    name: str
+    """Its name in the DAG, in the store and on the command line; of a policy also the model's."""
+    function: Callable[..., Metrics]
+    """What it does: `(config, out, **inputs) -> metrics`."""
+    title: str
+    """What people call it, or the model that it makes."""
+    load: Load | None = None
+    """What it puts on a GPU, by which its memory is estimated; None if it only reads."""
+    settings: str = ""
+    """The recipe's field with its settings; "" if that is its name. A control has those of what it controls for."""
+    policy: bool = False
+    """Whether it trains a policy that is evaluated."""
+    control: bool = False
+    """Whether it is there only to be compared with."""
+    added_by: str = ""
+    """The key of the recipe that adds it."""
+    questions: tuple[tuple[str, str, str], ...] = ()
+    """What the report asks about it: topic, model, and the model that it is compared with."""
+
+    @property
+    def field(self) -> str:
+        """The recipe's field with its settings."""
+        return self.settings or self.name
+
+    @property
+    def config(self) -> type[Config]:
+        """The class of its settings."""
+        found: type[Config] = get_type_hints(self.function)["config"]
+        return found
+
+    def config_of(self, recipe: "Recipe") -> Config:
+        """Its settings in a recipe."""
+        found: Config = getattr(recipe, self.field)
+        return found
+
+    @property
+    def tags(self) -> list[str]:
+        """What its task is tagged with in the UI."""
+        kinds = {None: "reads", "sample": "samples", "score": "scores"}
+        return ["align", kinds.get(self.load, "trains"), *(["gpu"] if self.load else [])]
+
+
+# In the order of the report: a control stands before what it controls for.
+STAGES = (
+    Stage("ingest", ingest, "reading the data"),
+    Stage("filter", filter, "the filter", questions=(("Filtering", "sft", "sft_unfiltered"),)),
+    Stage(
+        "sft_unfiltered", sft, "SFT on unfiltered rows", "sft", settings="sft", policy=True, control=True,
+        added_by="controls.unfiltered",
+    ),
+    Stage("sft", sft, "SFT", "sft", policy=True, questions=(("Supervised fine-tuning", "sft", "base"),)),
+    Stage("sample", sample, "sampling for pairs", "sample"),
+    Stage("pairs", pairs, "preference pairs"),
+    Stage("reward", reward, "the reward model", "reward"),
+    Stage("resample", sample, "sampling for selection", "sample"),
+    Stage("select", select, "selection", "score", questions=(("Choosing the best of n", "sft_rs", "sft_random"),)),
+    Stage(
+        "sft_random", sft, "the control arm (a random response of the n)", "sft", settings="sft_rs", policy=True,
+        control=True, added_by="controls.random_of_n",
+    ),
+    Stage(
+        "sft_rs", sft, "rejection sampling (best of n)", "sft", policy=True,
+        questions=(("Rejection sampling", "sft_rs", "sft"),),
+    ),
+    Stage(
+        "dpo", dpo, "DPO", "dpo", policy=True,
+        questions=(("DPO", "dpo", "sft_rs"), ("The whole chain after SFT", "dpo", "sft")),
+    ),
+    Stage("evaluate", evaluate, "evaluation", "sample"),
+    Stage("report", report, "the report"),
+)  # fmt: skip
+
+TABLE = {stage.name: stage for stage in STAGES}
+
+
+def outline() -> Outline:
+    """The table as the report is told it."""
+    return Outline(parts=tuple(
+        Part(stage=s.name, title=s.title, policy=s.policy, control=s.control, added_by=s.added_by,
+             questions=tuple(Question(topic=t, model=m, against=a) for t, m, a in s.questions))
+        for s in STAGES
+    ))  # fmt: skip
+
+
+def final() -> str:
+    """The model that the pipeline ends with."""
+    return outline().policies[-1]

@@ -174,9 +174,11 @@ class Store:
         """Keep an attempt for ever. The newest attempt of a key is the one that hits."""
         records.write(self.root / "attempts" / attempt.key / f"{attempt.created_at}.json", asdict(attempt))
 
-    def attempts(self, key: str) -> list[Attempt]:
-        """Attempts of a key, oldest first."""
-        return [Attempt.of(record) for record in self.attempt_records(key)]
+    def attempts(self, key: str | None = None) -> list[Attempt]:
+        """Attempts of a key, or all of them (which reads every record), oldest first."""
+        keys = [key] if key is not None else files.names(self.root / "attempts")
+        found = [Attempt.of(record) for one in keys for record in self.attempt_records(one)]
+        return sorted(found, key=lambda a: a.created_at)
 
     def attempt_records(self, key: str) -> list[dict[str, Any]]:
         """Attempts of a key as they were recorded, oldest first."""

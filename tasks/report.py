@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from align.config import Config
+from align.config import Config, Metrics
 from align.errors import InputError
+from align.report.outline import Outline
 
 
 class ReportConfig(Config):
@@ -22,49 +23,35 @@ class ReportConfig(Config):
     """Evaluation questions whose answers by every model are shown."""
 
 
-def report(
-    config: ReportConfig,
-    out: Path,
-    *,
-    data: Path,
-    filtered: Path,
-    drawn: Path,
-    labelled: Path,
-    reward: Path,
-    fresh: Path,
-    selected: Path,
-    graded: Path,
-    **arms: Path,
-) -> dict[str, float | int | str]:
-    """Write report.html, summary.json (the result table) and summary.md from the artifacts of all stages.
+def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path) -> Metrics:
+    """Write report.html, summary.json (the result table) and summary.md from the artifacts of all stages, by name.
 
-    `arms` are the training artifacts that were evaluated, by name. The page depends on the artifacts alone: it holds no
-    time, path or random choice, and fetches nothing. Raises InputError if a stage's artifact is incomplete.
+    The page depends on the artifacts alone: it holds no time, path or random choice, and fetches nothing. Raises
+    InputError if a stage's artifact is incomplete.
     """
     from align.report import answers, chapters, chapters_models, page
     from align.report.evidence import load
     from align.report.findings import findings, headline, summary, verdicts
 
-    folders = {"data": data, "filtered": filtered, "drawn": drawn, "labelled": labelled, "reward": reward,
-               "fresh": fresh, "selected": selected, "graded": graded, **arms}  # fmt: skip
-    metrics = {name: _metrics(folder) for name, folder in folders.items()}
-    evidence = load(graded, metrics["graded"])
-    order = [name for name in ("sft_unfiltered", "sft", "reward", "sft_random", "sft_rs", "dpo") if name in folders]
-    stages = {n: (folders[n], metrics[n]) for n in [*order, *sorted(arms.keys() - set(order))]}
-    judge, judged = chapters_models.reward(reward)
-    found = findings(evidence, judged, metrics["filtered"])
+    metrics = {name: _metrics(folder) for name, folder in stages.items()}
+    data, filtered, graded = stages["ingest"], stages["filter"], stages["evaluate"]
+    evidence = load(graded, metrics["evaluate"], outline)
+    reward, judged = chapters_models.reward(stages["reward"])
+    found = findings(evidence, {"reward": judged}, metrics["filter"])
+    logged = {name: (stages[name], metrics[name]) for name in sorted(stages, key=outline.place)
+              if (stages[name] / "training_log.parquet").is_file()}  # fmt: skip
     body = [
-        chapters.ingest(data, metrics["data"]),
-        chapters.funnel(filtered, data, metrics["filtered"], config.examples),
-        chapters_models.sampling(drawn, fresh, labelled, metrics),
-        chapters_models.pairs(labelled, metrics["labelled"]),
-        judge,
-        chapters_models.selection(selected, metrics["selected"]),
-        chapters_models.training(stages),
+        chapters.ingest(data, metrics["ingest"]),
+        chapters.funnel(filtered, data, metrics["filter"], config.examples),
+        chapters_models.sampling(stages["sample"], stages["resample"], stages["pairs"], metrics),
+        chapters_models.pairs(stages["pairs"], metrics["pairs"]),
+        reward,
+        chapters_models.selection(stages["select"], metrics["select"]),
+        chapters_models.training(logged),
         answers.answers(graded, data, evidence, config.answers),
     ]
     table = summary(evidence)
-    lead = [headline(evidence), verdicts(found)]
+    lead = [headline(evidence), verdicts(evidence, found)]
     html = page.html(config.title, lead, found, evidence, body)
     (out / "report.html").write_text(html, encoding="utf-8")
     (out / "summary.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ def artifacts(
 ) -> dict[str, Path]:
     """Artifact directories by the names of the report's inputs. Texts hold markup that a page must escape."""
     rng = np.random.default_rng(0)
-    names = ("data", "filtered", "drawn", "labelled", "reward", "fresh", "selected", "graded", *arms)
+    names = ("ingest", "filter", "sample", "pairs", "reward", "resample", "select", "evaluate", *arms)
     at = {name: folder / name for name in names}
     for path in at.values():
         path.mkdir(parents=True)
@@ -38,19 +38,19 @@ def artifacts(
     for k in range(suites):
         source = "questions" if k == 0 else f"suite <b>{k}</b>"
         rows += [_row(i, source, "evaluation", "evaluation", None, f"SELECT {i}") for i in range(n)]
-    tables.write(at["data"] / "rows.parquet", rows, tables.ROWS)
+    tables.write(at["ingest"] / "rows.parquet", rows, tables.ROWS)
     bad = [{"source": "raw", "file": "raw.jsonl", "line": i, "reason": "is not JSON", "text": HOSTILE} for i in (3, 9)]
-    tables.write(at["data"] / "quarantine.parquet", bad, tables.QUARANTINE)
-    _metrics(at["data"], {"rows": len(rows), "quarantined": 2, "read.raw": 2 * n + 2, "shape.raw": "qa <i>",
+    tables.write(at["ingest"] / "quarantine.parquet", bad, tables.QUARANTINE)
+    _metrics(at["ingest"], {"rows": len(rows), "quarantined": 2, "read.raw": 2 * n + 2, "shape.raw": "qa <i>",
                           "quarantined.raw": 2})  # fmt: skip
-    _filter(at["filtered"], [r for r in rows if r["use"] == "instructions"])
+    _filter(at["filter"], [r for r in rows if r["use"] == "instructions"])
     questions = {split: [r["row_id"] for r in rows if r["split"] == split] for split in ("preference", "rejection")}
-    drawn = _samples(at["drawn"], questions["preference"], rng)
-    fresh = _samples(at["fresh"], questions["rejection"], rng)
-    _pairs(at["labelled"], drawn, rng, graded, imported)
+    drawn = _samples(at["sample"], questions["preference"], rng)
+    fresh = _samples(at["resample"], questions["rejection"], rng)
+    _pairs(at["pairs"], drawn, rng, graded, imported)
     _reward(at["reward"], n, rng)
-    _select(at["selected"], fresh, rng)
-    _evaluate(at["graded"], rows, ["base", *arms], rng, graded)
+    _select(at["select"], fresh, rng)
+    _evaluate(at["evaluate"], rows, ["base", *arms], rng, graded)
     for arm in arms:
         _log(at[arm], rng, dpo=arm == "dpo")
     return at

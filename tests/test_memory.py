@@ -1,18 +1,18 @@
 """The memory estimate: exact parameter counts, and the right direction for every knob."""
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from align.models.base import BaseConfig, load_model
-from align.models.memory import NF4, estimate, estimate_recipe
+from align.models.memory import NF4, estimate, estimates
 from align.models.training import LoraSettings
+from flows.recipe import load
+from flows.stages import STAGES
 from tasks.dpo import DpoConfig
 from tasks.reward import RewardConfig
 from tasks.sample import SampleConfig
-from tasks.select import SelectConfig
 from tasks.sft import SftConfig
 
 LLAMA_8B = {
@@ -76,16 +76,8 @@ def test_stages_differ_as_they_should() -> None:
 
 
 def test_a_whole_recipe(base: BaseConfig) -> None:
-    recipe = SimpleNamespace(
-        base=base,
-        sft=SftConfig(),
-        sample=SampleConfig(),
-        reward=RewardConfig(),
-        resample=SampleConfig(),
-        select=SelectConfig(),
-        sft_rs=SftConfig(),
-        dpo=DpoConfig(),
-    )
-    found = estimate_recipe(recipe)
-    assert list(found) == ["sft", "sample", "reward", "resample", "select", "sft_rs", "dpo"]
+    recipe = load(overrides=[f"base.path={base.path}"])
+    wanted = {s.name: (s.load, s.config_of(recipe)) for s in STAGES if s.load and not s.control}
+    found = estimates(recipe.base, wanted)
+    assert list(found) == ["sft", "sample", "reward", "resample", "select", "sft_rs", "dpo", "evaluate"]
     assert all(parts["total"] > 600 << 20 for parts in found.values())

@@ -12,11 +12,10 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-import yaml
 
 from align.config import Config
 from align.errors import AlignError
-from flows import child, server
+from flows import child, serve, server
 from flows.recipe import ROOT, load
 from storage.runs import history
 from storage.store import Store
@@ -231,12 +230,11 @@ def test_a_server_that_cannot_start_says_why_at_once(tmp_path, monkeypatch):
 
 
 def test_prefect_yaml_has_every_stage_and_no_path_of_a_machine():
-    text = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
-    assert str(ROOT) not in text
-    declared = {d["name"]: d for d in yaml.safe_load(text)["deployments"]}
+    declared = {d["name"]: d for d in serve.deployments()["deployments"]}
+    assert str(ROOT) not in json.dumps(declared)
     assert set(declared) == {"pipeline", *stages()}
     for name, deployment in declared.items():
-        assert deployment["entrypoint"] == ("flows.align.align" if name == "pipeline" else f"flows.stages.{name}")
+        assert deployment["entrypoint"] == ("flows.align.align" if name == "pipeline" else f"flows.rerun.{name}")
         assert deployment["work_pool"] == {"name": "align-local"}
 
 

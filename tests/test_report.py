@@ -16,6 +16,7 @@ from align import tables
 from align.errors import InputError
 from align.report import charts, evidence, wording
 from align.report.answers import KINDS, _spread
+from flows.stages import outline
 from tasks.report import ReportConfig, report
 from tests.artifacts import ARMS, HOSTILE, artifacts
 
@@ -40,7 +41,7 @@ class Page(HTMLParser):
 def make(folder: Path, inputs: Mapping[str, Path], **config: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The page, the result table, the metrics."""
     folder.mkdir()
-    metrics = report(ReportConfig(**config), folder, **inputs)  # type: ignore[arg-type]
+    metrics = report(ReportConfig(**config), folder, outline=outline(), **inputs)  # type: ignore[arg-type]
     return (folder / "report.html").read_text(), json.loads((folder / "summary.json").read_text()), metrics
 
 
@@ -60,7 +61,7 @@ def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> 
     html, table, _ = made
     assert table["columns"][:4] == ["model", "greedy %", "sampled %", "Δ sampled v. sft"]
     assert [row[0] for row in table["rows"]] == ["base", "sft_unfiltered", "sft", "sft_random", "sft_rs", "dpo"]
-    answers = tables.read(inputs["graded"] / "evaluations.parquet")
+    answers = tables.read(inputs["evaluate"] / "evaluations.parquet")
 
     def share(model: str, mode: str) -> str:
         scores = [a["score"] for a in answers if (a["model"], a["mode"]) == (model, mode)]
@@ -81,7 +82,9 @@ def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> 
 
 def test_differences_are_those_of_evaluate(inputs: dict[str, Path], made: Any) -> None:
     text = Page(made[0]).text
-    found = {(c["metric"], c["model"], c["against"]): c for c in tables.read(inputs["graded"] / "comparisons.parquet")}
+    found = {
+        (c["metric"], c["model"], c["against"]): c for c in tables.read(inputs["evaluate"] / "comparisons.parquet")
+    }
     d = found["sampled", "dpo", "sft_rs"]
     interval = f"[{wording.points(d['diff_low'], False)}, {wording.points(d['diff_high'], False)}]"
     assert interval in text and wording.points(abs(d["diff"]), False) in text
@@ -110,7 +113,7 @@ def test_page_is_self_contained_and_safe(inputs: dict[str, Path], made: Any) -> 
         ElementTree.fromstring(svg)
         assert set(re.findall(r"url\(#([^)]+)\)", svg)) <= set(re.findall(r' id="([^"]+)"', svg))
         assert not re.search(r'(?:fill|stroke)="#00000[1-9]"', svg)
-    assert str(inputs["data"].parent) not in html
+    assert str(inputs["ingest"].parent) not in html
 
 
 def test_equal_input_gives_equal_bytes(inputs: dict[str, Path], made: Any, tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_equal_input_gives_equal_bytes(inputs: dict[str, Path], made: Any, tmp_p
 
 def test_filter_funnel(inputs: dict[str, Path], made: Any) -> None:
     text = Page(made[0]).text
-    rows = tables.read(inputs["filtered"] / "rows.parquet")
+    rows = tables.read(inputs["filter"] / "rows.parquet")
     kept = sum(r["kept"] for r in rows)
     assert f"{kept} of {len(rows)} rows kept" in text and f"{len(rows) - kept} dropped" in text
     drops = {r: sum(row["reason"] == r for row in rows) for r in ("empty", "near_duplicates")}
@@ -169,7 +172,7 @@ def test_questions_count_only_where_graded(inputs: dict[str, Path], tmp_path: Pa
     """Partly ungraded suites say of how many; scores between 0 and 1 are no accuracy."""
     from tasks.evaluate import EvaluateConfig, _compare
 
-    answers = tables.read(inputs["graded"] / "evaluations.parquet")
+    answers = tables.read(inputs["evaluate"] / "evaluations.parquet")
     blank = sorted({a["item_id"] for a in answers})[:20]
     for a in answers:
         if a["item_id"] in blank:
@@ -178,11 +181,11 @@ def test_questions_count_only_where_graded(inputs: dict[str, Path], tmp_path: Pa
             a["score"] = 0.75
     graded = tmp_path / "graded"
     graded.mkdir()
-    (graded / "metrics.json").write_text((inputs["graded"] / "metrics.json").read_text())
+    (graded / "metrics.json").write_text((inputs["evaluate"] / "metrics.json").read_text())
     tables.write(graded / "evaluations.parquet", answers, tables.EVALUATIONS)
     compared = _compare(EvaluateConfig(primary="sampled"), "questions", ["base", *ARMS], answers)
     tables.write(graded / "comparisons.parquet", compared, tables.COMPARISONS)
-    html, table, _ = make(tmp_path / "report", {**inputs, "graded": graded})
+    html, table, _ = make(tmp_path / "report", {**inputs, "evaluate": graded})
     assert {row[4] for row in table["rows"]} == {"40 of 60"} and {row[5] for row in table["rows"]} == {"33.3"}
     text = Page(html).text
     assert "on 40 questions" in text and "scores " in text and "mean score" in text and "accuracy by" not in text
@@ -250,10 +253,10 @@ def test_empty_buckets_are_drawn_as_empty(monkeypatch: pytest.MonkeyPatch) -> No
 def test_nothing_dropped_and_no_examples(inputs: dict[str, Path], tmp_path: Path) -> None:
     filtered = tmp_path / "filtered"
     filtered.mkdir()
-    rows = [r | {"kept": True, "reason": None} for r in tables.read(inputs["filtered"] / "rows.parquet")]
+    rows = [r | {"kept": True, "reason": None} for r in tables.read(inputs["filter"] / "rows.parquet")]
     tables.write(filtered / "rows.parquet", rows, tables.FILTERED)
     (filtered / "metrics.json").write_text(json.dumps({"read": len(rows), "kept": len(rows), "rules": "empty"}))
-    html, *_ = make(tmp_path / "report", {**inputs, "filtered": filtered}, examples=0, answers=0)
+    html, *_ = make(tmp_path / "report", {**inputs, "filter": filtered}, examples=0, answers=0)
     text = Page(html).text
     assert f"{len(rows)} of {len(rows)} rows kept (100.0 %), 0 dropped" in text
     assert "distributions.parquet is missing" in text and "There are no answers to show" in text

@@ -5,44 +5,32 @@ Estimates of what is allocated at the peak, in bytes; torch's allocator and the 
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from align.config import Config
 from align.errors import InputError
 from align.models.base import BaseConfig
 from align.models.training import LoraSettings, Training
 
-Kind = Literal["sft", "reward", "dpo", "sample", "score"]
+Load = Literal["sft", "reward", "dpo", "sample", "score"]
+"""What a stage puts on a GPU: a kind of training, drawing samples, or scoring them."""
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale per 256 of those
 CONTEXT = 600 << 20  # the CUDA context and cuBLAS workspaces
 FRAGMENTS = 0.05  # share of the rest that the allocator loses to fragments
 PROMPT = 512  # tokens of prompt that sampling is estimated for, where the context allows
 TILE = (4096, 32768)  # tokens and vocabulary entries of a tile of trl's fused LM head
-STAGES: dict[str, Kind] = {
-    "sft": "sft",
-    "sample": "sample",
-    "reward": "reward",
-    "resample": "sample",
-    "select": "score",
-    "sft_rs": "sft",
-    "dpo": "dpo",
-    "evaluate": "sample",
-}
 
 
-def estimate_recipe(recipe: Any) -> dict[str, dict[str, int]]:
-    """Stage -> part -> bytes for every stage of a recipe that uses a GPU."""
-    facts = _config(recipe.base)
-    nf4 = recipe.base.quantization == "nf4"
-    return {
-        name: estimate(facts, kind, getattr(recipe, name), nf4=nf4)
-        for name, kind in STAGES.items()
-        if hasattr(recipe, name)
-    }
+def estimates(base: BaseConfig, stages: Mapping[str, tuple[Load, Config]]) -> dict[str, dict[str, int]]:
+    """Stage -> part -> bytes, of stages by name with what they load and their settings."""
+    facts, nf4 = _config(base), base.quantization == "nf4"
+    return {name: estimate(facts, load, config, nf4=nf4) for name, (load, config) in stages.items()}
 
 
-def estimate(facts: dict[str, Any], kind: Kind, config: Any, *, nf4: bool = True) -> dict[str, int]:
+def estimate(facts: dict[str, Any], kind: Load, config: Any, *, nf4: bool = True) -> dict[str, int]:
     """Bytes by part and their `total` for one stage. `facts` is config.json as a dict, `config` the stage's config."""
     model = _empty_model(facts)
     shape = model.config.get_text_config()

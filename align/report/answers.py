@@ -14,7 +14,7 @@ KINDS = ("gained", "lost", "right in both", "wrong in both", "not graded")
 
 
 def answers(graded: Path, data: Path, evidence: Evidence, n: int) -> Chapter:
-    """What each model answered to some questions: some that the final model gained over SFT, some that it lost."""
+    """What each model answered to some questions: some that the final model gained, some that it lost."""
     chapter = Chapter("answers", "Answers, side by side")
     mode = "greedy" if "greedy" in evidence.modes else next(iter(evidence.modes), "greedy")
     names = ["suite", "item_id", "model", "response", "status", "finish_reason", "detail"]
@@ -26,8 +26,7 @@ def answers(graded: Path, data: Path, evidence: Evidence, n: int) -> Chapter:
     items: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for r in rows:
         items[r["suite"], r["item_id"]][r["model"]] = r
-    ends = ("sft", "dpo")
-    first, last = ends if set(ends) <= set(evidence.models) else (evidence.models[0], evidence.models[-1])
+    first, last = evidence.first, evidence.final or evidence.models[-1]
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for at in sorted(items, key=lambda a: (a[1], a[0])):
         before, after = (items[at].get(m, {}).get("status") for m in (first, last))

@@ -33,7 +33,10 @@ def sampling(drawn: Path, fresh: Path, labelled: Path, metrics: Mapping[str, Met
     """How many samples were drawn, how many were cut off, and how many prompts have both right and wrong ones."""
     chapter = Chapter("sampling", "What was drawn")
     body = []
-    for label, folder, stage in (("for preference pairs", drawn, "drawn"), ("for rejection sampling", fresh, "fresh")):
+    for label, folder, stage in (
+        ("for preference pairs", drawn, "sample"),
+        ("for rejection sampling", fresh, "resample"),
+    ):
         table = columns(folder / "samples.parquet", ["prompt_id", "finish_reason", "n_tokens"])
         if table is None or not table.num_rows:
             chapter.note(f"There are no samples {label}.")
@@ -204,7 +207,7 @@ def selection(selected: Path, metrics: Metrics) -> Chapter:
 
 
 def training(stages: Mapping[str, tuple[Path, Metrics]]) -> Chapter:
-    """Loss per training stage; for DPO log-probabilities and margins, with a warning where the chosen fall."""
+    """Loss per training stage; on pairs also log-probabilities, with a warning where the chosen fall."""
     chapter = Chapter("training", "How training went")
     body = []
     for stage, (folder, m) in stages.items():
@@ -217,8 +220,8 @@ def training(stages: Mapping[str, tuple[Path, Metrics]]) -> Chapter:
                      number(m.get("loss.first", log["loss"][0][1])), number(m.get("loss.final", log["loss"][-1][1])),
                      number(m.get("rows.too_long", m.get("pairs.too_long")))])  # fmt: skip
     chapter.table(["stage", "rows or pairs", "steps", "first loss", "final loss", "too long"], body)
-    if "dpo" in stages:
-        _shift(chapter, stages["dpo"][1])
+    for stage, (_, metrics) in stages.items():
+        _shift(chapter, stage, metrics)
     chapter.figures(figure for stage, (folder, _) in stages.items() for figure in _curves(stage, _log(folder)))
     return chapter
 
@@ -246,16 +249,15 @@ def _curves(stage: str, log: Mapping[str, list[tuple[int, float]]]) -> list[tupl
     return found
 
 
-def _shift(chapter: Chapter, m: Metrics) -> None:
-    """What DPO did to the likelihood of the chosen responses."""
+def _shift(chapter: Chapter, stage: str, m: Metrics) -> None:
+    """What training on pairs did to the likelihood of the chosen responses."""
     where, label = ("held_out", "held-out") if "logps.chosen_shift.held_out" in m else ("train", "training")
     chosen, rejected = (m.get(f"logps.{s}_shift.{where}") for s in SIDES)
     if chosen is None or rejected is None:
-        chapter.note("What DPO did to the log-probabilities was not measured.")
         return
     text = (
-        f"DPO changed the log-probability of the chosen responses of {label} pairs by {nats(chosen)} nats on average, "
-        f"that of the rejected by {nats(rejected)}."
+        f"{stage} changed the log-probability of the chosen responses of {label} pairs by {nats(chosen)} nats on "
+        f"average, that of the rejected by {nats(rejected)}."
     )
     if chosen < 0:
         text += " The chosen became less likely: a lower rate, an NLL term or fresher pairs are the cures."

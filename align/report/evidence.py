@@ -1,7 +1,7 @@
 """What an evaluation shows: results per model, paired differences, and which of them the data supports."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from align import tables
+from align.report.outline import Outline
 
-ORDER = ("base", "sft_unfiltered", "sft", "sft_random", "sft_rs", "dpo")  # of the pipeline, controls before their arm
-CONTROLS = ("sft_unfiltered", "sft_random")
 MODES = ("greedy", "sampled")
 
 
@@ -57,6 +56,7 @@ class Difference:
 class Evidence:
     """Everything that the evaluate stage found."""
 
+    outline: Outline
     suites: list[str]
     models: list[str]
     primary: str
@@ -64,6 +64,16 @@ class Evidence:
     """accuracy, or mean score where a grader gives more than 0 and 1; by suite."""
     results: dict[tuple[str, str, str], Result]
     differences: dict[tuple[str, str, str, str], Difference]
+
+    @property
+    def first(self) -> str:
+        """The first of the pipeline's own models, which the others are compared with in tables."""
+        return next((m for m in self.outline.policies if m in self.models), "base")
+
+    @property
+    def final(self) -> str | None:
+        """The last of the pipeline's own models; None where only base and controls were evaluated."""
+        return next((m for m in reversed(self.models) if m != "base" and not self.outline.is_control(m)), None)
 
     def result(self, suite: str, model: str, mode: str) -> Result | None:
         return self.results.get((suite, model, mode))
@@ -79,7 +89,7 @@ class Evidence:
         return sorted(found, key=lambda m: (m != self.primary, MODES.index(m) if m in MODES else 9))
 
 
-def load(graded: Path, metrics: Mapping[str, Any]) -> Evidence:
+def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence:
     """Read an evaluate artifact."""
     names = ["suite", "item_id", "model", "mode", "status", "finish_reason", "score"]
     table = pq.read_table(graded / "evaluations.parquet", columns=names)
@@ -111,9 +121,5 @@ def load(graded: Path, metrics: Mapping[str, Any]) -> Evidence:
     models = {model for _, model, _ in results}
     partial = table.filter((pc.field("score") > 0) & (pc.field("score") < 1)).column("suite").unique().to_pylist()
     measures = {suite: "mean score" if suite in partial else "accuracy" for suite in suites}
-    return Evidence(suites, ordered(models), str(metrics["primary"]), measures, results, differences)
-
-
-def ordered(models: Sequence[str] | set[str]) -> list[str]:
-    """Models in the order of the pipeline."""
-    return sorted(models, key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m))
+    ordered = sorted(models, key=outline.place)
+    return Evidence(outline, suites, ordered, str(metrics["primary"]), measures, results, differences)

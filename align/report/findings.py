@@ -4,27 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from align.report.evidence import CONTROLS, Difference, Evidence, Result
+from align.report.evidence import Difference, Evidence, Result
+from align.report.outline import Outline
 from align.report.wording import MINUS, count, percent, plural, points, with_interval
-
-NAMES = {
-    "base": "the base model",
-    "sft": "SFT",
-    "sft_unfiltered": "SFT on unfiltered rows",
-    "sft_rs": "rejection sampling (best of n)",
-    "sft_random": "the control arm (a random response of the n)",
-    "dpo": "DPO",
-}
-# what a stage did -> (topic, model, the model it is compared with)
-QUESTIONS = (
-    ("Filtering", "sft", "sft_unfiltered"),
-    ("Supervised fine-tuning", "sft", "base"),
-    ("Rejection sampling", "sft_rs", "sft"),
-    ("Choosing the best of n", "sft_rs", "sft_random"),
-    ("DPO", "dpo", "sft_rs"),
-    ("The whole chain after SFT", "dpo", "sft"),
-)
-ADDS = {"sft_unfiltered": "; controls.unfiltered adds it", "sft_random": "; controls.random_of_n adds it"}
 
 
 @dataclass(frozen=True)
@@ -38,28 +20,22 @@ class Finding:
     """The suite it is about, where there are several."""
 
 
-def name(model: str) -> str:
-    return NAMES.get(model, model)
-
-
-def findings(evidence: Evidence, reward: Finding, filtered: Mapping[str, Any]) -> list[Finding]:
-    """What each stage changed, in the order of the pipeline."""
+def findings(evidence: Evidence, measured: Mapping[str, Finding], filtered: Mapping[str, Any]) -> list[Finding]:
+    """What each stage changed, in the order of the pipeline. `measured` are findings that a stage brings itself."""
     found = []
-    for topic, model, against in QUESTIONS:
-        if topic == "Rejection sampling":
-            found.append(reward)
-        claims = [(suite, *compare(evidence, suite, model, against)) for suite in evidence.suites]
-        if len({(verdict, text) for _, verdict, text in claims}) <= 1 or len(claims) == 1:
-            _, verdict, text = claims[0] if claims else ("", "unknown", "Not measured: nothing was evaluated.")
-            claims = [("", verdict, text)]
-        if topic == "Filtering" and (read := filtered.get("read")):
-            suite, verdict, text = claims[0]
-            claims[0] = (
-                suite,
-                verdict,
-                f"{count(int(filtered['kept']))} of {plural(int(read), 'row')} were kept. {text}",
-            )
-        found += [Finding(topic, verdict, text, suite) for suite, verdict, text in claims]
+    for part in evidence.outline.parts:
+        if part.stage in measured:
+            found.append(measured[part.stage])
+        for asked in part.questions:
+            claims = [(suite, *compare(evidence, suite, asked.model, asked.against)) for suite in evidence.suites]
+            if len({(verdict, text) for _, verdict, text in claims}) <= 1 or len(claims) == 1:
+                _, verdict, text = claims[0] if claims else ("", "unknown", "Not measured: nothing was evaluated.")
+                claims = [("", verdict, text)]
+            if part.stage == "filter" and (read := filtered.get("read")):
+                suite, verdict, text = claims[0]
+                kept = f"{count(int(filtered['kept']))} of {plural(int(read), 'row')} were kept."
+                claims[0] = (suite, verdict, f"{kept} {text}")
+            found += [Finding(asked.topic, verdict, text, suite) for suite, verdict, text in claims]
     return found
 
 
@@ -67,26 +43,30 @@ def compare(evidence: Evidence, suite: str, model: str, against: str) -> tuple[s
     """The verdict in the primary metric, and sentences for every metric."""
     for needed in (model, against):
         if needed not in evidence.models:
-            return "unknown", f"Not measured: {name(needed)} was not evaluated{ADDS.get(needed, '')}."
+            part = evidence.outline.part(needed)
+            adds = f"; {part.added_by} adds it" if part and part.added_by else ""
+            return "unknown", f"Not measured: {evidence.outline.title(needed)} was not evaluated{adds}."
     pairs = [(mode, evidence.difference(suite, mode, model, against)) for mode in evidence.modes]
     graded = [(mode, d) for mode, d in pairs if d]
     if not graded:
         return "unknown", "Not measured: no question is graded for both models."
     verdict = next((d.verdict for mode, d in graded if mode == evidence.primary), "unknown")
     measure = evidence.measures[suite]
-    sentences = [_sentence(f"{mode} {measure}", d, first=i == 0) for i, (mode, d) in enumerate(graded)]
+    sentences = [
+        _sentence(evidence.outline, f"{mode} {measure}", d, first=i == 0) for i, (mode, d) in enumerate(graded)
+    ]
     if verdict == "unknown":
         sentences.insert(0, f"Not measured in the primary metric ({evidence.primary}).")
     return verdict, " ".join(sentences)
 
 
-def _sentence(metric: str, d: Difference, first: bool) -> str:
+def _sentence(outline: Outline, metric: str, d: Difference, first: bool) -> str:
     interval = f"[{points(d.low, sign=False)}, {points(d.high, sign=False)}]"
     size = points(abs(d.diff), sign=False)
     if not first:
         where = "" if d.verdict != "open" else ", an interval that includes 0"
         return f"{metric.capitalize()}: {points(d.diff)} points {interval}{where}."
-    who, other, where = name(d.model), name(d.against), f"on {plural(d.n, 'question')}"
+    who, other, where = outline.title(d.model), outline.title(d.against), f"on {plural(d.n, 'question')}"
     who = who[0].upper() + who[1:]
     if d.verdict == "up":
         return f"{who} raised {metric} by {size} points over {other} {interval} {where}."
@@ -100,10 +80,10 @@ def _sentence(metric: str, d: Difference, first: bool) -> str:
     )
 
 
-def verdicts(found: Sequence[Finding]) -> str:
+def verdicts(evidence: Evidence, found: Sequence[Finding]) -> str:
     """Which stages are shown to help and, above all, which are not."""
     leads = {"up": "Shown to help", "down": "Shown to harm", "open": "Not shown to help", "unknown": "Not measured"}
-    arms = [f for f in found if f.topic in {topic for topic, *_ in QUESTIONS}]
+    arms = [f for f in found if f.topic in {asked.topic for asked in evidence.outline.questions}]
     said = []
     for verdict, lead in leads.items():
         topics = [
@@ -117,10 +97,10 @@ def verdicts(found: Sequence[Finding]) -> str:
 
 def headline(evidence: Evidence) -> str:
     """One or two sentences: where the final model ends up."""
-    final = next((m for m in reversed(evidence.models) if m not in CONTROLS), None)
+    final, name = evidence.final, evidence.outline.title
     parts, silent = [], []
     for suite in evidence.suites:
-        results = {m: evidence.result(suite, m, evidence.primary) for m in ("base", "sft", final or "")}
+        results = {m: evidence.result(suite, m, evidence.primary) for m in ("base", evidence.first, final or "")}
         last = results.get(final or "")
         if final is None or last is None or last.mean is None:
             silent.append(suite)
@@ -148,7 +128,12 @@ def summary(evidence: Evidence) -> dict[str, list[Any]]:
     """The result table, one row per model and suite: what `align run` prints."""
     several = len(evidence.suites) > 1
     modes = sorted(evidence.modes, key=lambda m: m != "greedy")
-    columns = ["suite"] * several + ["model", *(f"{mode} %" for mode in modes), f"Δ {evidence.primary} v. sft", "n"]
+    columns = ["suite"] * several + [
+        "model",
+        *(f"{mode} %" for mode in modes),
+        f"Δ {evidence.primary} v. {evidence.first}",
+        "n",
+    ]
     columns += ["ungraded %", "cut off %"]
     rows = []
     for suite in evidence.suites:
@@ -156,7 +141,7 @@ def summary(evidence: Evidence) -> dict[str, list[Any]]:
             results = [evidence.result(suite, model, mode) for mode in modes]
             if not any(results):
                 continue
-            delta = evidence.difference(suite, evidence.primary, model, "sft")
+            delta = evidence.difference(suite, evidence.primary, model, evidence.first)
             change = f"{points(delta.diff)} [{points(delta.low, False)}, {points(delta.high, False)}]" if delta else ""
             row = [suite] * several + [model, *(accuracy(r) for r in results), change]
             row += [questions([r for r in results if r]), *totals([r for r in results if r])]

@@ -7,13 +7,12 @@ from typing import Any
 
 from align.report import charts
 from align.report.chapters import Chapter
-from align.report.evidence import CONTROLS, ORDER, Difference, Evidence
-from align.report.findings import QUESTIONS, Finding, accuracy, name, questions
+from align.report.evidence import Difference, Evidence
+from align.report.findings import Finding, accuracy, questions
 from align.report.wording import count, percent, points
 
 TEMPLATE = "templates/report.html.jinja"
 VERDICTS = {"up": "better", "down": "worse", "open": "not shown", "unknown": "not measured"}
-ASKED = {(model, against) for _, model, against in QUESTIONS}
 
 
 def html(
@@ -36,6 +35,7 @@ def html(
         verdicts=VERDICTS,
         suites=[_suite(evidence, suite) for suite in evidence.suites],
         primary=evidence.primary,
+        first=evidence.first,
         chapters=chapters,
     )
 
@@ -48,11 +48,11 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
         results = {m: r for m in modes if (r := evidence.result(suite, model, m))}
         if not results:
             continue
-        delta = evidence.difference(suite, evidence.primary, model, "sft")
+        delta = evidence.difference(suite, evidence.primary, model, evidence.first)
         rows.append({
             "model": model,
-            "what": name(model) if name(model).casefold() != model else "",
-            "control": model in CONTROLS,
+            "what": title if (title := evidence.outline.title(model)).casefold() != model else "",
+            "control": evidence.outline.is_control(model),
             "cells": [
                 {"mean": percent(r.mean), "interval": accuracy(r).partition(" ")[2], "graded": r.mean is not None}
                 if (r := results.get(m)) else None for m in modes
@@ -71,11 +71,12 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
 def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
     """A forest plot per metric, the primary first, of the comparisons that the findings are about."""
     plots = []
+    pairs = {(asked.model, asked.against) for asked in evidence.outline.questions}
     for mode in evidence.modes:
         metric = f"{mode} {evidence.measures[suite]}"
-        found = [d for (s, m, *_), d in evidence.differences.items() if (s, m) == (suite, mode) and _later(d)]
+        found = [d for (s, m, *_), d in evidence.differences.items() if (s, m) == (suite, mode) and _later(evidence, d)]
         # differences to an untuned base are so large that beside them no other could be read
-        asked = [d for d in found if (d.model, d.against) in ASKED]
+        asked = [d for d in found if (d.model, d.against) in pairs]
         data = [_line(d) for d in asked if d.against != "base"] or [_line(d) for d in found]
         if data:
             key = f"forest-{evidence.suites.index(suite)}-{mode}"
@@ -91,10 +92,9 @@ def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
     return plots
 
 
-def _later(d: Difference) -> bool:
+def _later(evidence: Evidence, d: Difference) -> bool:
     """Whether the model stands after the one that it is compared with: of each pair one direction is enough."""
-    place = {m: i for i, m in enumerate(ORDER)}
-    return (place.get(d.model, 99), d.model) > (place.get(d.against, 99), d.against)
+    return evidence.outline.place(d.model) > evidence.outline.place(d.against)
 
 
 def span(d: Difference) -> str:

@@ -1,0 +1,70 @@
+"""What the report knows of the pipeline: its stages in order, what they are called, and what is asked about each.
+
+The table of stages (flows/stages.py) fills it in; nothing here or in the chapters names a stage.
+"""
+
+from align.config import Config
+
+
+class Question(Config):
+    """What a stage did, answered by comparing two models."""
+
+    topic: str
+    """What the answer is headed."""
+    model: str
+    """The model that the stage made better, or not."""
+    against: str
+    """The model that it is compared with."""
+
+
+class Part(Config):
+    """One stage of the pipeline."""
+
+    stage: str
+    """Its name in the DAG; of a stage that trains a policy also the model's."""
+    title: str
+    """What people call it, or the model it makes, in a sentence."""
+    policy: bool = False
+    """Whether it trains a policy, which is then evaluated."""
+    control: bool = False
+    """Whether it is only there to be compared with."""
+    added_by: str = ""
+    """The key of the recipe that adds it, where it is not always there."""
+    questions: tuple[Question, ...] = ()
+    """What is asked about it."""
+
+
+class Outline(Config):
+    """The stages, in the order in which they are shown: a control before what it controls for."""
+
+    parts: tuple[Part, ...]
+    """All of them."""
+
+    def part(self, name: str) -> Part | None:
+        """The part of that name."""
+        return next((part for part in self.parts if part.stage == name), None)
+
+    def title(self, model: str) -> str:
+        """What a model is called in a sentence."""
+        part = self.part(model)
+        return "the base model" if model == "base" else part.title if part else model
+
+    def is_control(self, model: str) -> bool:
+        """Whether a model is only there to be compared with."""
+        part = self.part(model)
+        return part is not None and part.control
+
+    def place(self, model: str) -> tuple[int, str]:
+        """A sort key: the base first, then the order of the parts, then what no part is about."""
+        names = ["base", *(part.stage for part in self.parts)]
+        return (names.index(model) if model in names else len(names), model)
+
+    @property
+    def policies(self) -> list[str]:
+        """The pipeline's own models, without base and controls."""
+        return [part.stage for part in self.parts if part.policy and not part.control]
+
+    @property
+    def questions(self) -> list[Question]:
+        """Everything that is asked, in order."""
+        return [question for part in self.parts for question in part.questions]
