@@ -1,6 +1,7 @@
-"""The tables that stages hand to each other: their columns, and reading and writing them.
+"""The tables that stages hand to each other, which are also the SQL views: their columns, and reading and writing them.
 
-Parquet is written with one compression, no timestamps and in row order, so that equal rows give equal bytes.
+A table's name is its file's name in an artifact and its view's name in `align sql`. Parquet is written with one
+compression, no timestamps and in row order, so that equal rows give equal bytes.
 """
 
 import json
@@ -12,94 +13,179 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
-ROWS = pa.schema([
-    ("row_id", pa.string()),       # hash of content: the same row from two files is the same row
-    ("source", pa.string()),       # the name that the recipe gives the source
-    ("use", pa.string()),          # instructions, prompts, preferences, evaluation
-    ("split", pa.string()),        # sft, preference, rejection, evaluation: by hash of the normalised prompt
-    ("messages", MESSAGES),        # the turns before the response: system, user, assistant, ..., user
-    ("prompt", pa.string()),       # those turns as one text (the user's words where there is one turn)
-    ("response", pa.string()),     # the final assistant turn; null for prompts and preferences
-    ("chosen", pa.string()),       # preferences only
-    ("rejected", pa.string()),
-    ("reference", pa.string()),    # what a grader compares with; null where there is none
-    ("meta", pa.string()),         # JSON object of the columns that no shape knows
-])  # fmt: skip
 
-QUARANTINE = pa.schema([(n, pa.string()) for n in ("source", "file")] + [("line", pa.int64())]
-                       + [(n, pa.string()) for n in ("reason", "text")])  # fmt: skip
+def _table(about: str, **columns: tuple[pa.DataType, str]) -> pa.Schema:
+    fields = [pa.field(name, kind, metadata={"about": text}) for name, (kind, text) in columns.items()]
+    return pa.schema(fields, metadata={"about": about})
 
-KEPT = pa.schema([f for f in ROWS if f.name not in ("chosen", "rejected", "reference", "meta")])
 
-FILTERED = pa.schema([*ROWS, ("kept", pa.bool_()), ("reason", pa.string()), ("evidence", pa.string())])
+def _more(schema: pa.Schema, about: str, **columns: tuple[pa.DataType, str]) -> pa.Schema:
+    return pa.schema([*schema, *_table(about, **columns)], metadata={"about": about})
 
-SAMPLES = pa.schema([
-    ("prompt_id", pa.string()),    # the row_id of the prompt
-    ("sample_id", pa.string()),
-    ("sample_index", pa.int32()),
-    ("text", pa.string()),
-    ("finish_reason", pa.string()),  # stop (the end-of-turn token was drawn) or length
-    ("n_tokens", pa.int32()),
-])  # fmt: skip
 
-SCORES = pa.schema([
-    ("sample_id", pa.string()),
-    ("judge", pa.string()),        # the grader's or judge's name, or "reward"
-    ("score", pa.float64()),       # null where ungraded
-    ("status", pa.string()),       # correct, wrong, ungraded, or scored
-    ("detail", pa.string()),       # why, in words
-])  # fmt: skip
+ROWS = _table(
+    "Every row that ingest read, in one schema.",
+    row_id=(TEXT, "Hash of the content: the same row from two files is the same row."),
+    source=(TEXT, "The name that the recipe gives the source."),
+    use=(TEXT, "What the row is for: instructions, prompts, preferences or evaluation."),
+    split=(TEXT, "sft, preference, rejection or evaluation: by hash of the normalised prompt."),
+    messages=(MESSAGES, "The turns before the response: system, user, assistant, ..., user."),
+    prompt=(TEXT, "Those turns as one text; the user's words where there is one turn."),
+    response=(TEXT, "The final assistant turn; null for prompts and preferences."),
+    chosen=(TEXT, "The better response; of preferences only."),
+    rejected=(TEXT, "The worse response; of preferences only."),
+    reference=(TEXT, "What a grader compares with; null where there is none."),
+    meta=(TEXT, "JSON object of the columns that no shape knows."),
+)
+QUARANTINE = _table(
+    "What ingest could not read.",
+    source=(TEXT, "The source."),
+    file=(TEXT, "The file."),
+    line=(WHOLE, "The line, or the row's number."),
+    reason=(TEXT, "Why it is no row."),
+    text=(TEXT, "Its beginning."),
+)
+INSTRUCTIONS = _more(
+    ROWS,
+    "Every instruction row with the filter's verdict.",
+    kept=(FLAG, "Whether the filter kept it."),
+    reason=(TEXT, "The rule that dropped it; null where it was kept."),
+    evidence=(TEXT, "JSON object: what the rule saw."),
+)
+_TRAINED = [f for f in ROWS if f.name not in ("chosen", "rejected", "reference", "meta")]
+KEPT = pa.schema(_TRAINED, metadata={"about": "The rows that an SFT stage trains on: kept by the filter, or selected."})
+CONTROL = pa.schema(_TRAINED, metadata={"about": "The rows that the control arm trains on instead of `kept`."})
+DISTRIBUTIONS = _table(
+    "How what was kept differs from what was read and from a random subset of that size.",
+    which=(TEXT, "before, after or random."),
+    measure=(TEXT, "What is counted: a length, a language, a score, the source."),
+    bucket=(TEXT, "The bucket's name."),
+    low=(REAL, "Its lower end; null where it is a name."),
+    count=(WHOLE, "Rows in it."),
+)
+SAMPLES = _table(
+    "Responses drawn from a policy, n per prompt.",
+    row_id=(TEXT, "The row whose prompt was answered."),
+    sample_id=(TEXT, "The sample."),
+    sample_index=(pa.int32(), "Which of the n it is, from 0."),
+    text=(TEXT, "The response."),
+    finish_reason=(TEXT, "stop (the end-of-turn token was drawn) or truncated (a limit ended it)."),
+    n_tokens=(pa.int32(), "Tokens drawn, the end-of-turn token among them."),
+)
+SCORES = _table(
+    "What a grader or a reward model thinks of a sample.",
+    sample_id=(TEXT, "The sample."),
+    scored_by=(TEXT, "The grader's name, or reward_model."),
+    score=(REAL, "The score; null where ungraded."),
+    status=(TEXT, "correct, wrong, ungraded, or scored (by a reward model)."),
+    detail=(TEXT, "Why, in words."),
+)
+PAIRS = _table(
+    "Preference pairs.",
+    pair_id=(TEXT, "The pair."),
+    row_id=(TEXT, "The row whose prompt both answer."),
+    chosen_id=(TEXT, "The chosen sample; null for a reference or an imported pair."),
+    rejected_id=(TEXT, "The rejected sample; null for an imported pair."),
+    messages=(MESSAGES, "The turns before the response."),
+    chosen=(TEXT, "The better response."),
+    rejected=(TEXT, "The worse response."),
+    margin=(REAL, "Score of the chosen minus score of the rejected; null where there are none."),
+    labelled_by=(TEXT, "The grader's name, reference or imported."),
+    held_out=(FLAG, "Kept from training, by hash of the prompt, to measure the reward model."),
+)
+HELD_OUT = _table(
+    "The reward model's scores of the pairs that it was not trained on.",
+    pair_id=(TEXT, "The pair."),
+    chosen_score=(REAL, "Score of the chosen response."),
+    rejected_score=(REAL, "Score of the rejected response."),
+    chosen_tokens=(WHOLE, "Tokens of the chosen response."),
+    rejected_tokens=(WHOLE, "Tokens of the rejected response."),
+)
+SELECTIONS = _table(
+    "Which samples rejection sampling took.",
+    row_id=(TEXT, "The row whose prompt was answered."),
+    sample_id=(TEXT, "The sample that was taken."),
+    arm=(TEXT, "best (of n by the reward model) or random (of the same n, the control)."),
+)
+ANSWERS = _table(
+    "What one policy answers to the evaluation items.",
+    suite=(TEXT, "The suite: the name of the items' source."),
+    row_id=(TEXT, "The item."),
+    mode=(TEXT, "greedy or sampled."),
+    sample_index=(pa.int32(), "Which of the samples it is, from 0."),
+    response=(TEXT, "The response; null where the prompt leaves no room for one."),
+    finish_reason=(TEXT, "stop or truncated."),
+    n_tokens=(pa.int32(), "Tokens drawn."),
+)
+EVALUATIONS = _table(
+    "The answers of every policy to the evaluation items, graded.",
+    suite=(TEXT, "The suite: the name of the items' source."),
+    row_id=(TEXT, "The item."),
+    model=(TEXT, "base, or the stage that trained the policy."),
+    mode=(TEXT, "greedy or sampled."),
+    sample_index=(pa.int32(), "Which of the samples it is, from 0."),
+    response=(TEXT, "The response; null where the prompt leaves no room for one."),
+    score=(REAL, "The grade from 0 to 1; null where ungraded."),
+    status=(TEXT, "correct, wrong or ungraded."),
+    finish_reason=(TEXT, "stop or truncated."),
+    detail=(TEXT, "Why, in words."),
+)
+COMPARISONS = _table(
+    "Each model alone, and each ordered pair of models on the items that are graded for both.",
+    suite=(TEXT, "The suite."),
+    mode=(TEXT, "greedy or sampled."),
+    model=(TEXT, "The model."),
+    against=(TEXT, "The model that it is compared with; null where it stands alone."),
+    n=(WHOLE, "Items graded for the model, or for both."),
+    mean=(REAL, "The model's mean grade."),
+    low=(REAL, "Lower end of its 95 % interval."),
+    high=(REAL, "Upper end."),
+    diff=(REAL, "Mean paired difference."),
+    diff_low=(REAL, "Lower end of its 95 % interval."),
+    diff_high=(REAL, "Upper end."),
+)
+DROPPED = _table(
+    "What a stage could not use.",
+    row_id=(TEXT, "The row or pair."),
+    reason=(TEXT, "Why."),
+    n_tokens=(WHOLE, "Its tokens, where they are the reason."),
+)
+TRAINING_LOG = _table(
+    "What a training stage logged.",
+    step=(WHOLE, "The optimiser step."),
+    name=(TEXT, "loss, grad_norm, learning_rate, rewards/margins, ..."),
+    value=(REAL, "Its value."),
+)
 
-PAIRS = pa.schema([
-    ("pair_id", pa.string()),
-    ("prompt_id", pa.string()),
-    ("chosen_id", pa.string()),    # sample ids; null for imported pairs
-    ("rejected_id", pa.string()),
-    ("messages", MESSAGES),
-    ("chosen", pa.string()),
-    ("rejected", pa.string()),
-    ("margin", pa.float64()),
-    ("judge", pa.string()),
-    ("held_out", pa.bool_()),      # kept from reward training, by hash of the prompt
-])  # fmt: skip
+TABLES: dict[str, pa.Schema] = {
+    "rows": ROWS, "quarantine": QUARANTINE, "instructions": INSTRUCTIONS, "kept": KEPT, "control": CONTROL,
+    "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "held_out": HELD_OUT,
+    "selections": SELECTIONS, "answers": ANSWERS, "evaluations": EVALUATIONS, "comparisons": COMPARISONS,
+    "dropped": DROPPED, "training_log": TRAINING_LOG,
+}  # fmt: skip
+"""The table in each file `NAME.parquet` of an artifact, by name; the view of that name reads it."""
 
-EVALUATIONS = pa.schema([
-    ("suite", pa.string()),
-    ("item_id", pa.string()),      # the row_id of the question
-    ("model", pa.string()),
-    ("mode", pa.string()),         # greedy or sampled
-    ("sample_index", pa.int32()),
-    ("response", pa.string()),
-    ("score", pa.float64()),       # null where ungraded
-    ("status", pa.string()),       # correct, wrong, ungraded
-    ("finish_reason", pa.string()),
-    ("detail", pa.string()),
-])  # fmt: skip
 
-DROPPED = pa.schema([("row_id", pa.string()), ("reason", pa.string()), ("n_tokens", pa.int64())])
+def about(described: pa.Schema | pa.Field) -> str:
+    """The sentence about a table or a column."""
+    return (described.metadata or {}).get(b"about", b"").decode()
 
-HELD_OUT = pa.schema([("pair_id", pa.string())]
-                     + [(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
-                     + [(f"{side}_tokens", pa.int64()) for side in ("chosen", "rejected")])  # fmt: skip
 
-SELECTION = pa.schema([("prompt_id", pa.string()), ("sample_id", pa.string()), ("arm", pa.string())])
-
-COMPARISONS = pa.schema(
-    [(n, pa.string()) for n in ("suite", "metric", "model", "against")]  # metric: greedy or sampled
-    + [("n", pa.int64())]  # items graded for the model, or for both; against is null where the model stands alone
-    + [(n, pa.float64()) for n in ("mean", "low", "high", "diff", "diff_low", "diff_high")]
-)  # fmt: skip
-
-TRAINING_LOG = pa.schema([("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())])
+def plain(schema: pa.Schema) -> pa.Schema:
+    """The schema without the sentences, which are not for files."""
+    return pa.schema([(field.name, field.type) for field in schema])
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> int:
     """Write `rows` to a Parquet file with exactly `schema`; returns the number of rows. Missing keys are null."""
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
-    table = table.select(schema.names).cast(schema)
-    pq.write_table(table.replace_schema_metadata(None), os.fspath(path), compression="zstd")
+    bare = plain(schema)
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=bare)
+    pq.write_table(
+        table.select(bare.names).cast(bare).replace_schema_metadata(None), os.fspath(path), compression="zstd"
+    )
     return table.num_rows
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     ingest(IngestConfig(sources={"alpaca": Source(path=options.data)}, split=split), folder / "ingest")
     rows = folder / "ingest" / "rows.parquet"
     filter(FilterConfig(), folder / "filter", rows=rows, base=BaseConfig(path=BASE))
-    found = tables.read(folder / "filter" / "rows.parquet")
+    found = tables.read(folder / "filter" / "instructions.parquet")
     dropped = [row for row in found if not row["kept"]]
     print(f"# Fifty random drops of {len(dropped)} ({len(found)} Alpaca rows, the default rules)\n")
     print("Made by `python -m benchmarks.alpaca_drops`. The rows are excerpts of Stanford Alpaca (CC BY-NC 4.0).\n")

@@ -57,7 +57,7 @@ evaluate:
   suites:
     gsm8k: {{grader: {{kind: number}}, limit: 60}}
     ifeval: {{grader: {{kind: ifeval}}, limit: 60}}
-  samples: 2
+  n: 2
   max_new_tokens: 48
 """
 

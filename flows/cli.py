@@ -268,16 +268,18 @@ def export(run_id: str, *, to: Path, model: Model = None, store: StoreDir = None
 @app.command
 def chat(run_id: str | None = None, *, model: Model = None, store: StoreDir = None) -> None:
     """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
-    from align.models.generate import Prompt, generate
+    from align.models.engine import Prompt, Sampling
+    from align.models.generate import Sampler
     from flows.stages import final
 
     opened = _open(store)
     model = model or final()
     adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
+    policy = Sampler(base, adapter)
     prompt = f"{model}> " if sys.stdin.isatty() else ""
     while line := _line(prompt):
         asked = [Prompt("chat", [{"role": "user", "content": line}])]
-        print(generate(base, adapter, asked, n=1, temperature=0.0, max_new_tokens=256)[0].text, flush=True)
+        print(policy.draw(asked, Sampling().greedy())[0].text, flush=True)
 
 
 def _line(prompt: str) -> str:

@@ -36,8 +36,9 @@ def dag(r: Recipe, walk: Walk) -> None:
     """Ingest to report, with the control arms beside what they control for."""
     done: dict[str, Node] = {}
 
-    def stage(name: str, **inputs: Node | Config | None) -> Node:
-        row = TABLE[name]
+    def stage(name: str, /, **inputs: Node | Config | None) -> Node:
+        row = TABLE[name.partition(" of ")[0]]
+        name = name.replace(" of ", "_")
         done[name] = walk(name, row.function, row.config_of(r), **inputs)
         return done[name]
 
@@ -60,6 +61,10 @@ def dag(r: Recipe, walk: Walk) -> None:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)
 
     stage("dpo", base=base, pairs=pairs, adapter=chosen)
-    policies = {name: node for name, node in done.items() if TABLE[name].policy}
-    stage("evaluate", base=base, rows=rows, **policies)
+    policies: dict[str, Node | None] = {
+        "base": None,
+        **{name: node for name, node in done.items() if TABLE[name].policy},
+    }
+    answers = {name: stage(f"answer of {name}", base=base, rows=rows, adapter=node) for name, node in policies.items()}
+    stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})
     stage("report", outline=outline(), **done)

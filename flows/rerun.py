@@ -49,6 +49,6 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
 def __getattr__(name: str) -> Flow[..., Any]:
     """`flows.rerun.STAGE`, what a deployment has as its entrypoint."""
     for stage in STAGES:
-        if stage.name == name and not stage.control:
+        if stage.name == name and stage.alone:
             return rerun(name, stage.config)
     raise AttributeError(name)

@@ -183,7 +183,7 @@ def deployments() -> dict[str, Any]:
     found["deployments"] += [
         {"name": stage.name, "entrypoint": f"flows.rerun.{stage.name}", "tags": [*stage.tags, "stage"],
          "work_pool": pipeline["work_pool"]}
-        for stage in STAGES if not stage.control
+        for stage in STAGES if stage.alone
     ]  # fmt: skip
     return found
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_type_hints
 
 from align.config import Config, Metrics
+from align.models.engine import Sampling
 from align.models.memory import Load
 from align.report.outline import Outline, Part, Question
+from tasks.answer import AnswerConfig, answer
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.filter import filter
@@ -41,6 +43,8 @@ class Stage:
     """What it puts on a GPU, by which its memory is estimated; None if it only reads."""
     settings: str = ""
     """The recipe's field with its settings; "" if that is its name. A control has those of what it controls for."""
+    slice: "Callable[[Recipe], Config] | None" = None
+    """Its settings, where they are part of another stage's."""
     policy: bool = False
     """Whether it trains a policy that is evaluated."""
     control: bool = False
@@ -63,14 +67,25 @@ class Stage:
 
     def config_of(self, recipe: "Recipe") -> Config:
         """Its settings in a recipe."""
-        found: Config = getattr(recipe, self.field)
+        found: Config = self.slice(recipe) if self.slice else getattr(recipe, self.field)
         return found
+
+    @property
+    def alone(self) -> bool:
+        """Whether people run it by itself, with its settings as a form."""
+        return not self.control and self.slice is None
 
     @property
     def tags(self) -> list[str]:
         """What its task is tagged with in the UI."""
         kinds = {None: "reads", "sample": "samples", "score": "scores"}
         return ["align", kinds.get(self.load, "trains"), *(["gpu"] if self.load else [])]
+
+
+def _answers(recipe: "Recipe") -> AnswerConfig:
+    """What of evaluate's settings decides what is drawn: another grader draws nothing again."""
+    e = recipe.evaluate
+    return AnswerConfig(suites=e.limits, **{name: getattr(e, name) for name in Sampling.model_fields})
 
 
 # In the order of the report: a control stands before what it controls for.
@@ -99,7 +114,8 @@ STAGES = (
         "dpo", dpo, "DPO", "dpo", policy=True,
         questions=(("DPO", "dpo", "sft_rs"), ("The whole chain after SFT", "dpo", "sft")),
     ),
-    Stage("evaluate", evaluate, "evaluation", "sample"),
+    Stage("answer", answer, "answers to the evaluation items", "sample", slice=_answers),
+    Stage("evaluate", evaluate, "evaluation"),
     Stage("report", report, "the report"),
 )  # fmt: skip
 

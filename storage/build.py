@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +68,7 @@ def request(
 def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attempt, bool]:
     """The attempt that answers a request, and whether it ran now.
 
+    A stage that takes `cache` is given the store's directory for work kept per row, which is no part of any key.
     Processes that ask for one key at once wait for the first; a draft that fails or is killed leaves nothing behind.
     """
     with store.computing(request.key):
@@ -78,8 +78,9 @@ def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attemp
         with store.draft(request.stage) as out:
             started = time.monotonic()
             paths = {role: _path(store, value) for role, value in request.inputs.items() if value is not None}
-            with scores_kept(store):
-                metrics = request.function(request.config, out, **paths)
+            if "cache" in signature(request.function).parameters:
+                paths["cache"] = store.root / "cache" / "rows"
+            metrics = request.function(request.config, out, **paths)
             (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
             artifact = store.publish(request.stage, out)
             attempt = Attempt(
@@ -95,22 +96,6 @@ def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attemp
             )
             store.record(attempt)
     return attempt, True
-
-
-@contextmanager
-def scores_kept(store: Store) -> Iterator[None]:
-    """Names the directory in which stages keep scores per row, so that a changed stage scores only what is new.
-
-    They depend on a row and a model alone, and are no part of any key. ALIGN_CACHE, where it is set, shares them
-    between stores.
-    """
-    given = os.environ.get("ALIGN_CACHE")
-    os.environ["ALIGN_CACHE"] = given or str(store.root.absolute() / "cache" / "rows")
-    try:
-        yield
-    finally:
-        if given is None:
-            del os.environ["ALIGN_CACHE"]
 
 
 def _path(store: Store, value: Input) -> Path | BaseModel | None:

@@ -11,20 +11,20 @@ CHAPTERS = [
     ("filtered", "SELECT artifact, kept, reason, evidence FROM instructions WHERE row_id = $1"),
     (
         "sampled",
-        "SELECT s.artifact, sample_id, sample_index, text, finish_reason, list({judge: judge, score: score, "
-        "status: scores.status} ORDER BY judge) FILTER (judge IS NOT NULL) AS scores "
+        "SELECT s.artifact, sample_id, sample_index, text, finish_reason, list({scored_by: scored_by, score: score, "
+        "status: scores.status} ORDER BY scored_by) FILTER (scored_by IS NOT NULL) AS scores "
         "FROM samples s LEFT JOIN scores USING (sample_id) "
-        "WHERE prompt_id = $1 OR sample_id = $1 GROUP BY ALL ORDER BY s.artifact, sample_index",
+        "WHERE row_id = $1 OR sample_id = $1 GROUP BY ALL ORDER BY s.artifact, sample_index",
     ),
     (
         "paired",
-        "SELECT artifact, pair_id, chosen, rejected, margin, judge, held_out FROM pairs "
-        "WHERE prompt_id = $1 OR pair_id = $1 OR chosen_id = $1 OR rejected_id = $1",
+        "SELECT artifact, pair_id, chosen, rejected, margin, labelled_by, held_out FROM pairs "
+        "WHERE row_id = $1 OR pair_id = $1 OR chosen_id = $1 OR rejected_id = $1",
     ),
-    ("selected", "SELECT artifact, arm, sample_id FROM selections WHERE prompt_id = $1 OR sample_id = $1"),
+    ("selected", "SELECT artifact, arm, sample_id FROM selections WHERE row_id = $1 OR sample_id = $1"),
     (
         "evaluated",
-        "SELECT artifact, suite, model, mode, sample_index, status, response FROM evaluations WHERE item_id = $1 "
+        "SELECT artifact, suite, model, mode, sample_index, status, response FROM evaluations WHERE row_id = $1 "
         "ORDER BY artifact, model, mode, sample_index",
     ),
 ]

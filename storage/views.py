@@ -14,57 +14,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
+import pyarrow.parquet as pq
 
 from align import tables
 from align.errors import InputError
 from storage import index, runs
+from storage.record_views import OF_A_RUN, OF_THE_STORE
 from storage.store import Store
 
-
-@dataclass(frozen=True)
-class Dataset:
-    """A file of artifacts, and its columns. Where a file's name means two things, the stages that are meant."""
-
-    file: str
-    schema: pa.Schema
-    stages: tuple[str, ...] = ()
-
-
-DATASETS = {
-    "rows": Dataset("rows.parquet", tables.ROWS, ("ingest",)),
-    "quarantine": Dataset("quarantine.parquet", tables.QUARANTINE),
-    "instructions": Dataset("rows.parquet", tables.FILTERED, ("filter",)),
-    "samples": Dataset("samples.parquet", tables.SAMPLES),
-    "pairs": Dataset("pairs.parquet", tables.PAIRS),
-    "scores": Dataset("scores.parquet", tables.SCORES),
-    "held_out": Dataset("held_out.parquet", tables.HELD_OUT),
-    "selections": Dataset("selection.parquet", tables.SELECTION),
-    "evaluations": Dataset("evaluations.parquet", tables.EVALUATIONS),
-    "comparisons": Dataset("comparisons.parquet", tables.COMPARISONS),
-    "dropped": Dataset("dropped.parquet", tables.DROPPED),
-    "training_log": Dataset("training_log.parquet", tables.TRAINING_LOG),
-}
-
-# Views over records: what DuckDB makes of an index table. Those of a run come with `all_`, the others do not.
-_STAGE_RUNS = "run_id, stage, key, artifact, status, seconds, reason, ended_at::TIMESTAMP AS ended_at"
-_METRICS = "SELECT run_id, stage, artifact, unnest(metrics, recursive := true) FROM"
-OF_A_RUN = {
-    "stage_runs": f"SELECT {_STAGE_RUNS} FROM _stage_runs",
-    "metrics": f"{_METRICS} _stage_runs",
-}
-OF_THE_STORE = {
-    "runs": "SELECT run_id, recipe, status, started_at::TIMESTAMP AS started_at, "
-    "finished_at::TIMESTAMP AS finished_at FROM _runs",
-    "attempts": "SELECT stage, key, artifact, seconds, created_at::TIMESTAMP AS created_at, config::JSON AS config, "
-    "versions::JSON AS versions FROM _attempts",
-    "artifacts": "SELECT artifact, stage, kind, created_at::TIMESTAMP AS created_at, bytes, rows, "
-    "'{root}/artifacts/' || artifact AS path FROM _artifacts",
-    "lineage": "SELECT DISTINCT child, parent, role FROM (SELECT artifact AS child, "
-    "unnest(parents, recursive := true) FROM _attempts) ORDER BY ALL",
-}
 _RUNS = pa.schema([(n, pa.string()) for n in ("run_id", "recipe", "status", "started_at", "finished_at")])
 _USES = pa.schema([(n, pa.string()) for n in ("run_id", "recipe", "artifact")])
-RECORDS = (*OF_A_RUN, *OF_THE_STORE)
 
 
 def ask(store: Store, query: str, run_id: str | None = None) -> tuple[list[str], list[tuple[Any, ...]], list[str]]:
@@ -126,8 +85,8 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, text: str | None, run_id
     def asked(*views: str) -> bool:
         return text is None or any(re.search(rf"(?i)\b{view}\b", text) for view in views)
 
-    shown = _shown(store, run_id) if asked(*DATASETS, *OF_A_RUN) else None
-    every = any(asked(f"all_{name}") for name in (*DATASETS, *OF_A_RUN))
+    shown = _shown(store, run_id) if asked(*tables.TABLES, *OF_A_RUN) else None
+    every = any(asked(f"all_{name}") for name in (*tables.TABLES, *OF_A_RUN))
     history = runs.history(store) if every or asked("runs") else []
     recorded = index.table(store, index.STAGE_RUNS) if every else []
     recorded = recorded or [index.STAGE_RUNS.schema.empty_table()]
@@ -136,21 +95,21 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, text: str | None, run_id
     _register(con, "_stage_runs", [shown.table] if shown else [], index.STAGE_RUNS.schema)
     for needed, kept in ((("attempts", "lineage"), index.ATTEMPTS), (("artifacts",), index.ARTIFACTS)):
         _register(con, f"_{kept.name}", index.table(store, kept) if asked(*needed) else [], kept.schema)
-    for name, select in OF_A_RUN.items():
-        con.execute(f"CREATE TEMP VIEW {name} AS {select}")
-        past = select.replace("_stage_runs", "_all_stage_runs")
+    for name, view in OF_A_RUN.items():
+        con.execute(f"CREATE TEMP VIEW {name} AS {view.select}")
+        past = view.select.replace("_stage_runs", "_all_stage_runs")
         con.execute(f"CREATE TEMP VIEW all_{name} AS SELECT r.recipe, v.* FROM ({past}) v JOIN _runs r USING (run_id)")
     root = str(store.root).replace("'", "''")
-    for name, select in OF_THE_STORE.items():
-        con.execute(f"CREATE TEMP VIEW {name} AS {select.replace('{root}', root)}")
+    for name, view in OF_THE_STORE.items():
+        con.execute(f"CREATE TEMP VIEW {name} AS {view.select.replace('{root}', root)}")
 
     uses = _uses(con) if every else _USES.empty_table()
     con.register("_uses", uses)
-    for name, dataset in DATASETS.items():
-        here = _files(store, dataset, shown.artifacts, left_out) if shown and asked(name) else {}
-        con.register(name, _dataset(here, dataset.schema))
+    for name, schema in tables.TABLES.items():
+        here = _files(store, name, shown.artifacts, left_out) if shown and asked(name) else {}
+        con.register(name, _dataset(here, _with_scores(schema, here)))
         past_names = uses["artifact"].unique().to_pylist() if asked(f"all_{name}") else []
-        con.register(f"_all_{name}", _dataset(_files(store, dataset, past_names, left_out), dataset.schema))
+        con.register(f"_all_{name}", _dataset(_files(store, name, past_names, left_out), schema))
         con.execute(
             f"CREATE TEMP VIEW all_{name} AS SELECT u.run_id, u.recipe, d.* "
             f"FROM _uses u JOIN _all_{name} d USING (artifact)"
@@ -197,20 +156,29 @@ def _register(con: duckdb.DuckDBPyConnection, name: str, parts: Iterable[Any], s
     con.execute(f"CREATE TEMP VIEW {name} AS {union}")
 
 
-def _files(store: Store, dataset: Dataset, artifacts: Iterable[str], left_out: dict[str, str]) -> dict[str, str]:
-    """The file of each artifact that has it, artifact to path."""
-    found = {}
+def _files(store: Store, table: str, artifacts: Iterable[str], left_out: dict[str, str]) -> dict[str, str]:
+    """The file of a table in each artifact that has it, artifact to path."""
+    found, file = {}, f"{table}.parquet"
     for name in artifacts:
         artifact = None if name in left_out else store.artifact(name)
-        if not artifact or dataset.file not in artifact.files:
+        if not artifact or file not in artifact.files:
             continue
-        if dataset.stages and artifact.stage not in dataset.stages:
-            continue
-        if wrong := store.damage(artifact, dataset.file):
+        if wrong := store.damage(artifact, file):
             left_out[name] = wrong
         else:
-            found[name] = str(artifact.path / dataset.file)
+            found[name] = str(artifact.path / file)
     return found
+
+
+def _with_scores(schema: pa.Schema, found: Mapping[str, str]) -> pa.Schema:
+    """The schema and the columns that the files have besides: a score for each rule of the filter that gives one."""
+    more: dict[str, pa.DataType] = {}
+    for path in found.values():
+        try:
+            more |= {f.name: f.type for f in pq.read_schema(path) if f.name not in schema.names}
+        except (OSError, pa.ArrowException):
+            continue  # it is named when it is read
+    return pa.schema([*schema, *more.items()])
 
 
 def _dataset(found: Mapping[str, str], schema: pa.Schema) -> pa.Table | ds.Dataset:

@@ -17,7 +17,7 @@ from align.rules.contamination import Contamination
 from align.rules.distributions import distributions
 from align.rules.pool import Drop, Pool
 from align.rules.shingles import each
-from align.tables import FILTERED, KEPT, ROWS, to_json
+from align.tables import INSTRUCTIONS, KEPT, ROWS, plain, to_json
 
 GROUP = 100_000  # rows of a row group
 
@@ -36,7 +36,7 @@ class FilterConfig(Config):
 def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> dict[str, float | int | str]:
     """Apply the rules to the rows of `rows` (ROWS) with use: instructions.
 
-    Writes rows.parquet (FILTERED and a column per score: all of these rows), kept.parquet (KEPT: the survivors),
+    Writes instructions.parquet (INSTRUCTIONS and a column per score), kept.parquet (KEPT: the survivors),
     control.parquet (KEPT: as many random rows with a response, whatever the rules say of them) and
     distributions.parquet. Raises StageError if nothing stays.
     """
@@ -62,11 +62,11 @@ def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> 
     full = pool.table.select(ROWS.names)
     full = full.append_column("kept", pa.array(pool.alive))
     full = full.append_column("reason", pa.array(reasons, pa.string()))
-    full = full.append_column("evidence", pa.array(evidence, pa.string())).cast(FILTERED)
+    full = full.append_column("evidence", pa.array(evidence, pa.string())).cast(plain(INSTRUCTIONS))
     for name, score in pool.scores.items():
         full = full.append_column(name, pa.array(score, pa.float64(), from_pandas=True))
     files = {
-        "rows.parquet": (full,),
+        "instructions.parquet": (full,),
         "kept.parquet": (pool.table.select(KEPT.names), pool.alive),
         "control.parquet": (pool.table.select(KEPT.names), np.isin(np.arange(n), random)),
         "distributions.parquet": (distributions(pool, random),),

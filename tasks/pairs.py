@@ -77,31 +77,31 @@ def _from_samples(
 ) -> tuple[list[Pair], list[dict[str, Any]], dict[str, int]]:
     """Pairs, SCORES rows and tokens per sample id."""
     drawn = tables.read(samples)
-    asked = {s["prompt_id"] for s in drawn}
+    asked = {s["row_id"] for s in drawn}
     columns = ["row_id", "messages", "prompt", "response", "reference", "meta"]
     known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in asked}
     if missing := sorted(asked - known.keys()):
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
-    grades = grade_all(config.grader, [item_of(known[s["prompt_id"]], s["text"]) for s in drawn])
+    grades = grade_all(config.grader, [item_of(known[s["row_id"]], s["text"]) for s in drawn])
     scores = [
         {
             "sample_id": s["sample_id"],
-            "judge": config.grader.judge,
+            "scored_by": config.grader.name,
             "score": g.score,
             "status": g.status,
             "detail": g.detail,
         }
         for s, g in zip(drawn, grades, strict=True)
     ]
-    counts.update(samples=len(drawn), truncated=sum(s["finish_reason"] == "length" for s in drawn))
+    counts.update(samples=len(drawn), truncated=sum(s["finish_reason"] == "truncated" for s in drawn))
     for status in ("correct", "wrong", "ungraded"):
         counts[status] = sum(g.status == status for g in grades)
     groups: dict[str, list[tuple[dict[str, Any], Grade]]] = defaultdict(list)
     for sample, grade in zip(drawn, grades, strict=True):
-        groups[sample["prompt_id"]].append((sample, grade))
+        groups[sample["row_id"]].append((sample, grade))
     counts.update({f"prompts.{why}": 0 for why in ("paired", "all_correct", "all_wrong", "ungraded", "no_margin")})
     counts.update(prompts=len(groups), identical=0, reference_chosen=0)
-    made = [pair for prompt_id, group in groups.items() for pair in _of_prompt(config, known[prompt_id], group, counts)]
+    made = [pair for row_id, group in groups.items() for pair in _of_prompt(config, known[row_id], group, counts)]
     return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
 
 
@@ -117,19 +117,19 @@ def _of_prompt(
     for s, g in graded:
         # of equal texts a complete one stands for the others: that it ended is what its readers would learn from it
         known = distinct.get(s["text"].strip())
-        if known is None or (known[0]["finish_reason"] == "length" and s["finish_reason"] != "length"):
+        if known is None or (known[0]["finish_reason"] == "truncated" and s["finish_reason"] != "truncated"):
             distinct[s["text"].strip()] = (s, float(g.score or 0))
     counts["identical"] += len(graded) - len(distinct)
     responses = [(s, score) for s, score in distinct.values()]
-    best = [r for r in responses if r[0]["finish_reason"] != "length" and r[0]["text"].strip()]
-    worst = [r for r in responses if r[0]["finish_reason"] != "length" or config.reject_truncated]
-    judge = config.grader.judge
+    best = [r for r in responses if r[0]["finish_reason"] != "truncated" and r[0]["text"].strip()]
+    worst = [r for r in responses if r[0]["finish_reason"] != "truncated" or config.reject_truncated]
+    by = config.grader.name
     if config.use_reference and row["reference"] and not any(g.status == "correct" for _, g in graded):
-        best, judge = [({"sample_id": None, "text": row["reference"]}, 1.0)], "reference"
+        best, by = [({"sample_id": None, "text": row["reference"]}, 1.0)], "reference"
     found = list(_combine(config, best, worst, row["row_id"]))[: config.max_pairs_per_prompt]
     if found:
         counts["prompts.paired"] += 1
-        counts["reference_chosen"] += len(found) if judge == "reference" else 0
+        counts["reference_chosen"] += len(found) if by == "reference" else 0
     elif all(g.status == "correct" for _, g in graded):
         counts["prompts.all_correct"] += 1
     elif all(g.status == "wrong" for _, g in graded):
@@ -138,7 +138,7 @@ def _of_prompt(
         counts["prompts.no_margin"] += 1
     for chosen, rejected, margin in found:
         yield _pair(
-            config, row, chosen["text"], rejected["text"], judge, margin, chosen["sample_id"], rejected["sample_id"]
+            config, row, chosen["text"], rejected["text"], by, margin, chosen["sample_id"], rejected["sample_id"]
         )
 
 
@@ -183,7 +183,7 @@ def _pair(
     row: dict[str, Any],
     chosen: str,
     rejected: str,
-    judge: str,
+    labelled_by: str,
     margin: float | None,
     chosen_id: str | None,
     rejected_id: str | None,
@@ -191,14 +191,14 @@ def _pair(
     share = int(digest(str(config.seed), "held out", normalise(row["prompt"])), 16) / 16**16
     return {
         "pair_id": digest(row["row_id"], chosen, rejected),
-        "prompt_id": row["row_id"],
+        "row_id": row["row_id"],
         "chosen_id": chosen_id,
         "rejected_id": rejected_id,
         "messages": row["messages"],
         "chosen": chosen,
         "rejected": rejected,
         "margin": margin,
-        "judge": judge,
+        "labelled_by": labelled_by,
         "held_out": share < config.held_out,
     }
 

@@ -9,9 +9,9 @@ from align import tables
 from align.errors import InputError, StageError
 from align.models import training
 from align.models.base import BaseConfig, load_chat, save_adapter
-from align.models.chat import Chat, Example
+from align.models.chat import Chat, Example, pad
 from align.models.pairs import Pair, encode
-from align.models.reward_model import HEAD, Kind, load_reward, pad, reward_base, rewards, save_kind, score
+from align.models.reward_model import HEAD, Kind, load_reward, reward_base, rewards, save_kind, score
 from align.models.training import Training
 
 

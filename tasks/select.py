@@ -40,25 +40,31 @@ def select(
 ) -> dict[str, float | int | str]:
     """Score `samples` (SAMPLES) with the reward artifact and keep the best response of each prompt of `rows` (ROWS).
 
-    Writes scores.parquet, kept.parquet (best of n), control.parquet (random of n) and selection.parquet. Raises
+    Writes scores.parquet, kept.parquet (best of n), control.parquet (random of n) and selections.parquet. Raises
     StageError if nothing is left.
     """
     table = tables.read(samples)
     if not table:
         raise StageError("There are 0 samples to select from.")
     prompts = {r["row_id"]: r for r in tables.read(rows)}
-    missing = sorted({s["prompt_id"] for s in table} - prompts.keys())
+    missing = sorted({s["row_id"] for s in table} - prompts.keys())
     if missing:
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
     chat = load_chat(base)
     chat.check()
-    examples = chat.examples([prompts[s["prompt_id"]]["messages"] for s in table], [s["text"] for s in table])
+    examples = chat.examples([prompts[s["row_id"]]["messages"] for s in table], [s["text"] for s in table])
     model, kind = load_reward(base, reward)
     scores = score(model, kind, chat, examples, batch_size=config.batch_size, label="scoring samples")
     tables.write(
         out / "scores.parquet",
         (
-            {"sample_id": s["sample_id"], "judge": "reward", "score": value, "status": "scored", "detail": None}
+            {
+                "sample_id": s["sample_id"],
+                "scored_by": "reward_model",
+                "score": value,
+                "status": "scored",
+                "detail": None,
+            }
             for s, value in zip(table, scores, strict=True)
         ),
         tables.SCORES,
@@ -66,8 +72,8 @@ def select(
 
     groups: dict[str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
     for value, s in zip(scores, table, strict=True):
-        if s["text"].strip() and not (config.skip_truncated and s["finish_reason"] == "length"):
-            groups[s["prompt_id"]].append((value, s))
+        if s["text"].strip() and not (config.skip_truncated and s["finish_reason"] == "truncated"):
+            groups[s["row_id"]].append((value, s))
     best = {p: max(g, key=lambda item: (item[0], -item[1]["sample_index"])) for p, g in groups.items()}
     rank = {p: best[p][0] - (_mean(v for v, _ in groups[p]) if config.by == "margin" else 0.0) for p in best}
     passed = [p for p in best if config.min_score is None or best[p][0] >= config.min_score]
@@ -82,20 +88,20 @@ def select(
     for arm, name in (("best", "kept.parquet"), ("random", "control.parquet")):
         tables.write(out / name, (prompts[p] | {"response": s["text"]} for p, (_, s) in arms[arm].items()), tables.KEPT)
     tables.write(
-        out / "selection.parquet",
+        out / "selections.parquet",
         (
-            {"prompt_id": p, "sample_id": s["sample_id"], "arm": arm}
+            {"row_id": p, "sample_id": s["sample_id"], "arm": arm}
             for arm, chosen in arms.items()
             for p, (_, s) in chosen.items()
         ),
-        tables.SELECTION,
+        tables.SELECTIONS,
     )
     eligible = sum(len(g) for g in groups.values())
     return {
         "samples": len(table),
         "samples.eligible": eligible,
-        "samples.truncated": sum(s["finish_reason"] == "length" for s in table),
-        "prompts": len({s["prompt_id"] for s in table}),
+        "samples.truncated": sum(s["finish_reason"] == "truncated" for s in table),
+        "prompts": len({s["row_id"] for s in table}),
         "prompts.kept": len(kept),
         "score.mean": _mean(scores),
         "score.best": _mean(v for v, _ in arms["best"].values()),
@@ -104,9 +110,9 @@ def select(
     }
 
 
-def _random(seed: int, prompt_id: str, group: list[tuple[float, dict[str, Any]]]) -> tuple[float, dict[str, Any]]:
+def _random(seed: int, row_id: str, group: list[tuple[float, dict[str, Any]]]) -> tuple[float, dict[str, Any]]:
     """One of the group, by a hash of seed and prompt."""
-    return group[int(digest(str(seed), prompt_id), 16) % len(group)]
+    return group[int(digest(str(seed), row_id), 16) % len(group)]
 
 
 def _mean(values: Any) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from align import tables
-from align.rules.distributions import DISTRIBUTIONS
 from tasks import evaluate
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"quoted\" {{ 7 * 7 }}"
@@ -76,7 +75,7 @@ def _filter(out: Path, rows: list[dict[str, Any]]) -> None:
         reason = "empty" if not r["response"] else "near_duplicates" if i % 5 == 0 else None
         why = {"duplicate_of": rows[1]["row_id"], "similarity": 0.91, "note": HOSTILE} if reason else None
         judged.append(r | {"kept": reason is None, "reason": reason, "evidence": why and json.dumps(why)})
-    tables.write(out / "rows.parquet", judged, tables.FILTERED)
+    tables.write(out / "instructions.parquet", judged, tables.INSTRUCTIONS)
     kept = [r for r in judged if r["kept"]]
     tables.write(out / "kept.parquet", kept, tables.KEPT)
     tables.write(out / "control.parquet", rows[: len(kept)], tables.KEPT)
@@ -90,7 +89,7 @@ def _filter(out: Path, rows: list[dict[str, Any]]) -> None:
         )
         for bucket, low, n in ((b, low, int(n * share)) for b, low, n in buckets)
     ]
-    tables.write(out / "distributions.parquet", shown, DISTRIBUTIONS)
+    tables.write(out / "distributions.parquet", shown, tables.DISTRIBUTIONS)
     drops = {k: sum(r["reason"] == k for r in judged) for k in ("empty", "near_duplicates")}
     metrics = {f"dropped.{k}": v for k, v in drops.items()}
     _metrics(out, {"read": len(rows), "kept": len(kept), "rules": "near_duplicates, empty, refusal", **metrics})
@@ -98,8 +97,8 @@ def _filter(out: Path, rows: list[dict[str, Any]]) -> None:
 
 def _samples(out: Path, prompts: list[str], rng: np.random.Generator) -> list[dict[str, Any]]:
     samples = [
-        {"prompt_id": p, "sample_id": f"{p}-{k}", "sample_index": k, "text": "SELECT 1" + " + 1" * k,
-         "finish_reason": "length" if rng.random() < 0.05 else "stop", "n_tokens": int(rng.integers(5, 40))}
+        {"row_id": p, "sample_id": f"{p}-{k}", "sample_index": k, "text": "SELECT 1" + " + 1" * k,
+         "finish_reason": "truncated" if rng.random() < 0.05 else "stop", "n_tokens": int(rng.integers(5, 40))}
         for p in prompts for k in range(8)
     ]  # fmt: skip
     tables.write(out / "samples.parquet", samples, tables.SAMPLES)
@@ -109,16 +108,16 @@ def _samples(out: Path, prompts: list[str], rng: np.random.Generator) -> list[di
 
 def _pairs(out: Path, samples: list[dict[str, Any]], rng: np.random.Generator, graded: bool, imported: bool) -> None:
     scores, pairs = [], []
-    easy = {s["prompt_id"]: rng.random() for s in samples}
+    easy = {s["row_id"]: rng.random() for s in samples}
     for s in samples:
-        right = rng.random() < easy[s["prompt_id"]]
+        right = rng.random() < easy[s["row_id"]]
         status = "ungraded" if not graded else "correct" if right else "wrong"
-        scores.append({"sample_id": s["sample_id"], "judge": "sql", "score": float(right) if graded else None,
+        scores.append({"sample_id": s["sample_id"], "scored_by": "sql", "score": float(right) if graded else None,
                        "status": status, "detail": HOSTILE})  # fmt: skip
-    for i, p in enumerate(dict.fromkeys(s["prompt_id"] for s in samples)):
+    for i, p in enumerate(dict.fromkeys(s["row_id"] for s in samples)):
         pairs.append({
-            "pair_id": f"p{i}", "prompt_id": p, "chosen": "SELECT 1" * (1 + i % 3), "rejected": "SELECT 1 + 1",
-            "messages": [], "judge": "imported" if imported else "sql", "held_out": i % 4 == 0,
+            "pair_id": f"p{i}", "row_id": p, "chosen": "SELECT 1" * (1 + i % 3), "rejected": "SELECT 1 + 1",
+            "messages": [], "labelled_by": "imported" if imported else "sql", "held_out": i % 4 == 0,
         })  # fmt: skip
     tables.write(out / "pairs.parquet", pairs, tables.PAIRS)
     tables.write(out / "scores.parquet", [] if imported else scores, tables.SCORES)
@@ -139,18 +138,18 @@ def _select(out: Path, samples: list[dict[str, Any]], rng: np.random.Generator) 
     score = {s["sample_id"]: float(rng.normal()) for s in samples}
     tables.write(
         out / "scores.parquet",
-        [{"sample_id": i, "judge": "reward", "score": v, "status": "scored"} for i, v in score.items()],
+        [{"sample_id": i, "scored_by": "reward_model", "score": v, "status": "scored"} for i, v in score.items()],
         tables.SCORES,
     )
     groups: dict[str, list[str]] = {}
     for s in samples:
-        groups.setdefault(s["prompt_id"], []).append(s["sample_id"])
+        groups.setdefault(s["row_id"], []).append(s["sample_id"])
     chosen = [("best", max(g, key=score.__getitem__), p) for p, g in groups.items()]
     chosen += [("random", g[0], p) for p, g in groups.items()]
     tables.write(
-        out / "selection.parquet",
-        [{"prompt_id": p, "sample_id": i, "arm": arm} for arm, i, p in chosen],
-        tables.SELECTION,
+        out / "selections.parquet",
+        [{"row_id": p, "sample_id": i, "arm": arm} for arm, i, p in chosen],
+        tables.SELECTIONS,
     )
     _metrics(out, {"samples": len(samples), "prompts": len(groups), "prompts.kept": len(groups), "share.same": 0.125})
 
@@ -166,10 +165,10 @@ def _evaluate(out: Path, rows: list[dict[str, Any]], models: list[str], rng: np.
                 logit = math.log(SKILL[model] / (1 - SKILL[model])) + 1.5 * ease[item] - (mode == "sampled") * 0.2
                 score = float(rng.random() < 1 / (1 + math.exp(-logit))) if graded else None
                 status = "ungraded" if score is None else "correct" if score else "wrong"
-                answers.append({"suite": suite, "item_id": item, "model": model, "mode": mode, "sample_index": k,
+                answers.append({"suite": suite, "row_id": item, "model": model, "mode": mode, "sample_index": k,
                                 "response": f"SELECT {HOSTILE if rng.random() < 0.2 else 1}", "score": score,
                                 "status": status, "detail": "1 row instead of 2 <b>",
-                                "finish_reason": "length" if rng.random() < 0.03 else "stop"})  # fmt: skip
+                                "finish_reason": "truncated" if rng.random() < 0.03 else "stop"})  # fmt: skip
     tables.write(out / "evaluations.parquet", answers, tables.EVALUATIONS)
     suites = sorted({suite for suite, _ in items})
     found = [c for suite in suites for c in evaluate._compare(config, suite, models, answers)]

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from align.tables import TABLES
 from flows.graph import parents
 from flows.plan import plan
 from flows.recipe import load
 from storage import runs
+from storage.record_views import RECORDS
 from storage.store import Store
 from storage.upkeep import verify
-from storage.views import DATASETS, RECORDS, connect
+from storage.views import connect
 
 TINY = Path(__file__).with_name("tiny.yaml")
 ALIGN = [sys.executable, "-m", "flows.cli"]
@@ -170,14 +172,14 @@ def test_plan_says_that_an_artifact_is_missing(killed):
 
 def test_every_view_has_rows(twice):
     con = connect(twice)
-    empty = [v for v in [*DATASETS, *RECORDS] if con.execute(f"SELECT count(*) FROM {v}").fetchone() == (0,)]
+    empty = [v for v in [*TABLES, *RECORDS] if con.execute(f"SELECT count(*) FROM {v}").fetchone() == (0,)]
     assert set(empty) <= {"quarantine", "dropped"}
 
 
 def test_a_question_can_be_followed_to_its_evaluations(twice):
     con = connect(twice)
-    item = con.execute("SELECT item_id FROM evaluations LIMIT 1").fetchone()[0]
-    prompt = con.execute("SELECT prompt_id FROM pairs LIMIT 1").fetchone()[0]
+    item = con.execute("SELECT row_id FROM evaluations LIMIT 1").fetchone()[0]
+    prompt = con.execute("SELECT row_id FROM pairs LIMIT 1").fetchone()[0]
     row = con.execute("SELECT row_id FROM instructions WHERE NOT kept LIMIT 1").fetchone()[0]
     expected = {item: {"ingested", "evaluated"}, prompt: {"ingested", "sampled", "paired"}, row: {"filtered"}}
     for id_, chapters in expected.items():

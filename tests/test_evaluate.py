@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from align import tables
 from align.errors import StageError
 from align.grading.graders import ExactGrader, PythonGrader
+from align.models import engine, generate
 from align.models.base import BaseConfig
-from align.models.generate import Prompt, Sample
-from tasks import evaluate as module
+from align.models.engine import Prompt, Sample, Sampling
+from tasks.answer import AnswerConfig, answer
 from tasks.evaluate import EvaluateConfig, SuiteConfig, evaluate
 from tests import tiny
 
@@ -30,18 +31,18 @@ class FakeSampler:
         self.model = adapter.name if adapter else "base"
 
     def draw(
-        self, prompts: Sequence[Prompt], *, n: int, temperature: float, too_long: list[str], **_: Any
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, first: int, too_long: list[str], **_: Any
     ) -> list[Sample]:
-        assert (temperature == 0) == (n == 1)
+        assert (sampling.temperature == 0) == (sampling.n == 1) and first == 0
         drawn = []
         for prompt in prompts:
             number = int(prompt.messages[-1]["content"].split()[-1])
             if "long" in prompt.messages[-1]["content"]:
-                too_long.append(prompt.prompt_id)
+                too_long.append(prompt.row_id)
                 continue
-            for k in range(n):
+            for k in range(sampling.n):
                 text = "?" if self.model == "mute" else "yes" if (number + k) % 10 < self.skill[self.model] else "no"
-                drawn.append(Sample(prompt.prompt_id, f"{prompt.prompt_id}-{k}", k, text, "length" if k else "stop", 3))
+                drawn.append(Sample(prompt.row_id, f"{prompt.row_id}-{k}", k, text, "truncated" if k else "stop", 3))
         return drawn
 
 
@@ -65,25 +66,44 @@ def adapters(folder: Path, *names: str) -> dict[str, Path]:
     return {name: folder / name for name in names}
 
 
+def answered(folder: Path, config: EvaluateConfig, base: BaseConfig, model: str, adapter: Path | None) -> Path:
+    """What one policy answers."""
+    out = folder / f"answers-{model}"
+    out.mkdir(exist_ok=True)
+    settings = AnswerConfig(suites=config.limits, **{name: getattr(config, name) for name in Sampling.model_fields})
+    answer(settings, out, base=base, rows=folder / "rows.parquet", adapter=adapter)
+    return out / "answers.parquet"
+
+
 def run(
-    folder: Path, rows: list[dict[str, Any]], config: EvaluateConfig, **models: Path | None
+    folder: Path,
+    rows: list[dict[str, Any]],
+    config: EvaluateConfig,
+    base: BaseConfig | None = None,
+    **models: Path | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     out = folder / "out"
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     tables.write(folder / "rows.parquet", rows, tables.ROWS)
-    metrics = evaluate(config, out, base=BASE, rows=folder / "rows.parquet", **models)
+    answers = {
+        model: answered(folder, config, base or BASE, model, adapter)
+        for model, adapter in {"base": None, **models}.items()
+        if model == "base" or adapter
+    }
+    metrics = evaluate(config, out, rows=folder / "rows.parquet", **answers)
     assert all(isinstance(v, (int, float, str)) for v in metrics.values())
     return tables.read(out / "evaluations.parquet"), tables.read(out / "comparisons.parquet"), metrics
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Sampler", FakeSampler)
+    monkeypatch.setattr(generate, "Sampler", FakeSampler)
+    monkeypatch.setattr(engine, "identity", lambda base: {})
 
 
 @pytest.mark.usefixtures("fake")
 def test_every_item_of_every_model_is_there(tmp_path: Path) -> None:
-    config = EvaluateConfig(suites={"*": SuiteConfig(grader=YES)}, samples=2, primary="sampled")
+    config = EvaluateConfig(suites={"*": SuiteConfig(grader=YES)}, n=2, primary="sampled")
     models = {**adapters(tmp_path, "sft"), "sft_rs": None, **adapters(tmp_path, "dpo", "mute")}
     rows = [question(i) for i in range(20)]
     answers, comparisons, metrics = run(tmp_path, rows, config, **models)
@@ -99,13 +119,13 @@ def test_every_item_of_every_model_is_there(tmp_path: Path) -> None:
     } == metrics  # fmt: skip
     assert "accuracy.quiz.greedy.mute" not in metrics
 
-    alone = {(c["metric"], c["model"]): c for c in comparisons if c["against"] is None}
+    alone = {(c["mode"], c["model"]): c for c in comparisons if c["against"] is None}
     assert len(alone) == 8
     sft = alone["greedy", "sft"]
     assert (sft["n"], sft["mean"], sft["diff"]) == (20, 0.5, None) and sft["low"] < 0.5 < sft["high"]
     assert alone["greedy", "base"]["high"] > 0.1, "0 of 20 is not known to be 0"
     assert (alone["greedy", "mute"]["n"], alone["greedy", "mute"]["mean"]) == (0, None)
-    pairs = {(c["metric"], c["model"], c["against"]): c for c in comparisons if c["against"]}
+    pairs = {(c["mode"], c["model"], c["against"]): c for c in comparisons if c["against"]}
     assert len(pairs) == 2 * 3 * 2, "every ordered pair of the models that have grades"
     up, down = pairs["greedy", "dpo", "sft"], pairs["greedy", "sft", "dpo"]
     assert up["diff"] == pytest.approx(0.3) and up["n"] == 20 and 0 < up["diff_low"] < up["diff"] < up["diff_high"]
@@ -116,9 +136,9 @@ def test_every_item_of_every_model_is_there(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("fake")
 def test_ungraded_and_too_long_items_are_counted_but_not_averaged(tmp_path: Path) -> None:
     rows = [question(i) for i in range(10)] + [question(10, prompt="long question 10")]
-    config = EvaluateConfig(suites={"quiz": SuiteConfig(grader=YES)}, samples=3)
+    config = EvaluateConfig(suites={"quiz": SuiteConfig(grader=YES)}, n=3)
     answers, comparisons, metrics = run(tmp_path, rows, config, **adapters(tmp_path, "sft"))
-    long = [a for a in answers if a["item_id"] == "quiz010"]
+    long = [a for a in answers if a["row_id"] == "quiz010"]
     assert len(long) == 2 * (1 + 3)
     assert {(a["status"], a["response"], a["score"], a["detail"]) for a in long} == {
         ("ungraded", None, None, "the prompt fills the model's context")}  # fmt: skip
@@ -137,16 +157,16 @@ def test_suites_limits_and_which_rows_count(tmp_path: Path) -> None:
         question(92, "quiz", prompt="Quiz, question 1!"),  # the same question again
     ]
     suites = {"quiz": SuiteConfig(grader=YES, limit=4), "*": SuiteConfig(grader=ExactGrader())}
-    answers, _, metrics = run(tmp_path, rows, EvaluateConfig(suites=suites, samples=0))
+    answers, _, metrics = run(tmp_path, rows, EvaluateConfig(suites=suites, n=0))
     assert Counter(a["suite"] for a in answers) == {"quiz": 4, "other": 5}
     assert metrics | {"items.quiz": 4, "items.other": 5, "duplicates.quiz": 1, "duplicates.other": 0} == metrics
-    assert {a["mode"] for a in answers} == {"greedy"} and "quiz090" not in {a["item_id"] for a in answers}
+    assert {a["mode"] for a in answers} == {"greedy"} and "quiz090" not in {a["row_id"] for a in answers}
 
 
 @pytest.mark.usefixtures("fake")
 def test_held_out_instructions_are_a_suite_if_named(tmp_path: Path) -> None:
     rows = [question(i, "chat", use="instructions", reference=None, response="yes") for i in range(4)]
-    config = EvaluateConfig(suites={"chat": SuiteConfig(grader=ExactGrader())}, samples=0)
+    config = EvaluateConfig(suites={"chat": SuiteConfig(grader=ExactGrader())}, n=0)
     _, _, metrics = run(tmp_path, rows, config, **adapters(tmp_path, "sft"))
     assert metrics["accuracy.chat.greedy.sft"] == 1.0, "the response of the row is the reference"
 
@@ -156,7 +176,7 @@ def test_a_second_run_gives_equal_bytes(tmp_path: Path) -> None:
     files = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        config = EvaluateConfig(suites={"*": SuiteConfig(grader=YES)}, samples=2)
+        config = EvaluateConfig(suites={"*": SuiteConfig(grader=YES)}, n=2)
         run(tmp_path / name, [question(i) for i in range(20)], config, **adapters(tmp_path, "sft", "dpo"))
         files.append([f.read_bytes() for f in sorted((tmp_path / name / "out").iterdir())])
     assert files[0] == files[1] and len(files[0]) == 2
@@ -186,7 +206,7 @@ def broken(prompt: str, response: str, reference: str | None, meta: dict[str, An
 def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
     (tmp_path / "reward/adapter").mkdir(parents=True)
     (tmp_path / "reward/adapter/adapter_config.json").write_text(json.dumps({"task_type": "SEQ_CLS"}))
-    with pytest.raises(StageError, match="The adapter reward is a reward model"):
+    with pytest.raises(StageError, match="reward is a reward model"):
         run(tmp_path, [question(1)], EvaluateConfig(), **adapters(tmp_path, "reward"))
 
 
@@ -197,18 +217,16 @@ def test_a_reward_model_is_no_grader(grader: dict[str, str]) -> None:
 
 
 def test_sampled_as_primary_needs_samples() -> None:
-    with pytest.raises(ValidationError, match="evaluate.samples is 0"):
-        EvaluateConfig(primary="sampled", samples=0)
+    with pytest.raises(ValidationError, match="evaluate.n is 0"):
+        EvaluateConfig(primary="sampled", n=0)
 
 
 def test_with_a_real_model(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     """Base and a trained adapter through real generation: the trained one learned what the base does not say."""
     grader = PythonGrader(function=f"{__name__}:starts_well")
-    config = EvaluateConfig(suites={"*": SuiteConfig(grader=grader)}, samples=2, max_new_tokens=12)
+    config = EvaluateConfig(suites={"*": SuiteConfig(grader=grader)}, n=2, max_new_tokens=12)
     asked = [question(i, messages=tiny.row(i)["messages"]) for i in range(6)]
-    tables.write(tmp_path / "rows.parquet", asked, tables.ROWS)
-    (tmp_path / "out").mkdir()
-    metrics = evaluate(config, tmp_path / "out", base=base, rows=tmp_path / "rows.parquet", sft=adapter)
+    _, _, metrics = run(tmp_path, asked, config, base, sft=adapter)
     assert (metrics["items.quiz"], metrics["responses"]) == (6, 2 * 6 * 3)
     assert metrics["accuracy.quiz.greedy.base"] == 0.0 < metrics["accuracy.quiz.greedy.sft"]  # type: ignore[operator]
 

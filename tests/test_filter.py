@@ -14,7 +14,7 @@ import align.rules.catalogue as rules
 from align import tables
 from align.errors import StageError
 from align.models.base import BaseConfig
-from align.tables import FILTERED, KEPT, ROWS
+from align.tables import INSTRUCTIONS, KEPT, ROWS
 from tasks.filter import FilterConfig, filter
 from tests.pools import row
 
@@ -53,7 +53,7 @@ def data() -> list[dict]:
 
 def test_every_row_leaves_with_a_decision(tmp_path: Path) -> None:
     metrics, out = run(tmp_path, config(*RULES), data())
-    found = tables.read(out / "rows.parquet")
+    found = tables.read(out / "instructions.parquet")
     assert [r["row_id"] for r in found] == [r["row_id"] for r in data() if r["use"] == "instructions"]
     assert metrics["read"] == len(found) == 39
     assert metrics["kept"] + sum(v for k, v in metrics.items() if k.startswith("dropped.")) == metrics["read"]
@@ -71,12 +71,12 @@ def test_every_row_leaves_with_a_decision(tmp_path: Path) -> None:
 def test_files_and_their_schemas(tmp_path: Path) -> None:
     metrics, out = run(tmp_path, config(*RULES), data())
     assert sorted(p.name for p in out.iterdir()) == [
-        "control.parquet", "distributions.parquet", "kept.parquet", "rows.parquet"]  # fmt: skip
-    assert pq.read_schema(out / "rows.parquet") == FILTERED
+        "control.parquet", "distributions.parquet", "instructions.parquet", "kept.parquet"]  # fmt: skip
+    assert pq.read_schema(out / "instructions.parquet") == INSTRUCTIONS
     assert pq.read_schema(out / "kept.parquet") == pq.read_schema(out / "control.parquet") == KEPT
     kept, control = (tables.read(out / f"{n}.parquet") for n in ("kept", "control"))
     assert len(kept) == len(control) == metrics["kept"] == 30
-    assert {r["row_id"] for r in kept} == {r["row_id"] for r in tables.read(out / "rows.parquet", kept=True)}
+    assert {r["row_id"] for r in kept} == {r["row_id"] for r in tables.read(out / "instructions.parquet", kept=True)}
     assert all(r["response"] is not None for r in control) and {r["row_id"] for r in control} != {
         r["row_id"] for r in kept
     }
@@ -91,12 +91,12 @@ def test_equal_survivors_give_equal_bytes(tmp_path: Path) -> None:
     assert first == again
     other = digests("refusal", "empty", *RULES[3:], LENGTH | {"max_prompt": 9999})
     assert other["kept.parquet"] == first["kept.parquet"] and other["control.parquet"] == first["control.parquet"]
-    assert other["rows.parquet"] == first["rows.parquet"]
+    assert other["instructions.parquet"] == first["instructions.parquet"]
 
 
 def test_scores_stay_out_of_what_is_trained_on(tmp_path: Path, base: BaseConfig) -> None:
     _, out = run(tmp_path, config(*RULES, {"rule": "ifd", "max": 99}), data(), base)
-    rows = tables.read(out / "rows.parquet")
+    rows = tables.read(out / "instructions.parquet")
     assert all((r["ifd"] is not None) == r["kept"] for r in rows)
     assert pq.read_schema(out / "kept.parquet") == KEPT
 
@@ -105,7 +105,7 @@ def test_the_best_of_copies_stays_by_a_score_before_it(tmp_path: Path, base: Bas
     rows = [row(f"Which way is {i} north of the river and the hill?", "That way, up.") for i in range(6)]
     copies = rows + [row(r["prompt"].upper(), "that way, UP.") for r in rows]
     _, out = run(tmp_path, config({"rule": "ifd", "max": 99}, "duplicate"), copies, base)
-    found = tables.read(out / "rows.parquet")
+    found = tables.read(out / "instructions.parquet")
     for a, b in zip(found[:6], found[6:], strict=True):
         better, worse = (a, b) if a["kept"] else (b, a)
         assert better["kept"] and not worse["kept"] and better["ifd"] >= worse["ifd"]
@@ -114,7 +114,7 @@ def test_the_best_of_copies_stays_by_a_score_before_it(tmp_path: Path, base: Bas
 def test_contamination_cannot_be_put_off(tmp_path: Path) -> None:
     """A leak is counted as one, though an earlier-listed rule would drop it too, and no rule sees it."""
     metrics, out = run(tmp_path, config("empty", {"rule": "budget", "rows": 5}), data())
-    found = tables.read(out / "rows.parquet", reason="contamination")
+    found = tables.read(out / "instructions.parquet", reason="contamination")
     assert len(found) == metrics["dropped.contamination"] == 3
     with pytest.raises(ValidationError):
         config("contamination")
@@ -151,7 +151,7 @@ def test_masked_rows_stay_masked_downstream(tmp_path: Path) -> None:
         and kept[1]["messages"][0]["content"] == "Mail [email], will you?"
     )
     assert metrics["masked"] == 2 and kept[0]["row_id"] == rows[0]["row_id"]
-    found = tables.read(out / "rows.parquet")
+    found = tables.read(out / "instructions.parquet")
     assert json.loads(found[0]["evidence"]) == {"masked": ["email"]} and found[0]["kept"]
 
 

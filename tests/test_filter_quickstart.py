@@ -27,7 +27,7 @@ def filtered(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     ingest(recipe.ingest, folder / "ingest")
     config = recipe.filter.model_copy(update={"rules": rules})
     filter(config, folder / "filter", rows=folder / "ingest" / "rows.parquet", base=recipe.base)
-    found = tables.read(folder / "filter" / "rows.parquet")
+    found = tables.read(folder / "filter" / "instructions.parquet")
     for row in found:
         row |= {"defect": json.loads(row["meta"]).get("defect"), "evidence": json.loads(row["evidence"] or "{}")}
     return found

@@ -10,7 +10,13 @@ import torch
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig
 from align.models.draws import choose, fork, key, uniform
-from align.models.generate import Prompt, Sample, Sampler
+from align.models.engine import Policy, Prompt, Sample, Sampling
+from align.models.generate import Sampler
+
+
+def drawn_by(sampler: Sampler, prompts: list[Prompt], too_long: list[str] | None = None, **settings) -> list[Sample]:
+    return sampler.draw(prompts, Sampling(**{"n": 1, "temperature": 1.0, **settings}), too_long=too_long)
+
 
 PROMPTS = [
     Prompt(f"p{i}", [{"role": "user", "content": "How many " + "moons " * (i % 5) + f"{i}?"}]) for i in range(24)
@@ -23,7 +29,7 @@ def sampler(base: BaseConfig, adapter: Path) -> Sampler:
 
 
 def texts(samples: list[Sample]) -> dict[tuple[str, int], str]:
-    return {(s.prompt_id, s.sample_index): s.text for s in samples}
+    return {(s.row_id, s.sample_index): s.text for s in samples}
 
 
 def test_greedy_is_what_transformers_generates(sampler: Sampler) -> None:
@@ -33,13 +39,13 @@ def test_greedy_is_what_transformers_generates(sampler: Sampler) -> None:
 def test_a_sliding_window_has_its_own_cache(tmp_path: Path) -> None:
     sampler = Sampler(tiny.tiny_base(tmp_path, window=12))
     greedy_equals_transformers(sampler)
-    few, many = (texts(sampler.draw(PROMPTS, n=n, temperature=0.8, max_new_tokens=12)) for n in (2, 4))
+    few, many = (texts(drawn_by(sampler, PROMPTS, n=n, temperature=0.8, max_new_tokens=12)) for n in (2, 4))
     assert few == {k: many[k] for k in few}
 
 
 def greedy_equals_transformers(sampler: Sampler) -> None:
-    drawn = sampler.draw(PROMPTS, temperature=0, max_new_tokens=24)
-    assert [s.prompt_id for s in drawn] == [p.prompt_id for p in PROMPTS]
+    drawn = drawn_by(sampler, PROMPTS, temperature=0, max_new_tokens=24)
+    assert [s.row_id for s in drawn] == [p.row_id for p in PROMPTS]
     for prompt, sample in zip(PROMPTS, drawn, strict=True):
         ids = torch.tensor(sampler.chat.prompts([prompt.messages]))
         out = sampler.model.generate(
@@ -56,8 +62,8 @@ def greedy_equals_transformers(sampler: Sampler) -> None:
 
 
 def test_more_samples_keep_the_earlier_ones(sampler: Sampler) -> None:
-    eight = texts(sampler.draw(PROMPTS, n=8, temperature=0.8, max_new_tokens=16))
-    sixteen = texts(sampler.draw(PROMPTS, n=16, temperature=0.8, max_new_tokens=16))
+    eight = texts(drawn_by(sampler, PROMPTS, n=8, temperature=0.8, max_new_tokens=16))
+    sixteen = texts(drawn_by(sampler, PROMPTS, n=16, temperature=0.8, max_new_tokens=16))
     assert len(sixteen) == 16 * len(PROMPTS) and eight == {k: sixteen[k] for k in eight}
     assert len({sixteen["p0", i] for i in range(16)}) > 4
 
@@ -65,7 +71,9 @@ def test_more_samples_keep_the_earlier_ones(sampler: Sampler) -> None:
 @pytest.mark.parametrize("options", [{"top_p": 1.0}, {"top_p": 0.8}])
 def test_neither_batches_nor_shards_change_the_draws(sampler: Sampler, options: dict[str, float]) -> None:
     def draw(prompts: list[Prompt], batch_size: int) -> dict[tuple[str, int], str]:
-        return texts(sampler.draw(prompts, n=4, temperature=0.8, max_new_tokens=16, batch_size=batch_size, **options))
+        return texts(
+            drawn_by(sampler, prompts, n=4, temperature=0.8, max_new_tokens=16, batch_size=batch_size, **options)
+        )
 
     whole = draw(PROMPTS, 256)
     assert whole == draw(PROMPTS, 12) == draw(PROMPTS, 1)
@@ -74,18 +82,18 @@ def test_neither_batches_nor_shards_change_the_draws(sampler: Sampler, options: 
 
 def test_the_seed_and_the_prompt_change_the_draws(sampler: Sampler) -> None:
     one = [Prompt("p0", PROMPTS[0].messages), Prompt("other", PROMPTS[0].messages)]
-    a, b = (texts(sampler.draw(one, n=6, temperature=1.5, max_new_tokens=16, seed=s)) for s in (0, 1))
+    a, b = (texts(drawn_by(sampler, one, n=6, temperature=1.5, max_new_tokens=16, seed=s)) for s in (0, 1))
     assert a != b
     assert [a["p0", i] for i in range(6)] != [a["other", i] for i in range(6)]
 
 
 def test_sample_ids_are_unique_and_repeatable(sampler: Sampler) -> None:
-    a, b = (sampler.draw(PROMPTS, n=4, temperature=1.0, max_new_tokens=8) for _ in range(2))
+    a, b = (drawn_by(sampler, PROMPTS, n=4, temperature=1.0, max_new_tokens=8) for _ in range(2))
     assert a == b and len({s.sample_id for s in a}) == len(a)
 
 
 def test_the_token_limit_and_the_end_of_turn(sampler: Sampler) -> None:
-    for s in sampler.draw(PROMPTS, n=4, temperature=0.7, max_new_tokens=6):
+    for s in drawn_by(sampler, PROMPTS, n=4, temperature=0.7, max_new_tokens=6):
         assert 1 <= s.n_tokens <= 6
         assert s.finish_reason == "stop" or s.n_tokens == 6
         assert "<|" not in s.text
@@ -94,17 +102,17 @@ def test_the_token_limit_and_the_end_of_turn(sampler: Sampler) -> None:
 def test_the_context_ends_a_response(sampler: Sampler) -> None:
     room = sampler.context - len(sampler.chat.prompts([PROMPTS[0].messages])[0])
     long = Prompt("long", [{"role": "user", "content": PROMPTS[0].messages[0]["content"] + " x" * ((room - 6) // 2)}])
-    (sample,) = sampler.draw([long, PROMPTS[0]], temperature=0, max_new_tokens=500)[:1]
+    (sample,) = drawn_by(sampler, [long, PROMPTS[0]], temperature=0, max_new_tokens=500)[:1]
     assert sample.n_tokens <= 8
 
 
 def test_prompts_that_fill_the_context_are_named(sampler: Sampler) -> None:
     huge = Prompt("huge", [{"role": "user", "content": "moons " * 400}])
     with pytest.raises(InputError, match="such as huge"):
-        sampler.draw([huge], max_new_tokens=4)
+        drawn_by(sampler, [huge], max_new_tokens=4)
     skipped: list[str] = []
-    drawn = sampler.draw([*PROMPTS, huge], max_new_tokens=4, too_long=skipped)
-    assert skipped == ["huge"] and {s.prompt_id for s in drawn} == {p.prompt_id for p in PROMPTS}
+    drawn = drawn_by(sampler, [*PROMPTS, huge], max_new_tokens=4, too_long=skipped)
+    assert skipped == ["huge"] and {s.row_id for s in drawn} == {p.row_id for p in PROMPTS}
 
 
 def share(probs: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
@@ -167,8 +175,44 @@ def test_the_sample_stage(base: BaseConfig, adapter: Path, tmp_path: Path) -> No
     assert metrics["prompts"] == 11 and metrics["samples"] == 30 and metrics["prompts_too_long"] == 1
     assert (tmp_path / "a/samples.parquet").read_bytes() == (tmp_path / "b/samples.parquet").read_bytes()
     table = tables.read(tmp_path / "a/samples.parquet")
-    assert {s["prompt_id"] for s in table} == {f"r{i}" for i in range(1, 20, 2)}
-    assert metrics["share.length"] == sum(s["finish_reason"] == "length" for s in table) / 30
+    assert {s["row_id"] for s in table} == {f"r{i}" for i in range(1, 20, 2)}
+    assert metrics["share.truncated"] == sum(s["finish_reason"] == "truncated" for s in table) / 30
     assert tables.read(tmp_path / "a/dropped.parquet")[0]["row_id"] == "huge"
     with pytest.raises(StageError, match="0 prompts in the split evaluation"):
         sample(SampleConfig(split="evaluation"), tmp_path / "a", base=base, rows=tmp_path / "rows.parquet")
+
+
+def test_the_log_probability_of_a_greedy_answer_is_the_highest(base: BaseConfig) -> None:
+    sampler = Sampler(base)
+    greedy = [s.text for s in drawn_by(sampler, PROMPTS, temperature=0, max_new_tokens=6)]
+    found = sampler.log_probabilities(PROMPTS, greedy)
+    assert found == pytest.approx(sampler.log_probabilities(PROMPTS, greedy, batch_size=1), abs=1e-3)
+    assert all(value < 0 for value in found)
+
+
+def test_only_what_is_not_kept_is_drawn(base: BaseConfig, tmp_path: Path) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    class Watched(Sampler):
+        def draw(self, prompts, sampling, *, first=0, **options):  # type: ignore[no-untyped-def]
+            asked.append((len(prompts), first, sampling.n))
+            return super().draw(prompts, sampling, first=first, **options)
+
+    def draw(prompts: list[Prompt], **settings) -> list[Sample]:
+        policy = Policy(base, None, tmp_path, lambda _, base, adapter: Watched(base, adapter))
+        return policy.draw(prompts, Sampling(**{"max_new_tokens": 8, **settings}), label="", too_long=left)
+
+    left: list[str] = []
+    huge = Prompt("huge", [{"role": "user", "content": "moons " * 400}])
+    four = draw([*PROMPTS[:8], huge], n=4)
+    assert draw([*PROMPTS[:8], huge], n=4) == four and left == ["huge", "huge"]
+    eight = draw(PROMPTS[:10], n=8)
+    assert asked == [(9, 0, 4), (2, 0, 8), (8, 4, 8)]
+    assert [s for s in eight if s.sample_index < 4 and s.row_id in {p.row_id for p in PROMPTS[:8]}] == four
+    assert eight == Sampler(base).draw(PROMPTS[:10], Sampling(n=8, max_new_tokens=8))
+    draw(PROMPTS[:8], n=4, seed=1)
+    draw(PROMPTS[:8], n=4, temperature=0.5)
+    assert len(asked) == 5
+    for file in (tmp_path / "draws").rglob("*.parquet"):
+        file.write_bytes(file.read_bytes()[:-3])
+    assert draw(PROMPTS[:10], n=8) == eight and len(asked) == 6

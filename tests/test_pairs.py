@@ -38,8 +38,8 @@ class Bench:
         self.rows.append(row(row_id, **values))
         for i, text in enumerate(texts):
             self.samples.append({
-                "prompt_id": row_id, "sample_id": f"{row_id}-{i}", "sample_index": i, "text": text,
-                "finish_reason": "length" if i in cut else "stop", "n_tokens": len(text.split()),
+                "row_id": row_id, "sample_id": f"{row_id}-{i}", "sample_index": i, "text": text,
+                "finish_reason": "truncated" if i in cut else "stop", "n_tokens": len(text.split()),
             })  # fmt: skip
 
     def run(self, name: str = "out", **config: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -65,8 +65,8 @@ def test_correct_against_wrong(bench: Bench) -> None:
     bench.ask("right", "yes", "YES")
     bench.ask("wrong", "no", "nope")
     (pair,), metrics = bench.run()
-    assert (pair["chosen"], pair["chosen_id"], pair["prompt_id"]) == ("Yes!", "a-1", "a")
-    assert pair["rejected_id"] in ("a-0", "a-2") and pair["margin"] == 1 and pair["judge"] == "exact"
+    assert (pair["chosen"], pair["chosen_id"], pair["row_id"]) == ("Yes!", "a-1", "a")
+    assert pair["rejected_id"] in ("a-0", "a-2") and pair["margin"] == 1 and pair["labelled_by"] == "exact"
     assert pair["messages"] == [{"role": "user", "content": "question a"}]
     assert metrics | {
         "prompts": 3, "prompts.paired": 1, "prompts.all_correct": 1, "prompts.all_wrong": 1, "prompts.ungraded": 0,
@@ -76,7 +76,7 @@ def test_correct_against_wrong(bench: Bench) -> None:
     scores = tables.read(bench.folder / "out" / "scores.parquet")
     assert [(s["sample_id"], s["score"], s["status"]) for s in scores[:3]] == [
         ("a-0", 0, "wrong"), ("a-1", 1, "correct"), ("a-2", 0, "wrong")]  # fmt: skip
-    assert len(scores) == 7 and {s["judge"] for s in scores} == {"exact"}
+    assert len(scores) == 7 and {s["scored_by"] for s in scores} == {"exact"}
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,13 @@ def test_the_reference_may_stand_in(bench: Bench) -> None:
     bench.ask("none", "?", reference=None)
     grader = PythonGrader(function=f"{__name__}:yes_or_no")
     made, metrics = bench.run(grader=grader, use_reference=True)
-    by_prompt = {p["prompt_id"]: p for p in made}
+    by_prompt = {p["row_id"]: p for p in made}
     assert set(by_prompt) == {"wrong", "mixed"} and metrics["reference_chosen"] == 1
     stand_in = by_prompt["wrong"]
-    assert (stand_in["chosen"], stand_in["chosen_id"], stand_in["judge"]) == ("yes", None, "reference")
+    assert (stand_in["chosen"], stand_in["chosen_id"], stand_in["labelled_by"]) == ("yes", None, "reference")
     assert by_prompt["mixed"]["chosen_id"] == "mixed-1"
     without, _ = bench.run("without", grader=grader)
-    assert {p["prompt_id"] for p in without} == {"mixed"}
+    assert {p["row_id"] for p in without} == {"mixed"}
 
 
 def yes_or_no(prompt: str, response: str, reference: str | None, meta: dict[str, Any]) -> float | None:
@@ -174,7 +174,7 @@ def test_held_out_is_by_prompt(bench: Bench) -> None:
     made, metrics = bench.run(grader=SCORE, held_out=0.3, max_pairs_per_prompt=2)
     by_prompt: dict[int, set[bool]] = {}
     for p in made:
-        by_prompt.setdefault(int(p["prompt_id"][1:]) // 2, set()).add(p["held_out"])
+        by_prompt.setdefault(int(p["row_id"][1:]) // 2, set()).add(p["held_out"])
     assert all(len(sides) == 1 for sides in by_prompt.values()), "the same question must not be on both sides"
     assert 0.2 < metrics["pairs.held_out"] / metrics["pairs"] < 0.4
     assert metrics["pairs.train"] + metrics["pairs.held_out"] == metrics["pairs"] == 400
@@ -191,7 +191,7 @@ def test_imported_pairs(bench: Bench) -> None:
     ]  # fmt: skip
     made, metrics = bench.run(origin="imported")
     (pair,) = made
-    assert (pair["prompt_id"], pair["chosen"], pair["rejected"], pair["judge"]) == (
+    assert (pair["row_id"], pair["chosen"], pair["rejected"], pair["labelled_by"]) == (
         "p1",
         "good answer",
         "bad",
@@ -207,7 +207,7 @@ def test_both_origins(bench: Bench) -> None:
     bench.rows.append(preference("p1", "good answer", "bad"))
     bench.ask("q", "yes", "no")
     made, _ = bench.run(origin="both")
-    assert [p["judge"] for p in made] == ["exact", "imported"]
+    assert [p["labelled_by"] for p in made] == ["exact", "imported"]
 
 
 def test_nothing_says_what_became_of_the_prompts(bench: Bench) -> None:

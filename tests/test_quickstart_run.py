@@ -30,21 +30,19 @@ def value(store: Store, query: str):
     return connect(store).execute(query).fetchone()[0]
 
 
-def accuracy(store: Store, model: str, metric: str) -> float:
-    return value(
-        store, f"SELECT mean FROM comparisons WHERE against IS NULL AND model = '{model}' AND metric = '{metric}'"
-    )
+def accuracy(store: Store, model: str, mode: str) -> float:
+    return value(store, f"SELECT mean FROM comparisons WHERE against IS NULL AND model = '{model}' AND mode = '{mode}'")
 
 
-def difference(store: Store, model: str, against: str, metric: str) -> tuple[float, float, float]:
+def difference(store: Store, model: str, against: str, mode: str) -> tuple[float, float, float]:
     return connect(store).execute(
-        "SELECT diff, diff_low, diff_high FROM comparisons WHERE model = ? AND against = ? AND metric = ?",
-        [model, against, metric],
+        "SELECT diff, diff_low, diff_high FROM comparisons WHERE model = ? AND against = ? AND mode = ?",
+        [model, against, mode],
     ).fetchone()  # fmt: skip
 
 
 def test_held_out_questions(quickstart):
-    assert value(quickstart, "SELECT count(DISTINCT item_id) FROM evaluations") >= 300
+    assert value(quickstart, "SELECT count(DISTINCT row_id) FROM evaluations") >= 300
 
 
 def test_splits_are_disjoint(quickstart):

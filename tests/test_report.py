@@ -69,7 +69,7 @@ def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> 
 
     for row in table["rows"]:
         assert row[1].split()[0] == share(row[0], "greedy") and row[2].split()[0] == share(row[0], "sampled")
-        cut = [a["finish_reason"] == "length" for a in answers if a["model"] == row[0]]
+        cut = [a["finish_reason"] == "truncated" for a in answers if a["model"] == row[0]]
         assert row[4:] == ["60", "0.0", f"{100 * sum(cut) / len(cut):.1f}"]
         for shown in (share(row[0], "greedy"), share(row[0], "sampled")):
             assert f">{shown} <span" in html
@@ -82,9 +82,7 @@ def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> 
 
 def test_differences_are_those_of_evaluate(inputs: dict[str, Path], made: Any) -> None:
     text = Page(made[0]).text
-    found = {
-        (c["metric"], c["model"], c["against"]): c for c in tables.read(inputs["evaluate"] / "comparisons.parquet")
-    }
+    found = {(c["mode"], c["model"], c["against"]): c for c in tables.read(inputs["evaluate"] / "comparisons.parquet")}
     d = found["sampled", "dpo", "sft_rs"]
     interval = f"[{wording.points(d['diff_low'], False)}, {wording.points(d['diff_high'], False)}]"
     assert interval in text and wording.points(abs(d["diff"]), False) in text
@@ -122,7 +120,7 @@ def test_equal_input_gives_equal_bytes(inputs: dict[str, Path], made: Any, tmp_p
 
 def test_filter_funnel(inputs: dict[str, Path], made: Any) -> None:
     text = Page(made[0]).text
-    rows = tables.read(inputs["filter"] / "rows.parquet")
+    rows = tables.read(inputs["filter"] / "instructions.parquet")
     kept = sum(r["kept"] for r in rows)
     assert f"{kept} of {len(rows)} rows kept" in text and f"{len(rows) - kept} dropped" in text
     drops = {r: sum(row["reason"] == r for row in rows) for r in ("empty", "near_duplicates")}
@@ -173,9 +171,9 @@ def test_questions_count_only_where_graded(inputs: dict[str, Path], tmp_path: Pa
     from tasks.evaluate import EvaluateConfig, _compare
 
     answers = tables.read(inputs["evaluate"] / "evaluations.parquet")
-    blank = sorted({a["item_id"] for a in answers})[:20]
+    blank = sorted({a["row_id"] for a in answers})[:20]
     for a in answers:
-        if a["item_id"] in blank:
+        if a["row_id"] in blank:
             a |= {"score": None, "status": "ungraded"}
         elif a["score"]:
             a["score"] = 0.75
@@ -253,8 +251,8 @@ def test_empty_buckets_are_drawn_as_empty(monkeypatch: pytest.MonkeyPatch) -> No
 def test_nothing_dropped_and_no_examples(inputs: dict[str, Path], tmp_path: Path) -> None:
     filtered = tmp_path / "filtered"
     filtered.mkdir()
-    rows = [r | {"kept": True, "reason": None} for r in tables.read(inputs["filter"] / "rows.parquet")]
-    tables.write(filtered / "rows.parquet", rows, tables.FILTERED)
+    rows = [r | {"kept": True, "reason": None} for r in tables.read(inputs["filter"] / "instructions.parquet")]
+    tables.write(filtered / "instructions.parquet", rows, tables.INSTRUCTIONS)
     (filtered / "metrics.json").write_text(json.dumps({"read": len(rows), "kept": len(rows), "rules": "empty"}))
     html, *_ = make(tmp_path / "report", {**inputs, "filter": filtered}, examples=0, answers=0)
     text = Page(html).text

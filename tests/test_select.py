@@ -25,11 +25,11 @@ def inputs(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFac
     tables.write(folder / "rows.parquet", [tiny.row(i, split="rejection") for i in range(PROMPTS + 5)], tables.ROWS)
     samples = [
         {
-            "prompt_id": f"r{i}",
+            "row_id": f"r{i}",
             "sample_id": f"s{i}-{j}",
             "sample_index": j,
             "text": f"It is {2 * i}." if j == i % N else f"SELECT {i}" + " no" * j,
-            "finish_reason": "length" if j == 3 else "stop",
+            "finish_reason": "truncated" if j == 3 else "stop",
             "n_tokens": 5,
         }
         for i in range(PROMPTS)
@@ -53,11 +53,11 @@ def test_the_best_of_n_and_a_random_one(base: BaseConfig, inputs: dict[str, Path
         assert r["response"].startswith("It is" if i % N != 3 else "SELECT")  # index 3 was cut off at the limit
     scores = {s["sample_id"]: s["score"] for s in tables.read(tmp_path / "out" / "scores.parquet")}
     assert len(scores) == N * PROMPTS
-    arms = tables.read(tmp_path / "out" / "selection.parquet")
-    for prompt_id in (f"r{i}" for i in range(PROMPTS)):
-        best, random = (next(a["sample_id"] for a in arms if (a["prompt_id"], a["arm"]) == (prompt_id, arm))
+    arms = tables.read(tmp_path / "out" / "selections.parquet")
+    for row_id in (f"r{i}" for i in range(PROMPTS)):
+        best, random = (next(a["sample_id"] for a in arms if (a["row_id"], a["arm"]) == (row_id, arm))
                         for arm in ("best", "random"))  # fmt: skip
-        eligible = [s for s in scores if s.startswith(f"s{prompt_id[1:]}-") and not s.endswith("-3")]
+        eligible = [s for s in scores if s.startswith(f"s{row_id[1:]}-") and not s.endswith("-3")]
         assert best == max(eligible, key=lambda s: scores[s]) and random in eligible
     assert metrics["score.best"] > metrics["score.random"] and metrics["samples.truncated"] == PROMPTS
     assert {r["response"] for r in control} != {r["response"] for r in kept}

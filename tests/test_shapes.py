@@ -25,7 +25,7 @@ MORE = [
     ("question_answer", {"Q": "Hi?", "A": "Ho.", "label": "0"}),
     ("question_answer", {"질문": "Hi?", "답변": "Ho."}),
     ("question_answer", {"system_prompt": "", "question": "Hi?", "response": "Ho."}),
-    ("messages", {"prompt": "Hi?", "prompt_id": "1", "messages": [USER, BOT]}),
+    ("messages", {"prompt": "Hi?", "row_id": "1", "messages": [USER, BOT]}),
     ("messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi?"}]}, BOT]}),
     ("prompt_completion", {"prompt": "Hi?", "response": "Ho."}),
 ]
@@ -37,7 +37,7 @@ PREFERENCES = {
     "ranked": {"instruction": "Hi?", "input": "", "output": ["Ho.", "Hm.", "No."]},
 }  # fmt: skip
 MORE_PREFERENCES = [
-    ("chosen_rejected", {"prompt": "Hi?", "prompt_id": "1", "chosen": [USER, BOT], "messages": [USER, BOT],
+    ("chosen_rejected", {"prompt": "Hi?", "row_id": "1", "chosen": [USER, BOT], "messages": [USER, BOT],
                          "rejected": [USER, {"role": "assistant", "content": "No."}], "score_chosen": 8.0}),
     ("chosen_rejected", {"chosen": [USER, BOT], "rejected": [USER, {"role": "assistant", "content": "No."}]}),
     ("chosen_rejected", {"prompt": [USER], "chosen": [BOT], "rejected": [{"role": "assistant", "content": "No."}]}),

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from align.errors import InputError
+from align.tables import TABLES, about
 from flows.cli import main
 from storage import index, records
+from storage.record_views import OF_A_RUN, RECORDS
 from storage.runs import Run, StageRun
 from storage.store import Store
-from storage.views import DATASETS, OF_A_RUN, RECORDS, ask, connect
+from storage.views import ask, connect
 from tests.test_records import record
 from tests.test_store import Knob, made, produce
 
@@ -58,15 +60,18 @@ def test_every_view_has_the_same_columns_with_and_without_rows(store, empty):
     if not empty:
         record(store, 2)
     con = connect(store)
-    for view in [*DATASETS, *RECORDS, *(f"all_{v}" for v in [*DATASETS, *OF_A_RUN])]:
+    for view in [*TABLES, *RECORDS, *(f"all_{v}" for v in [*TABLES, *OF_A_RUN])]:
         got = [row[0] for row in con.execute(f"DESCRIBE {view}").fetchall()]
         name = view.removeprefix("all_")
-        if name in DATASETS:
+        if name in TABLES:
             ids = ["run_id", "recipe"] if view != name else []
-            assert got == [*ids, "artifact", *DATASETS[name].schema.names]
+            assert got == [*ids, "artifact", *TABLES[name].names]
+            assert about(TABLES[name]) and all(about(field) for field in TABLES[name])
+        elif view == name:
+            assert got == list(RECORDS[name].columns)
         con.execute(f"FROM {view}").fetchall()
     listed = {row[0] for row in con.execute("SELECT name FROM (SHOW ALL TABLES)").fetchall()}
-    assert {*DATASETS, *RECORDS} <= listed
+    assert {*TABLES, *RECORDS} <= listed
 
 
 READING = [

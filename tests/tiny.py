@@ -96,12 +96,12 @@ def pair(i: int, **changes: Any) -> dict[str, Any]:
     """A row of PAIRS: the sum is chosen, a query is rejected; every fifth pair is held out."""
     return {
         "pair_id": f"q{i}",
-        "prompt_id": f"r{i}",
+        "row_id": f"r{i}",
         "messages": row(i)["messages"],
         "chosen": f"It is {2 * i}.",
         "rejected": f"SELECT {i}" + " no" * (i % 3),
         "margin": 1.0,
-        "judge": "test",
+        "labelled_by": "test",
         "held_out": i % 5 == 0,
         **changes,
     }

@@ -34,7 +34,7 @@ class NumberGrader(Config):
     """Relative tolerance."""
 
     @property
-    def judge(self) -> str:
+    def name(self) -> str:
         """What scores and pairs call this grader."""
         return "number"
 
@@ -59,7 +59,7 @@ class ExactGrader(Config):
     """The same text after normalisation."""
 
     @property
-    def judge(self) -> str:
+    def name(self) -> str:
         """What scores and pairs call this grader."""
         return "exact"
 
@@ -91,7 +91,7 @@ class PythonGrader(Config):
         return self
 
     @property
-    def judge(self) -> str:
+    def name(self) -> str:
         """What scores and pairs call this grader."""
         return f"python:{self.function}"
 
@@ -144,7 +144,7 @@ class NoGrader(Config):
     """No grader."""
 
     @property
-    def judge(self) -> str:
+    def name(self) -> str:
         """What scores and pairs call this grader."""
         return "none"
 
@@ -176,7 +176,7 @@ def grade_all(grader: Grader, items: Sequence[Item]) -> list[Grade]:
         raise
     except Exception as error:
         rows = f"{distinct[0].row_id} and {len(distinct) - 1} others" if distinct else "no row"
-        raise StageError(f"The grader {grader.judge} raised {type(error).__name__} for row {rows}: {error}") from error
+        raise StageError(f"The grader {grader.name} raised {type(error).__name__} for row {rows}: {error}") from error
     return [grades[places[item.row_id, item.response]] for item in items]
 
 

@@ -36,7 +36,7 @@ class IfevalGrader(Config):
     """Also accept the response without its first or last line or its asterisks (the paper's loose accuracy)."""
 
     @property
-    def judge(self) -> str:
+    def name(self) -> str:
         """What scores and pairs call this grader."""
         return "ifeval"
 

@@ -78,7 +78,7 @@ class JudgeGrader(Config):
         return self
 
     @property
-    def judge(self) -> str:
+    def name(self) -> str:
         """What scores and pairs call this grader."""
         return f"judge:{self.model}"
 

@@ -38,7 +38,7 @@ class SqlGrader(Config):
     """Relative tolerance between numbers."""
 
     @property
-    def judge(self) -> str:
+    def name(self) -> str:
         """What scores and pairs call this grader."""
         return "sql"
 

@@ -182,3 +182,17 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
             break
         n += 1
     return n
+
+
+def pad(examples: Sequence[Example], pad_id: int) -> tuple[Any, Any, Any]:
+    """Right-padded token ids, attention mask and response mask, [B, T] each."""
+    import torch
+
+    shape = (len(examples), max(len(e.ids) for e in examples))
+    ids = torch.full(shape, pad_id, dtype=torch.long)
+    mask, response = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    for row, e in enumerate(examples):
+        ids[row, : len(e.ids)] = torch.tensor(e.ids)
+        mask[row, : len(e.ids)] = 1
+        response[row, e.prompt : len(e.ids)] = 1
+    return ids, mask, response

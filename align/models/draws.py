@@ -67,9 +67,9 @@ def uniform(keys: np.ndarray, step: int) -> np.ndarray:
     return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
 
 
-def key(seed: int, prompt_id: str, index: int) -> int:
+def key(seed: int, row_id: str, index: int) -> int:
     """The 64-bit key of sample `index` of a prompt."""
-    return int(digest(str(seed), prompt_id, str(index)), 16)
+    return int(digest(str(seed), row_id, str(index)), 16)
 
 
 def new_cache(model: Any) -> Any:

@@ -7,7 +7,6 @@ shards nor n change what sample i of a prompt is (up to floating point).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,9 @@ import numpy as np
 from align.console import Progress
 from align.errors import InputError
 from align.models.base import BaseConfig, load_chat, policy
-from align.models.chat import Chat, Message
+from align.models.chat import Chat, pad
 from align.models.draws import choose, fork, key, new_cache, uniform
-from align.text import digest
-
-
-@dataclass(frozen=True)
-class Prompt:
-    prompt_id: str
-    messages: list[Message]
-
-
-@dataclass(frozen=True)
-class Sample:
-    prompt_id: str
-    sample_id: str
-    sample_index: int
-    text: str
-    finish_reason: str
-    """stop: the end-of-turn token was drawn; length: the token limit or the context ended it."""
-    n_tokens: int
-    """Tokens drawn, the end-of-turn token among them."""
+from align.models.engine import Prompt, Sample, Sampling, sample_of
 
 
 class Sampler:
@@ -53,50 +34,61 @@ class Sampler:
     def draw(
         self,
         prompts: Sequence[Prompt],
+        sampling: Sampling,
         *,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        max_new_tokens: int = 256,
-        batch_size: int = 256,
-        seed: int = 0,
+        first: int = 0,
         label: str = "sampling",
         too_long: list[str] | None = None,
     ) -> list[Sample]:
-        """n samples of every prompt, in the order of the prompts. temperature 0 is greedy.
-
-        `batch_size` counts sequences. A prompt that leaves no room in the model's context is appended to `too_long`
-        and has no samples; without `too_long` it raises InputError.
-        """
+        """Samples `first` to n - 1 of every prompt, in the order of the prompts; see Engine.draw."""
         encoded = self.chat.prompts([p.messages for p in prompts])
         fits = [i for i, ids in enumerate(encoded) if len(ids) < self.context]
-        long = [p.prompt_id for p, ids in zip(prompts, encoded, strict=True) if len(ids) >= self.context]
+        long = [p.row_id for p, ids in zip(prompts, encoded, strict=True) if len(ids) >= self.context]
         if long and too_long is None:
             raise InputError(
                 f"{len(long)} prompts fill the model's {self.context} tokens of context, such as {long[0]}."
             )
         if too_long is not None:
             too_long.extend(long)
+        indices = range(first, sampling.n)
         order = sorted(fits, key=lambda i: len(encoded[i]))
         drawn: dict[int, list[Sample]] = {}
-        with Progress(len(order) * n, label) as progress:
-            for group in _groups(order, [len(ids) for ids in encoded], max(1, batch_size // n)):
+        with Progress(len(order) * len(indices), label) as progress:
+            size = max(1, sampling.batch_size // len(indices))
+            for group in _groups(order, [len(ids) for ids in encoded], size):
                 ids = [encoded[i] for i in group]
                 keys = np.array(
-                    [key(seed, prompts[i].prompt_id, index) for i in group for index in range(n)], dtype=np.uint64
+                    [key(sampling.seed, prompts[i].row_id, index) for i in group for index in indices], dtype=np.uint64
                 )
-                tokens, counts, stopped = self._run(ids, n, keys, temperature, top_p, max_new_tokens, progress)
-                texts = self._decode(tokens, counts, stopped)
-                for g, i in enumerate(group):
-                    drawn[i] = [
-                        self._sample(prompts[i].prompt_id, k, texts[g * n + k], stopped[g * n + k], counts[g * n + k])
-                        for k in range(n)
-                    ]
+                tokens, counts, stopped = self._run(ids, len(indices), keys, sampling, progress)
+                texts = iter(self._decode(tokens, counts, stopped))
+                ends = iter(zip(stopped, counts, strict=True))
+                for i in group:
+                    drawn[i] = []
+                    for index in indices:
+                        stop, count = next(ends)
+                        reason = "stop" if stop else "truncated"
+                        drawn[i].append(sample_of(prompts[i].row_id, index, next(texts), reason, count))
         return [sample for i in fits for sample in drawn[i]]
 
-    def _sample(self, prompt_id: str, index: int, text: str, stopped: bool, count: int) -> Sample:
-        reason = "stop" if stopped else "length"
-        return Sample(prompt_id, digest(prompt_id, str(index), text, reason), index, text, reason, int(count))
+    def log_probabilities(self, prompts: Sequence[Prompt], texts: Sequence[str], batch_size: int = 64) -> list[float]:
+        """Summed log-probability in nats of each text and the end of its turn; see Engine.log_probabilities."""
+        import torch
+
+        examples = self.chat.examples([p.messages for p in prompts], list(texts))
+        found = [0.0] * len(examples)
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+        with torch.inference_mode():
+            for at in range(0, len(order), batch_size):
+                batch = order[at : at + batch_size]
+                ids, mask, response = (
+                    x.to(self.model.device) for x in pad([examples[i] for i in batch], self.chat.pad_id)
+                )
+                logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+                tokens = torch.gather(logits.log_softmax(-1), 2, ids[:, 1:, None])[..., 0]
+                for i, value in zip(batch, (tokens * response[:, 1:]).sum(1).tolist(), strict=True):
+                    found[i] = value
+        return found
 
     def _decode(self, tokens: np.ndarray, counts: np.ndarray, stopped: np.ndarray) -> list[str]:
         kept = [row[: c - s].tolist() for row, c, s in zip(tokens, counts, stopped, strict=True)]
@@ -107,9 +99,7 @@ class Sampler:
         ids: list[list[int]],
         n: int,
         keys: np.ndarray,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
+        sampling: Sampling,
         progress: Progress,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw n samples for each of the prompts `ids`: tokens [B, T], how many [B], and whether each stopped [B]."""
@@ -124,7 +114,7 @@ class Sampler:
             input_ids[row, width - len(p) :] = torch.tensor(p)
             mask[row, width - len(p) :] = 1
         lengths = np.array([len(p) for p in ids])
-        limits = np.minimum(max_new_tokens, self.context - np.repeat(lengths, n))
+        limits = np.minimum(sampling.max_new_tokens, self.context - np.repeat(lengths, n))
         tokens = np.zeros((len(keys), int(limits.max())), dtype=np.int64)
         counts, stopped = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
         rows = np.repeat(np.arange(len(ids)), n)  # sample -> row of the batch that holds its tokens so far
@@ -142,7 +132,7 @@ class Sampler:
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1]
-                drawn = choose(logits, rows[live], uniform(keys[live], step), temperature, top_p)
+                drawn = choose(logits, rows[live], uniform(keys[live], step), sampling.temperature, sampling.top_p)
                 tokens[live, step] = drawn
                 counts[live] += 1
                 ended = np.isin(drawn, self.stop)
@@ -164,9 +154,11 @@ class Sampler:
         return tokens, counts, stopped
 
 
-def generate(base: BaseConfig, adapter: Path | None, prompts: Sequence[Prompt], **options: Any) -> list[Sample]:
+def generate(
+    base: BaseConfig, adapter: Path | None, prompts: Sequence[Prompt], sampling: Sampling, **options: Any
+) -> list[Sample]:
     """Load base plus adapter and draw, with the options of Sampler.draw. To draw several times, keep a Sampler."""
-    return Sampler(base, adapter).draw(prompts, **options)
+    return Sampler(base, adapter).draw(prompts, sampling, **options)
 
 
 def _groups(order: list[int], lengths: list[int], size: int) -> list[list[int]]:

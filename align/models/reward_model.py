@@ -14,7 +14,7 @@ from typing import Any, Literal
 from align.console import Progress
 from align.errors import StageError
 from align.models.base import REWARD, BaseConfig, check_adapter, compute_dtype, dequantise, load_model, merge
-from align.models.chat import Chat, Example
+from align.models.chat import Chat, Example, pad
 
 Kind = Literal["head", "likelihood"]
 
@@ -111,17 +111,3 @@ def score(
                 scores[i] = value
             progress.advance(len(batch))
     return scores
-
-
-def pad(examples: Sequence[Example], pad_id: int) -> tuple[Any, Any, Any]:
-    """Right-padded token ids, attention mask and response mask, [B, T] each."""
-    import torch
-
-    shape = (len(examples), max(len(e.ids) for e in examples))
-    ids = torch.full(shape, pad_id, dtype=torch.long)
-    mask, response = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    for row, e in enumerate(examples):
-        ids[row, : len(e.ids)] = torch.tensor(e.ids)
-        mask[row, : len(e.ids)] = 1
-        response[row, e.prompt : len(e.ids)] = 1
-    return ids, mask, response

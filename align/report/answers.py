@@ -17,7 +17,7 @@ def answers(graded: Path, data: Path, evidence: Evidence, n: int) -> Chapter:
     """What each model answered to some questions: some that the final model gained, some that it lost."""
     chapter = Chapter("answers", "Answers, side by side")
     mode = "greedy" if "greedy" in evidence.modes else next(iter(evidence.modes), "greedy")
-    names = ["suite", "item_id", "model", "response", "status", "finish_reason", "detail"]
+    names = ["suite", "row_id", "model", "response", "status", "finish_reason", "detail"]
     rows = [r for r in tables.read(graded / "evaluations.parquet", [*names, "sample_index"], mode=mode)]
     rows = [r for r in rows if not r["sample_index"]]
     if not rows or not n:
@@ -25,7 +25,7 @@ def answers(graded: Path, data: Path, evidence: Evidence, n: int) -> Chapter:
         return chapter
     items: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for r in rows:
-        items[r["suite"], r["item_id"]][r["model"]] = r
+        items[r["suite"], r["row_id"]][r["model"]] = r
     first, last = evidence.first, evidence.final or evidence.models[-1]
     kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for at in sorted(items, key=lambda a: (a[1], a[0])):
@@ -54,7 +54,7 @@ def _replies(answers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the models said; equal answers once."""
     said: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for model, a in answers.items():
-        said[a["response"], a["status"], a["finish_reason"] == "length", a["detail"]].append(model)
+        said[a["response"], a["status"], a["finish_reason"] == "truncated", a["detail"]].append(model)
     return [
         {"models": models, "text": shorten(text, 400), "status": status, "cut": cut, "detail": shorten(detail, 160)}
         for (text, status, cut, detail), models in said.items()

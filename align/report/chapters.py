@@ -106,7 +106,7 @@ def _rest(all_: Mapping[Any, int], shown: Sequence[Any]) -> str:
 def funnel(filtered: Path, data: Path, metrics: Mapping[str, Any], examples: int) -> Chapter:
     """Rows in, dropped per rule with examples, kept; and how the kept differ from the read and from a random subset."""
     chapter = Chapter("filter", "What the filter kept")
-    table = pq.read_table(filtered / "rows.parquet", columns=["row_id", "kept", "reason"])
+    table = pq.read_table(filtered / "instructions.parquet", columns=["row_id", "kept", "reason"])
     read, kept = table.num_rows, pc.sum(table.column("kept")).as_py() or 0
     gone = table.filter(pc.invert(table.column("kept")))
     counted = Counter(gone.column("reason").to_pylist())
@@ -137,7 +137,7 @@ def _examples(filtered: Path, data: Path, gone: pa.Table, examples: int) -> dict
         if len(first.setdefault(reason, [])) < examples:
             first[reason].append(row_id)
     wanted = is_in(sorted({i for ids in first.values() for i in ids})) & ~pc.field("kept")
-    texts = pq.read_table(filtered / "rows.parquet", columns=[*TEXTS, "reason"], filters=wanted).to_pylist()
+    texts = pq.read_table(filtered / "instructions.parquet", columns=[*TEXTS, "reason"], filters=wanted).to_pylist()
     found = {(r["row_id"], r["reason"]): r | {"told": as_dict(r["evidence"])} for r in texts}
     named = {k: r["told"].get("duplicate_of") or r["told"].get("leaks") for k, r in found.items()}
     others = by_id(data, sorted({i for i in named.values() if isinstance(i, str)}))

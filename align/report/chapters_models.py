@@ -37,12 +37,12 @@ def sampling(drawn: Path, fresh: Path, labelled: Path, metrics: Mapping[str, Met
         ("for preference pairs", drawn, "sample"),
         ("for rejection sampling", fresh, "resample"),
     ):
-        table = columns(folder / "samples.parquet", ["prompt_id", "finish_reason", "n_tokens"])
+        table = columns(folder / "samples.parquet", ["row_id", "finish_reason", "n_tokens"])
         if table is None or not table.num_rows:
             chapter.note(f"There are no samples {label}.")
             continue
-        cut = pc.sum(pc.equal(table.column("finish_reason"), "length")).as_py() or 0
-        prompts = pc.count_distinct(table.column("prompt_id")).as_py()
+        cut = pc.sum(pc.equal(table.column("finish_reason"), "truncated")).as_py() or 0
+        prompts = pc.count_distinct(table.column("row_id")).as_py()
         left = metrics[stage].get("prompts_too_long")
         body.append([
             label, count(prompts), count(table.num_rows), number(table.num_rows / prompts),
@@ -57,10 +57,10 @@ def sampling(drawn: Path, fresh: Path, labelled: Path, metrics: Mapping[str, Met
 
 def _mixed(chapter: Chapter, drawn: Path, labelled: Path) -> None:
     scores = columns(labelled / "scores.parquet", ["sample_id", "status"])
-    samples = columns(drawn / "samples.parquet", ["sample_id", "prompt_id"])
+    samples = columns(drawn / "samples.parquet", ["sample_id", "row_id"])
     if scores is None or samples is None:
         return
-    prompt_of = dict(zip(*(samples.column(n).to_pylist() for n in ("sample_id", "prompt_id")), strict=True))
+    prompt_of = dict(zip(*(samples.column(n).to_pylist() for n in ("sample_id", "row_id")), strict=True))
     right: Counter[str] = Counter()
     graded: Counter[str] = Counter()
     for row in scores.to_pylist():
@@ -86,16 +86,18 @@ def _mixed(chapter: Chapter, drawn: Path, labelled: Path) -> None:
 def pairs(labelled: Path, metrics: Metrics) -> Chapter:
     """How many pairs, by whom, and whether the chosen are longer than the rejected."""
     chapter = Chapter("pairs", "The preference pairs")
-    table = pq.read_table(labelled / "pairs.parquet", columns=["prompt_id", "chosen", "rejected", "judge", "held_out"])
+    table = pq.read_table(
+        labelled / "pairs.parquet", columns=["row_id", "chosen", "rejected", "labelled_by", "held_out"]
+    )
     n = table.num_rows
     held = pc.sum(table.column("held_out")).as_py() or 0
-    judges = Counter(table.column("judge").to_pylist())
-    prompts = pc.count_distinct(table.column("prompt_id")).as_py()
+    labels = Counter(table.column("labelled_by").to_pylist())
+    prompts = pc.count_distinct(table.column("row_id")).as_py()
     chapter.lead = f"{plural(n, 'pair')} on {plural(prompts, 'prompt')}; {count(held)} held out from training."
     chapter.facts(
         [
-            ("imported" if judge == "imported" else f"labelled by {judge}", count(c))
-            for judge, c in sorted(judges.items(), key=str)
+            ("imported" if by == "imported" else f"labelled by {by}", count(c))
+            for by, c in sorted(labels.items(), key=str)
         ]
     )
     lengths = {s: pc.fill_null(pc.utf8_length(table.column(s)), 0).to_numpy() for s in SIDES}
@@ -174,7 +176,7 @@ def _calibration(margins: Any) -> list[tuple[float, float, float, float, int]]:
 def selection(selected: Path, metrics: Metrics) -> Chapter:
     """The rewards of the best of n beside those of the random of n and of everything that was drawn."""
     chapter = Chapter("selection", "What rejection sampling chose")
-    chosen = columns(selected / "selection.parquet", ["sample_id", "arm"])
+    chosen = columns(selected / "selections.parquet", ["sample_id", "arm"])
     scores = columns(selected / "scores.parquet", ["sample_id", "score"])
     if chosen is None or scores is None:
         chapter.note("The selection is missing.")

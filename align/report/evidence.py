@@ -91,30 +91,30 @@ class Evidence:
 
 def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence:
     """Read an evaluate artifact."""
-    names = ["suite", "item_id", "model", "mode", "status", "finish_reason", "score"]
+    names = ["suite", "row_id", "model", "mode", "status", "finish_reason", "score"]
     table = pq.read_table(graded / "evaluations.parquet", columns=names)
     counted: dict[tuple[str, str, str], Counter[str]] = {}
     items: dict[tuple[str, str, str], set[str]] = {}
-    keys = ["suite", "model", "mode", "item_id", "status", "finish_reason"]
+    keys = ["suite", "model", "mode", "row_id", "status", "finish_reason"]
     for row in table.group_by(keys).aggregate([([], "count_all")]).to_pylist():
         at = (row["suite"], row["model"], row["mode"])
         n = row["count_all"]
-        items.setdefault(at, set()).add(row["item_id"])
+        items.setdefault(at, set()).add(row["row_id"])
         counter = counted.setdefault(at, Counter())
         counter.update({"answers": n, row["status"]: n, f"finish.{row['finish_reason']}": n})
     results = {
-        at: Result(*at, len(items[at]), 0, c["answers"], c["ungraded"], c["finish.length"], None, None, None)
+        at: Result(*at, len(items[at]), 0, c["answers"], c["ungraded"], c["finish.truncated"], None, None, None)
         for at, c in counted.items()
     }
     differences: dict[tuple[str, str, str, str], Difference] = {}
     for row in tables.read(graded / "comparisons.parquet"):
-        at = (row["suite"], row["model"], row["metric"])
+        at = (row["suite"], row["model"], row["mode"])
         if at in results and row["against"] is None and row["mean"] is not None:
             of = {k: row[k] for k in ("mean", "low", "high")}
             results[at] = replace(results[at], graded=row["n"], **of)
         elif row["diff"] is not None:
-            differences[row["suite"], row["metric"], row["model"], row["against"]] = Difference(
-                row["suite"], row["metric"], row["model"], row["against"], row["n"],
+            differences[row["suite"], row["mode"], row["model"], row["against"]] = Difference(
+                row["suite"], row["mode"], row["model"], row["against"], row["n"],
                 row["diff"], row["diff_low"], row["diff_high"],
             )  # fmt: skip
     suites = list(dict.fromkeys(table.column("suite").to_pylist()))

@@ -9,14 +9,8 @@ import pyarrow.compute as pc
 from align.rules.language import PROGRAM
 from align.rules.languages import NAMES
 from align.rules.pool import Pool
+from align.tables import DISTRIBUTIONS, plain
 
-DISTRIBUTIONS = pa.schema([
-    ("which", pa.string()),     # before, after, random
-    ("measure", pa.string()),   # prompt_chars, response_chars, prompt_language, response_language, source, or a score
-    ("bucket", pa.string()),    # the lower edge of a bin, or the name of a language or source
-    ("low", pa.float64()),      # that edge as a number; null for names
-    ("count", pa.int64()),
-])  # fmt: skip
 BINS = 30  # of a score, between its 1st and 99th percentile
 
 
@@ -32,7 +26,7 @@ def distributions(pool: Pool, random: np.ndarray) -> pa.Table:
                 number = low[i] if isinstance(low[i], float) else None
                 bucket = f"{low[i]:g}" if isinstance(low[i], float) else str(low[i])
                 out.append({"which": which, "measure": measure, "bucket": bucket, "low": number, "count": int(count)})
-    return pa.Table.from_pylist(out, schema=DISTRIBUTIONS)
+    return pa.Table.from_pylist(out, schema=plain(DISTRIBUTIONS))
 
 
 def _measures(pool: Pool) -> dict[str, tuple[np.ndarray, list[Any]]]:

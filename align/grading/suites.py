@@ -1,0 +1,43 @@
+"""Evaluation items: which rows are asked, suite by suite. Answering and grading read the same ones."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from align import tables
+from align.config import Metrics
+from align.errors import StageError
+from align.text import digest, normalise
+
+Items = dict[str, dict[str, dict[str, Any]]]
+"""Rows (ROWS) by suite and row id."""
+OTHERS = "*"  # every source with evaluation rows that no suite is named after
+
+
+def items(limits: Mapping[str, int | None], rows: Path, seed: int) -> tuple[Items, Metrics]:
+    """The items of the suites that `limits` names with how many are asked, chosen by hash, and counts.
+
+    Equal questions with equal references are one item. Raises StageError if there is none, or none for a suite.
+    """
+    found: Items = defaultdict(dict)
+    read: Counter[str] = Counter()
+    for row in tables.read(rows, split="evaluation"):
+        name = row["source"]
+        if name in limits or (OTHERS in limits and row["use"] != "instructions"):
+            said = [normalise(m["content"]) for m in row["messages"]]
+            read[name] += 1
+            found[name].setdefault(digest(*said, row["reference"] or ""), row)
+    if missing := [name for name in limits if name != OTHERS and name not in found]:
+        others = ", ".join(sorted(found)) or "none"
+        raise StageError(f"The suite {missing[0]} has no evaluation rows; sources that have some: {others}.")
+    if not found:
+        raise StageError("There are 0 evaluation items; give ingest a source with use: evaluation.")
+    suites: Items = {}
+    metrics: Metrics = {}
+    for name in sorted(found):
+        limit = limits.get(name, limits.get(OTHERS))
+        order = sorted(found[name].values(), key=lambda r: digest(str(seed), r["row_id"]))[:limit]
+        suites[name] = {row["row_id"]: row for row in sorted(order, key=lambda r: r["row_id"])}
+        metrics |= {f"items.{name}": len(suites[name]), f"duplicates.{name}": read[name] - len(found[name])}
+    return suites, metrics

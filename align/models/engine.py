@@ -1,0 +1,172 @@
+"""What draws responses: the settings of a draw, the protocol of an engine, and work kept per draw.
+
+To add an engine: a module with a class that has this protocol, and a name in ENGINES.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+from pydantic import Field
+
+from align.config import Config
+from align.kept import Kept, code_of, key
+from align.models.base import BaseConfig, device, identity
+from align.models.chat import Message
+from align.text import digest
+
+ENGINES = {"transformers": "align.models.generate:Sampler"}
+
+
+class Sampling(Config):
+    """Settings of drawing responses."""
+
+    n: int = Field(default=8, ge=1)
+    """Samples per prompt."""
+    temperature: float = Field(default=0.8, ge=0)
+    """Softmax temperature; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus: draw from the most likely tokens that hold this much of the mass (Holtzman et al., 2020)."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Longest response in tokens."""
+    batch_size: int = Field(default=256, ge=1)
+    """Sequences that are drawn together."""
+    seed: int = 0
+    """Seed; sample i of a prompt depends on it, the prompt and i alone."""
+    engine: Literal["transformers"] = "transformers"
+    """What draws."""
+
+    @property
+    def sampling(self) -> "Sampling":
+        """These settings without those of a stage that has more."""
+        values = {name: getattr(self, name) for name in Sampling.model_fields}
+        return Sampling(**values | {"n": max(1, self.n)})
+
+    def greedy(self) -> "Sampling":
+        """One sample per prompt, always the likeliest token."""
+        return self.sampling.model_copy(update={"n": 1, "temperature": 0.0, "top_p": 1.0})
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that waits for its next turn."""
+
+    row_id: str
+    messages: list[Message]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A response that was drawn."""
+
+    row_id: str
+    sample_id: str
+    sample_index: int
+    text: str
+    finish_reason: str
+    """stop: the end-of-turn token was drawn; truncated: the token limit or the context ended it."""
+    n_tokens: int
+    """Tokens drawn, the end-of-turn token among them."""
+
+
+class Engine(Protocol):
+    """A policy ready to draw from."""
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        first: int = 0,
+        label: str = "sampling",
+        too_long: list[str] | None = None,
+    ) -> list[Sample]:
+        """Samples `first` to n - 1 of every prompt, in the order of the prompts.
+
+        A prompt that leaves no room in the model's context is appended to `too_long` and has no samples; without
+        `too_long` it raises InputError.
+        """
+        ...
+
+    def log_probabilities(self, prompts: Sequence[Prompt], texts: Sequence[str], batch_size: int = 64) -> list[float]:
+        """Summed log-probability in nats of each text and the end of its turn, as the answer to its prompt."""
+        ...
+
+
+def open_engine(name: str, base: BaseConfig, adapter: Path | None) -> Engine:
+    """The engine of that name with base plus adapter loaded."""
+    module, _, member = ENGINES[name].partition(":")
+    engine: Engine = getattr(import_module(module), member)(base, adapter)
+    return engine
+
+
+Open = Callable[[str, BaseConfig, Path | None], Engine]
+_COLUMNS = {"text": pa.string(), "finish_reason": pa.string(), "n_tokens": pa.int32()}
+_NO_ROOM = "no room"
+
+
+class Policy:
+    """Base plus adapter, drawn from through an engine that is opened at the first draw that is not kept."""
+
+    def __init__(self, base: BaseConfig, adapter: Path | None, cache: Path | None, open_: Open = open_engine):
+        self._base, self._adapter, self._open = base, adapter, open_
+        self._engines: dict[str, Engine] = {}
+        weights = _weights(adapter) if adapter else ""
+        code = code_of(Path(__file__).parent)
+        facts = [*sorted(identity(base).items()), base.dtype, device(), weights, code]
+        name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+        self._kept = Kept(cache / "draws" / name if cache else None, _COLUMNS)
+
+    def engine(self, name: str) -> Engine:
+        """The opened engine."""
+        if name not in self._engines:
+            self._engines[name] = self._open(name, self._base, self._adapter)
+        return self._engines[name]
+
+    def draw(self, prompts: Sequence[Prompt], sampling: Sampling, *, label: str, too_long: list[str]) -> list[Sample]:
+        """n samples of every prompt in the order of the prompts, drawing only what is not kept from earlier runs."""
+        known = self._kept.read()
+        keys = {p.row_id: [_key(p, sampling, i) for i in range(sampling.n)] for p in prompts}
+        missing: dict[int, list[Prompt]] = defaultdict(list)  # the first sample that is not known -> prompts
+        for p in prompts:
+            have = next((i for i, k in enumerate(keys[p.row_id]) if k not in known), sampling.n)
+            if have < sampling.n:
+                missing[have].append(p)
+        for first, todo in sorted(missing.items()):
+            no_room: list[str] = []
+            drawn = self.engine(sampling.engine).draw(todo, sampling, first=first, label=label, too_long=no_room)
+            new: dict[bytes, tuple[Any, ...]] = {
+                keys[s.row_id][s.sample_index]: (s.text, s.finish_reason, s.n_tokens) for s in drawn
+            }
+            new |= {k: (None, _NO_ROOM, 0) for row_id in no_room for k in keys[row_id]}
+            self._kept.add(new)
+        found = []
+        for p in prompts:
+            for i, k in enumerate(keys[p.row_id]):
+                text, reason, n_tokens = known[k]
+                if text is None:
+                    too_long.append(p.row_id)
+                    break
+                found.append(sample_of(p.row_id, i, text, reason, n_tokens))
+        return found
+
+
+def sample_of(row_id: str, index: int, text: str, reason: str, n_tokens: int) -> Sample:
+    """A sample with its id."""
+    return Sample(row_id, digest(row_id, str(index), text, reason), index, text, reason, int(n_tokens))
+
+
+def _key(prompt: Prompt, sampling: Sampling, index: int) -> bytes:
+    settings = sampling.model_dump(exclude={"n", "batch_size"}) | ({"seed": 0} if sampling.temperature == 0 else {})
+    return key(prompt.row_id, json.dumps(prompt.messages), json.dumps(settings, sort_keys=True), str(index))
+
+
+def _weights(adapter: Path) -> str:
+    found = sorted(p for p in (adapter / "adapter").rglob("*") if p.suffix in (".safetensors", ".json", ".bin"))
+    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in found)).hexdigest()

@@ -1,0 +1,70 @@
+"""What one policy answers to the evaluation items, greedily and by sampling. Nothing is graded here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from align import tables
+from align.config import Metrics
+from align.errors import StageError
+from align.grading.suites import items
+from align.models.base import BaseConfig
+from align.models.engine import Policy, Prompt, Sampling
+
+
+class AnswerConfig(Sampling):
+    """Settings of answer: those of evaluate that decide what is drawn."""
+
+    suites: dict[str, int | None]
+    """Items asked of each suite; null: all."""
+    n: int
+    """Samples per item besides the greedy response."""
+
+
+def answer(
+    config: AnswerConfig,
+    out: Path,
+    *,
+    base: BaseConfig,
+    rows: Path,
+    adapter: Path | None = None,
+    cache: Path | None = None,
+) -> Metrics:
+    """Draw the answers of `base`, with `adapter` (a training stage's artifact), to the evaluation items of `rows`.
+
+    Writes answers.parquet, with a row for every item and draw, also where a prompt leaves no room to answer. Draws are
+    kept per item in the directory `cache`. Raises StageError if there is no item, or the adapter is a reward model.
+    """  # fmt: skip
+    suites, counted = items(config.suites, rows, config.seed)
+    _check_policy(adapter)
+    prompts = [Prompt(i, row["messages"]) for asked in suites.values() for i, row in asked.items()]
+    policy = Policy(base, adapter, cache)
+    modes = [("greedy", config.greedy()), *([("sampled", config.sampling)] if config.n else [])]
+    answers: list[dict[str, Any]] = []
+    for mode, sampling in modes:
+        drawn = policy.draw(prompts, sampling, label=f"answering ({mode})", too_long=[])
+        answered = {(s.row_id, s.sample_index): s for s in drawn}
+        answers += [
+            {
+                "suite": suite, "row_id": i, "mode": mode, "sample_index": k, "response": s and s.text,
+                "finish_reason": s and s.finish_reason, "n_tokens": s and s.n_tokens,
+            }
+            for suite, asked in suites.items() for i in asked for k in range(sampling.n)
+            for s in [answered.get((i, k))]
+        ]  # fmt: skip
+    tables.write(out / "answers.parquet", answers, tables.ANSWERS)
+    given = [a for a in answers if a["response"] is not None]
+    return {
+        **counted,
+        "answers": len(answers),
+        "answers.truncated": sum(a["finish_reason"] == "truncated" for a in given),
+        "answers.no_room": len(answers) - len(given),
+        "tokens": sum(a["n_tokens"] for a in given),
+    }
+
+
+def _check_policy(adapter: Path | None) -> None:
+    """StageError if the adapter scores texts instead of writing them."""
+    file = adapter / "adapter" / "adapter_config.json" if adapter else None
+    if file is not None and file.is_file() and json.loads(file.read_text()).get("task_type") == "SEQ_CLS":
+        raise StageError(f"{file.parts[-3]} is a reward model; only policies are evaluated.")
