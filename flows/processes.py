@@ -1,0 +1,136 @@
+"""A process for each stage, forked from a server that has imported the libraries: flows/stage_server.py.
+
+All its memory is gone when it ends, it sees the device that it is given and no other, and it ends with its caller.
+"""
+
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from align.config import Config, Metrics
+from align.errors import AlignError, StageError
+
+ROOT = Path(__file__).resolve().parent.parent
+PEAK = "process.peak_mb"
+"""The metric that holds the most memory a stage's process held, in MB."""
+
+
+class Processes:
+    """Runs stages, each in a process of its own. Close it to end what is running."""
+
+    def __init__(self, forward: bool = False):
+        """With `forward`, what stages print and log is printed and logged here; else it goes where ours goes."""
+        self.forward = forward
+        self._lock = threading.Lock()
+        self._calls: set[Connection] = set()
+        self._closed = False
+        self._control, theirs = socket.socketpair()
+        paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "flows.stage_server", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the stages
+        )
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stages that are running, and the server. Safe to call twice and from another thread."""
+        with self._lock:
+            self._closed = True
+            for call in self._calls:
+                # The stage's supervisor sees this at once; the thread that waits for the stage then closes the rest.
+                with socket.socket(fileno=os.dup(call.fileno())) as end, suppress(OSError):
+                    end.shutdown(socket.SHUT_WR)
+        self._control.close()
+        try:
+            self._server.wait(15)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+
+    def run(
+        self,
+        function: Callable[..., Metrics],
+        config: Config,
+        out: Path,
+        inputs: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> Metrics:
+        """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours.
+
+        Its metrics have its peak memory beside what it returns. Raises what it raised: an AlignError as it is, anything
+        else by name and message, with its traceback as a note; StageError if its process was ended.
+        """
+        request = {"function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
+                   "environment": dict(environment or {}), "folder": os.getcwd(), "forward": self.forward}  # fmt: skip
+        call = self._call()
+        try:
+            call.send((sys.path, pickle.dumps(request)))  # the path first: what is pickled is imported there
+            answer, code, peak = self._listen(call)
+        except OSError as error:
+            raise StageError("The process of the stage could not be started or was lost.") from error
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+            call.close()
+        if answer is None:
+            if self._closed:
+                raise KeyboardInterrupt
+            hint = "; the machine may have run out of memory" if code == -9 else ""
+            raise StageError(f"The process of the stage ended with status {code}{hint}.")
+        if answer[0] == "failed":
+            raise _error(*answer[1:])
+        return {**answer[1], PEAK: round(peak / 1000)}
+
+    def _call(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        with self._lock:
+            if self._closed:
+                raise KeyboardInterrupt
+            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            call = Connection(ours.detach())
+            self._calls.add(call)
+        theirs.close()
+        return call
+
+    def _listen(self, call: Connection) -> tuple[tuple[Any, ...] | None, int, int]:
+        """What the stage answered, the exit status of its process, and its peak memory in kB."""
+        answer: tuple[Any, ...] | None = None
+        while True:
+            try:
+                message = call.recv()
+            except EOFError:
+                return answer, -9, 0
+            if message[0] == "print":
+                print(message[1], file=sys.stderr, flush=True)
+            elif message[0] == "log":
+                logging.getLogger(message[1]).log(message[2], "%s", message[3])
+            elif message[0] == "ended":
+                return answer, message[1], message[2]
+            else:
+                answer = message
+
+
+def _error(kind: type[AlignError] | str, message: str, trace: str) -> Exception:
+    if not isinstance(kind, str):
+        return kind(message)
+    error: Exception = type(kind, (Exception,), {})(message)
+    error.add_note(trace)
+    return error

@@ -1,0 +1,88 @@
+"""Whose turn it is: as many stages that want a GPU at once as there are GPUs, one other beside them.
+
+With one GPU or none, all take turns. Those that wait go in the order of the DAG.
+"""
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+UNKNOWN = 4_000  # MB that a stage is taken to need which has never run here
+_LOOK = 1.0  # seconds between looks at the memory
+
+
+@cache
+def devices() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. No library that touches one is loaded."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return tuple(name.strip() for name in given.split(",") if name.strip() not in ("", "-1"))
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")] if done.returncode == 0 else []
+    return tuple(str(i) for i in range(len(lines)))
+
+
+def free_memory() -> int:
+    """MB of memory that a new process may take; a large number where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) // 1000
+    except (OSError, StopIteration):
+        return 1 << 30
+
+
+class Slots:
+    """Places on this machine."""
+
+    def __init__(self, gpus: tuple[str, ...] | None = None, free: Callable[[], int] = free_memory):
+        self._gpus = list(devices() if gpus is None else gpus)
+        self._alone = len(self._gpus) < 2
+        self._free = free
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[int, bool]] = []
+        self._running = 0
+        self._beside = False  # whether a stage that wants no GPU is running
+
+    @contextmanager
+    def turn(self, order: int, gpu: bool, memory: int | None = None) -> Iterator[dict[str, str]]:
+        """Wait for a place and hold it; yields the environment of what runs there.
+
+        `order` is the stage's place in the DAG, `memory` what it needs of this machine's in MB: beside others it starts
+        only where so much is free.
+        """
+        me = (order, gpu)
+        with self._changed:
+            self._waiting.append(me)
+            try:
+                while not self._may_go(me, UNKNOWN if memory is None else memory):
+                    self._changed.wait(_LOOK)
+            finally:
+                self._waiting.remove(me)
+            self._running += 1
+            device = self._gpus.pop(0) if gpu and self._gpus else None
+            self._beside |= device is None
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": device} if device is not None else {}
+        finally:
+            with self._changed:
+                self._running -= 1
+                if device is None:
+                    self._beside = False
+                else:
+                    self._gpus.insert(0, device)
+                self._changed.notify_all()
+
+    def _may_go(self, me: tuple[int, bool], memory: int) -> bool:
+        if self._running == 0:
+            return me == min(self._waiting)
+        if self._alone or me != min(w for w in self._waiting if w[1] == me[1]):
+            return False
+        room = bool(self._gpus) if me[1] else not self._beside
+        return room and self._free() >= memory

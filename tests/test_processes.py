@@ -1,0 +1,189 @@
+"""A process per stage, and whose turn it is. Real processes throughout."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from align.config import Config
+from align.errors import InputError, StageError
+from flows.processes import PEAK, ROOT, Processes
+from flows.slots import Slots
+from storage.store import Store
+from tests.test_prefect import alive, wait_for
+
+
+class Ask(Config):
+    what: str = ""
+
+
+def tell(config: Ask, out: Path, **inputs: object) -> dict[str, float | int | str]:
+    """Does what it is asked."""
+    if config.what == "pid":
+        print("here", os.getpid())
+        logging.getLogger("align.test").warning("mind the gap")
+        return {"pid": os.getpid(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "cwd": os.getcwd(), **inputs}
+    if config.what == "memory":
+        return {"bytes": len(bytearray(os.urandom(1)) * 300_000_000)}
+    if config.what == "input":
+        raise InputError("rows.jsonl:3: no.")
+    if config.what == "error":
+        raise KeyError("absent")
+    if config.what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.what == "exit":
+        os._exit(3)
+    if config.what == "torch":
+        import torch
+
+        a = torch.randn(256, 256, requires_grad=True)
+        (a @ a).sum().backward()
+        return {"threads": torch.get_num_threads()}
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    (out / "pids").write_text(f"{os.getpid()} {child.pid}")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+    return {}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    with Processes(forward=True) as running:
+        yield running
+
+
+def ask(processes: Processes, what: str, out: Path, **options):
+    return processes.run(tell, Ask(what=what), out, options.pop("inputs", {}), **options)
+
+
+def test_each_stage_has_a_process_with_what_it_is_given(processes, tmp_path, capsys, caplog):
+    first, second = (
+        ask(processes, "pid", tmp_path, inputs={"n": n}, environment={"CUDA_VISIBLE_DEVICES": str(n)}) for n in (1, 2)
+    )
+    assert len({first["pid"], second["pid"], os.getpid()}) == 3
+    assert (first["n"], first["visible"], second["visible"], first["cwd"]) == (1, "1", "2", os.getcwd())
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert f"here {first['pid']}" in capsys.readouterr().err
+    assert "mind the gap" in caplog.text
+    assert not alive(first["pid"])
+
+
+def test_memory_is_measured_and_gone(processes, tmp_path):
+    small = ask(processes, "pid", tmp_path)[PEAK]
+    assert ask(processes, "memory", tmp_path)[PEAK] >= small + 280
+    assert ask(processes, "pid", tmp_path)[PEAK] < small + 100
+
+
+def test_errors_come_back_as_they_are(processes, tmp_path):
+    with pytest.raises(InputError, match=r"^rows.jsonl:3: no\.$"):
+        ask(processes, "input", tmp_path)
+    with pytest.raises(Exception, match="absent") as raised:
+        ask(processes, "error", tmp_path)
+    assert type(raised.value).__name__ == "KeyError" and "in tell" in raised.value.__notes__[0]
+    with pytest.raises(StageError, match="status -9; the machine may have run out of memory"):
+        ask(processes, "die", tmp_path)
+    with pytest.raises(StageError, match="status 3"):
+        ask(processes, "exit", tmp_path)
+
+
+def test_torch_works_after_the_fork(processes, tmp_path):
+    for _ in range(3):
+        assert ask(processes, "torch", tmp_path)["threads"] >= 1
+
+
+def test_closing_ends_a_stage_and_what_it_started(tmp_path):
+    running = Processes()
+    ended = []
+
+    def call() -> None:
+        try:
+            ask(running, "sleep", tmp_path)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    pids = wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().split())
+    begun = time.monotonic()
+    running.close()
+    thread.join(30)
+    assert isinstance(ended[0], KeyboardInterrupt)
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids))
+    print(f"ended in {time.monotonic() - begun:.1f} s, though it ignores SIGTERM")
+
+
+def test_a_killed_caller_takes_its_stages_with_it(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from flows.processes import Processes; "
+        "from tests.test_processes import Ask, tell; "
+        "Processes().run(tell, Ask(what='sleep'), Path(sys.argv[1]), {})"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    pids = wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().split())
+    caller.kill()
+    caller.wait()
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids))
+
+
+def in_turn(slots: Slots, wanted: list[tuple[int, bool, int]], hold: float = 0.05) -> tuple[list[int], int, list[dict]]:
+    """Run these (order, gpu, memory) at once: the order in which they began, the most at once, their environments."""
+    began: list[int] = []
+    given: list[dict] = []
+    now, most, lock = 0, 0, threading.Lock()
+
+    def go(order: int, gpu: bool, memory: int) -> None:
+        nonlocal now, most
+        with slots.turn(order, gpu, memory) as environment:
+            with lock:
+                began.append(order)
+                given.append(environment)
+                now += 1
+                most = max(most, now)
+            time.sleep(hold)
+            with lock:
+                now -= 1
+
+    with slots.turn(-1, True, 0):  # nobody begins before all wait
+        threads = [threading.Thread(target=go, args=w) for w in wanted]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    return began, most, given
+
+
+@pytest.mark.parametrize("gpus", [(), ("0",)])
+def test_on_one_device_or_none_stages_take_turns_in_order(gpus):
+    wanted = [(3, True, 0), (1, False, 0), (2, True, 0), (0, False, 0)]
+    began, most, given = in_turn(Slots(gpus), wanted)
+    assert (began, most) == ([0, 1, 2, 3], 1)
+    assert given == [{}, {}, *([{"CUDA_VISIBLE_DEVICES": g} for g in gpus] * 2 or [{}, {}])]
+
+
+def test_on_two_devices_two_stages_and_one_beside_them(tmp_path):
+    wanted = [(order, order % 2 == 0, 0) for order in range(8)]
+    began, most, given = in_turn(Slots(("0", "1")), wanted, hold=0.3)
+    assert most == 3
+    assert [o for o in began if o % 2] == [1, 3, 5, 7] and set(began[:3]) == {0, 1, 2}
+    assert {g.get("CUDA_VISIBLE_DEVICES") for g in given} == {"0", "1", None}
+
+
+def test_a_stage_waits_for_memory_but_never_for_ever():
+    began, most, _ = in_turn(Slots(("0", "1"), free=lambda: 10), [(0, True, 50), (1, True, 50)], hold=0.3)
+    assert (began, most) == ([0, 1], 1)
+
+
+def test_the_stores_files_are_not_kept_open_by_stages(tmp_path, processes):
+    """A lock that a stage inherited would outlive the process that took it."""
+    store = Store(tmp_path / "s")
+    with store.computing("k"):
+        assert ask(processes, "pid", tmp_path)
+    with store.computing("k"):
+        pass
