@@ -19,11 +19,13 @@ _GRACE = 15.0  # seconds that a child has to end by itself
 
 
 def spawn(
-    module: str, *args: str, env: Mapping[str, str], log: Path, fds: Sequence[int] = ()
+    module: str, *args: str, env: Mapping[str, str], log: Path, fds: Sequence[int] = (), umask: int = -1
 ) -> subprocess.Popen[bytes]:
-    """Run `python -m MODULE ARGS` from the root of this repository; what it prints is appended to `log`."""
+    """Run `python -m MODULE ARGS` from the root of this repository; what it prints is appended to `log`, which only its
+    owner may read."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as out:
+        os.fchmod(out.fileno(), 0o600)  # one that an earlier version made
         return subprocess.Popen(
             [sys.executable, "-m", "flows.child", module, *args],
             stdin=subprocess.PIPE,
@@ -32,6 +34,7 @@ def spawn(
             cwd=ROOT,
             env={**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))},
             pass_fds=fds,
+            umask=umask,
             start_new_session=True,  # Ctrl-C in the terminal is for this process, which then stops its children
         )
 

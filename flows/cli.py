@@ -1,15 +1,19 @@
 """The command line: `align VERB`. Each verb imports what it needs when it is called: help and plan answer at once."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from align.errors import AlignError, InputError
-from flows import show
+from align.redact import redact
+from flows import ending, show
+from flows import run as running
 from flows.run import store_path
 from storage.store import Store
 
@@ -304,23 +308,38 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     if debug:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+    with ending.told():
+        _answer(words, debug)
+    if running.server_lost:
+        ending.leave(0, at_once=True)
+
+
+def _answer(words: list[str], debug: bool) -> None:
+    """Do what the words say. Every error becomes one sentence and an exit."""
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
         fail(f"{str(error).strip()} See `align --help`.", 2)
     except AlignError as error:
         if debug:
-            raise
+            _trace(error)
         fail(str(error), error.exit_status, resume(words) if error.exit_status == 1 else None)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command resumes.", 130)
+    except KeyboardInterrupt as error:
+        signum = error.signum if isinstance(error, ending.Told) else signal.SIGINT
+        fail("interrupted; the same command resumes.", 128 + signum)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
         if debug:
-            raise
+            _trace(error)
         fail(f"{type(error).__name__}: {error}. Add --debug for the traceback.", 1)
+
+
+def _trace(error: Exception) -> None:
+    from traceback import format_exception
+
+    print(redact("".join(format_exception(error))), file=sys.stderr)
 
 
 def resume(words: Sequence[str]) -> str | None:
@@ -332,10 +351,11 @@ def resume(words: Sequence[str]) -> str | None:
 
 def fail(message: str, status: int, hint: Any = None) -> None:
     """Print one sentence on stderr, and what to do next, and exit."""
-    print(f"align: {message}", file=sys.stderr)
-    if hint:
-        print(f"align: {hint}", file=sys.stderr)
-    sys.exit(status)
+    with suppress(OSError):  # the terminal may be gone
+        print(redact(f"align: {message}"), file=sys.stderr)
+        if hint:
+            print(redact(f"align: {hint}"), file=sys.stderr)
+    ending.leave(status, at_once=running.server_lost)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -72,18 +73,20 @@ class Processes:
         out: Path,
         inputs: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Metrics:
         """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours.
 
         Its metrics have its peak memory beside what it returns. Raises what it raised: an AlignError as it is, anything
-        else by name and message, with its traceback as a note; StageError if its process was ended.
+        else by name and message, with its traceback as a note; StageError if its process was ended, or took longer than
+        `timeout` seconds.
         """
         request = {"function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
-                   "environment": dict(environment or {}), "folder": os.getcwd(), "forward": self.forward}  # fmt: skip
+                   "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward}  # fmt: skip
         call = self._call()
         try:
             call.send((sys.path, pickle.dumps(request)))  # the path first: what is pickled is imported there
-            answer, code, peak = self._listen(call)
+            answer, code, peak = self._listen(call, timeout)
         except OSError as error:
             raise StageError("The process of the stage could not be started or was lost.") from error
         finally:
@@ -110,10 +113,13 @@ class Processes:
         theirs.close()
         return call
 
-    def _listen(self, call: Connection) -> tuple[tuple[Any, ...] | None, int, int]:
+    def _listen(self, call: Connection, timeout: float | None) -> tuple[tuple[Any, ...] | None, int, int]:
         """What the stage answered, the exit status of its process, and its peak memory in kB."""
         answer: tuple[Any, ...] | None = None
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if deadline is not None and not call.poll(max(0.0, deadline - time.monotonic())):
+                raise StageError(f"The stage took longer than the {timeout:g} s that it may.")
             try:
                 message = call.recv()
             except EOFError:

@@ -6,6 +6,7 @@ from typing import Any
 from prefect import Flow, flow
 
 from align.config import Config
+from align.redact import leaving
 from flows import run as runs
 from flows.align import execute
 from flows.recipe import load
@@ -38,9 +39,10 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
             store: Directory of the store. None: $ALIGN_STORE, else .align.
         """
         slices: list[str] = [] if config is None else [f"{stage}={config.model_dump_json()}"]
-        loaded = load(recipe, [*slices, *(overrides or [])])
         select = f"{'+' if upstream else ''}{stage}{'+' if downstream else ''}"
-        return execute(loaded, Store(runs.store_path(store)), select, refresh)
+        with leaving():
+            loaded = load(recipe, [*slices, *(overrides or [])])
+            return execute(loaded, Store(runs.store_path(store)), select, refresh)
 
     about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
     return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)

@@ -1,17 +1,23 @@
 """Running a recipe from Python or the command line: answer from the store where nothing has to run, else the flow."""
 
+import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError, StageError
+from align.redact import redact
 from flows.plan import Planned, plan
 from flows.recipe import Recipe, load
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
+
+server_lost = False  # whether Prefect still has things to tell a server that is gone
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,45 @@ def run(
     connect(store)
     from flows.align import align
 
+    begun: list[Log] = []
+    token = _BEGUN.set(begun)
     try:
         outcome: Outcome = align(recipe, list(overrides), select, refresh, str(store.root))
+        return outcome
     except Exception as error:
-        if type(error).__module__.partition(".")[0] == "httpx":
-            raise AlignError(f"The Prefect server at {os.environ['PREFECT_API_URL']} went away.") from error
-        raise
-    return outcome
+        url = os.environ["PREFECT_API_URL"]
+        if not begun and getattr(getattr(error, "response", None), "status_code", None) == 401:
+            raise AlignError(f"The Prefect server at {url} wants a login; set PREFECT_API_AUTH_STRING.") from error
+        if not unreachable(error):
+            raise
+        if not begun:
+            raise AlignError(
+                f"The Prefect server at {url} does not answer; start it or unset PREFECT_API_URL."
+            ) from error
+        begun[-1].lose()
+        if begun[-1].error:  # what ended the work, not that the server could not be told
+            raise begun[-1].error from None
+        return begun[-1].outcome
+    finally:
+        _BEGUN.reset(token)
+        if begun and begun[-1].lost:
+            said = f"align: The Prefect server at {os.environ['PREFECT_API_URL']} went away: its UI lost this run."
+            print(redact(f"{said} What was done is in {store.root}."), file=sys.stderr, flush=True)
+
+
+def flow_run_name(recipe: Recipe, part: str = "") -> str:
+    """What a flow run is called: the recipe, which stage of it, and the beginning of a digest over its settings."""
+    digest = hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()[:8]
+    return " ".join(filter(None, [recipe.name, part, digest]))
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether an error of Prefect's means that its server did not answer, or failed, rather than refused something."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", 500)
+    return ("httpx" in modules and status >= 500) or (
+        type(error) is RuntimeError and "Failed to reach API" in str(error)
+    )
 
 
 def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:
@@ -60,7 +98,7 @@ def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:
         for stage in planned:
             if stage.attempt:
                 log.add(stage.stage, stage.attempt, "cached", "")
-    return Outcome(log.run.id, tuple(log.stages))
+    return log.outcome
 
 
 class Log:
@@ -69,9 +107,22 @@ class Log:
     def __init__(self, run: Run):
         self.run = run
         self.stages: list[StageRun] = []
+        self.error: BaseException | None = None  # what ended the run
+        self.lost = False  # whether the Prefect server went away: what is left to do is done without it
+
+    @property
+    def outcome(self) -> Outcome:
+        """What has come of it."""
+        return Outcome(self.run.id, tuple(self.stages))
+
+    def lose(self) -> None:
+        """The Prefect server has gone."""
+        global server_lost
+        self.lost = server_lost = True
 
     def add(self, stage: str, attempt: Attempt | None, status: str, reason: str) -> None:
         """Record the outcome of a stage: ran, cached or failed."""
+        reason = redact(reason)
         if attempt is None:
             record = StageRun(stage, None, None, status, 0.0, reason, {})
         else:
@@ -81,13 +132,20 @@ class Log:
         self.stages.append(record)
 
 
+_BEGUN: ContextVar[list[Log] | None] = ContextVar("begun", default=None)  # where `run` finds what it started
+
+
 @contextmanager
-def recording(store: Store, recipe: Recipe) -> Iterator[Log]:
+def recording(store: Store, recipe: Recipe, flow_run: str | None = None) -> Iterator[Log]:
     """A run's record, from start to end. An exception ends it as failed, Ctrl-C as interrupted, a kill not at all."""
-    run = Run(store, recipe.name, recipe.model_dump(mode="json"))
+    run = Run(store, recipe.name, recipe.model_dump(mode="json"), flow_run)
+    log = Log(run)
+    if (begun := _BEGUN.get()) is not None:
+        begun.append(log)
     try:
-        yield Log(run)
+        yield log
     except BaseException as error:
+        log.error = error
         run.finish("failed" if isinstance(error, Exception) else "interrupted")
         raise
     run.finish("done")

@@ -3,8 +3,8 @@
 import json
 import os
 import platform
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError, InputError
-from flows import child, server
+from flows import child, login, server
 from flows.recipe import RECIPES, ROOT, Recipe, find, load
 from flows.stages import STAGES
 from storage import files
@@ -24,7 +24,7 @@ SILENCE = timedelta(seconds=100)  # three heartbeats: a run that says nothing fo
 
 
 def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
-    """Serve until Ctrl-C or SIGTERM, then end everything that was started.
+    """Serve until KeyboardInterrupt, then end everything that was started.
 
     Forms in the UI are filled in with the settings of `recipe`. Raises InputError if the store is served already or
     the port is taken, AlignError if something does not start or ends by itself.
@@ -32,10 +32,12 @@ def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
     loaded, path = load(recipe), find(recipe)
     if path.parent != RECIPES:
         recipe = str(path.resolve())  # runs have a working directory of their own
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with serving(store, port, recipe, loaded) as (ui, children):
-            print(f"Prefect UI: {ui} (store {store.root}). Ctrl-C ends it.", flush=True)
+        with serving(store, port, recipe, loaded) as (running, children):
+            print(f"Prefect UI: {running.ui} (store {store.root}). Ctrl-C ends it.")
+            # Only people see it here: what is redirected ends in files that others may read.
+            shown = f" {running.login}" if sys.stdout.isatty() else ""
+            print(f"The UI asks for a login:{shown} (kept in {store.root / 'server' / 'login'}).", flush=True)
             _watch(children)
     except KeyboardInterrupt:
         print("stopped", flush=True)
@@ -44,17 +46,17 @@ def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
 @contextmanager
 def serving(
     store: Store, port: int, recipe: str, loaded: Recipe
-) -> Iterator[tuple[str, dict[Path, subprocess.Popen[bytes]]]]:
-    """The UI's address, and the children by their logs, while everything is up."""
+) -> Iterator[tuple[server.Server, dict[Path, subprocess.Popen[bytes]]]]:
+    """The server, and the children by their logs, while everything is up."""
     folder, home = store.root / "server", store.root / "prefect"
     with ExitStack() as stack:
         stack.enter_context(_only_one(store))
-        running = server.start(home, port)
+        running = server.start(home, port, known=login.kept(folder / "login"))
         stack.callback(running.stop)
         environment = {
             **os.environ,
             **server.settings(home),
-            "PREFECT_API_URL": running.api,
+            **running.clients,
             "PREFECT_WORKER_QUERY_SECONDS": "3",
             "ALIGN_STORE": str(store.root),
         }
@@ -69,7 +71,7 @@ def serving(
         stack.callback(_cancel_runs)
         files.replace(folder / "address.json", {"api": running.api, "ui": running.ui})
         stack.callback((folder / "address.json").unlink, missing_ok=True)
-        yield running.ui, {home / "server.log": running.process, folder / "worker.log": worker}
+        yield running, {home / "server.log": running.process, folder / "worker.log": worker}
 
 
 @contextmanager
@@ -78,8 +80,12 @@ def _only_one(store: Store) -> Iterator[None]:
     import fcntl
 
     path = store.root / "server" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        login.private(path.parent)
+        opened = path.open("w")
+    except PermissionError:
+        raise InputError(f"{path.parent} belongs to another user; serve a store of your own with --store.") from None
+    with opened as file:
         for attempt in range(10):  # one who only looks holds it for an instant
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,23 +6,27 @@ again for as long as it may, and takes a slow answer of a busy machine for a fai
 
 import atexit
 import errno
+import itertools
 import logging
 import os
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from align.errors import AlignError, InputError
-from flows import child
+from flows import child, login
 from storage import files
 from storage.store import Store
 
 HOST = "127.0.0.1"
+NAMES = (HOST, "localhost", "[::1]")  # under which a browser on this machine finds it
 _PATIENCE = 300.0  # seconds; an idle machine needs 4, the first time 8 to 12
 _TEMPORARY = {
     "PREFECT__SERVER_EPHEMERAL": "1",  # no scheduler and no other services that belong to a server that stays
@@ -37,11 +41,17 @@ class Server:
 
     process: subprocess.Popen[bytes]
     ui: str
+    login: str = field(repr=False)
 
     @property
     def api(self) -> str:
         """What PREFECT_API_URL has to be."""
         return f"{self.ui}/api"
+
+    @property
+    def clients(self) -> dict[str, str]:
+        """Environment of the processes that may use it."""
+        return _clients(self.api, self.login)
 
     def stop(self) -> None:
         """End it. Safe to call twice."""
@@ -51,25 +61,74 @@ class Server:
 def connect(store: Store) -> None:
     """Point Prefect's settings at the server of `align serve` where one is up on this store, else at a temporary one.
 
-    What the user has set stays. Call before importing prefect, which reads its settings once.
+    What the user has set stays, except that an empty PREFECT_API_URL sets nothing and one that names the server of
+    `align serve` gets its login. Call before importing prefect, which reads its settings once.
     """
-    defaults = settings(store.root / "prefect")
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
         # People get a line per stage from us, and the stages' warnings; Prefect's logs still go to the server.
-        defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-        defaults["PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL"] = "CRITICAL"
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", "CRITICAL")
         logging.getLogger("tasks").addHandler(logging.StreamHandler())
-    os.environ.update({name: value for name, value in defaults.items() if name not in os.environ})
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    if "PREFECT_API_URL" in os.environ or "prefect" in sys.modules:
+        logging.raiseExceptions = False  # or Prefect prints a complaint for every log that its server did not take
+    # A server that does not answer costs the run so many seconds before it goes on alone, not the minutes of Prefect.
+    patience = {"PREFECT_CLIENT_MAX_RETRIES": "2", "PREFECT_API_REQUEST_TIMEOUT": "15"}
+    given, up = os.environ.get("PREFECT_API_URL", "").strip().rstrip("/"), address(store)
+    if (given and given != (up or {}).get("api")) or "prefect" in sys.modules:
+        _default(settings(store.root / "prefect") | patience)
         return
-    server = address(store)
-    if server is None:
-        temporary = start(store.root / "prefect", temporary=True)
+    if up:
+        home, clients = store.root / "prefect", _clients(up["api"], up["login"])
+    else:
+        home, held = _room(store)
+        temporary = start(home, temporary=True, fds=[held.fileno()])
+        clients = temporary.clients
         # Registered before prefect's own hooks, so that it runs after them: they still send logs and states.
         atexit.register(temporary.stop)
-        server = {"api": temporary.api}
-    os.environ["PREFECT_API_URL"] = server["api"]
+        _running.append((temporary, held))
+    os.environ.update(clients)
+    _default(settings(home) | patience)
+
+
+_running: list[tuple[Server, TextIO]] = []  # the temporary server of this process, and the lock on its directory
+
+
+def _default(values: dict[str, str]) -> None:
+    os.environ.update({name: value for name, value in values.items() if not os.environ.get(name)})
+    if os.environ["PREFECT_HOME"] == values["PREFECT_HOME"]:
+        login.private(Path(values["PREFECT_HOME"]))
+
+
+def _room(store: Store) -> tuple[Path, TextIO]:
+    """A directory that no other temporary server uses, locked while any process has the file that is returned open.
+
+    Two servers on one database would wait for each other. A directory is used again: only the first server in it has to
+    make a database, which takes twice as long.
+    """
+    import fcntl
+
+    for n in itertools.count():
+        home = login.private(store.root / "prefect-temporary" / f"{os.geteuid()}-{n}")
+        lock = (home / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return home, lock
+        except BlockingIOError:
+            lock.close()
+    raise AssertionError
+
+
+def stop_temporary() -> None:
+    """End the temporary server of this process, where there is one."""
+    for running, _ in _running:
+        running.stop()
+
+
+def _clients(api: str, known: str) -> dict[str, str]:
+    return {
+        "PREFECT_API_URL": api,
+        "PREFECT_API_AUTH_STRING": known,
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
+    }
 
 
 def settings(home: Path) -> dict[str, str]:
@@ -85,38 +144,47 @@ def settings(home: Path) -> dict[str, str]:
 
 
 def address(store: Store) -> dict[str, str] | None:
-    """`api` and `ui` of the `align serve` that is up on a store."""
-    found = files.read_json(store.root / "server" / "address.json")
-    return found if found and files.is_locked(store.root / "server" / "lock") else None
+    """`api`, `ui` and `login` of the `align serve` that this user has up on a store."""
+    folder = store.root / "server"
+    found, known = files.read_json(folder / "address.json"), login.read(folder / "login")
+    return {**found, "login": known} if found and known and files.is_locked(folder / "lock") else None
 
 
-def start(home: Path, port: int = 0, *, temporary: bool = False) -> Server:
+def start(
+    home: Path, port: int = 0, *, temporary: bool = False, known: str | None = None, fds: Sequence[int] = ()
+) -> Server:
     """Start a server with its data in `home` and wait until it answers. Port 0 means any free one.
 
-    Raises InputError if the port is taken, AlignError if the server does not come up.
+    Whoever uses it needs its login: `known`, else a new one. The server holds the files `fds` open. Raises InputError
+    if the port is taken, AlignError if the server does not come up.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    login.private(home)
     log = home / "server.log"
+    known = known or login.new()
     with _listener(port) as listener, files.locked(home / "starting"):  # one process at a time migrates the database
-        ui = f"http://{HOST}:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
+        ui = f"http://{HOST}:{port}"
         environment = {
             **os.environ,
             **settings(home),
             "PREFECT_API_URL": f"{ui}/api",
             "PREFECT_UI_API_URL": f"{ui}/api",
-            # Without it every web page that the user opens may start runs here.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{ui},{ui.replace(HOST, 'localhost')}",
+            "PREFECT_SERVER_API_AUTH_STRING": known,
+            "PREFECT_API_AUTH_STRING": known,
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in NAMES),
         }
-        arguments = ["--factory", "prefect.server.api.server:create_app", "--fd", str(listener.fileno()),
+        arguments = ["--factory", "flows.guarded:create_app", "--fd", str(listener.fileno()),
                      "--log-level", "warning", "--timeout-graceful-shutdown", "3"]  # fmt: skip
         process = child.spawn(
             "uvicorn",
             *arguments,
             env={**environment, "PREFECT__SERVER_FINAL": "1", **(_TEMPORARY if temporary else {})},
             log=log,
-            fds=[listener.fileno()],
+            fds=[listener.fileno(), *fds],
+            umask=0o077,
         )
-        server = Server(process, ui)
+        server = Server(process, ui, known)
         try:
             _wait(server, log)
         except BaseException:
@@ -127,6 +195,8 @@ def start(home: Path, port: int = 0, *, temporary: bool = False) -> Server:
 
 def _listener(port: int) -> socket.socket:
     """A bound socket, to be handed to the server: nobody can take the port in between."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port {port}: there is no such port; choose one from 1 to 65535, or 0 for any free one.")
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -57,10 +58,8 @@ def _supervise(caller: Connection) -> None:
         elif deadline is not None and time.monotonic() > deadline:
             _end(child, signal.SIGKILL)
     _end(child, signal.SIGKILL)  # what the stage started and left behind
-    try:
+    with suppress(OSError):
         caller.send(("ended", os.waitstatus_to_exitcode(status), used.ru_maxrss if used else 0))
-    except OSError:
-        pass
     os._exit(0)
 
 
@@ -79,10 +78,8 @@ def _closed(caller: Connection) -> bool:
 
 
 def _end(group: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _run(caller: Connection) -> None:

@@ -51,6 +51,10 @@ class Stage:
     """Whether it is there only to be compared with."""
     added_by: str = ""
     """The key of the recipe that adds it."""
+    retries: int = 0
+    """How often it is tried again after a failure."""
+    timeout: float | None = None
+    """Seconds after which its process is ended; None: never."""
     questions: tuple[tuple[str, str, str], ...] = ()
     """What the report asks about it: topic, model, and the model that it is compared with."""
 
@@ -76,10 +80,15 @@ class Stage:
         return not self.control and self.slice is None
 
     @property
+    def gpu(self) -> bool:
+        """Whether it wants a GPU, where there is one."""
+        return self.load is not None
+
+    @property
     def tags(self) -> list[str]:
         """What its task is tagged with in the UI."""
         kinds = {None: "reads", "sample": "samples", "score": "scores"}
-        return ["align", kinds.get(self.load, "trains"), *(["gpu"] if self.load else [])]
+        return ["align", kinds.get(self.load, "trains"), *(["gpu"] if self.gpu else [])]
 
 
 def _answers(recipe: "Recipe") -> AnswerConfig:
@@ -120,6 +129,15 @@ STAGES = (
 )  # fmt: skip
 
 TABLE = {stage.name: stage for stage in STAGES}
+
+
+def row(node: str) -> Stage:
+    """The row of a node of the DAG: of the same name, or of the stage that it is one of (answer_sft is of answer)."""
+    while node not in TABLE:
+        node, cut, _ = node.rpartition("_")
+        if not cut:
+            raise KeyError(node)
+    return TABLE[node]
 
 
 def outline() -> Outline:

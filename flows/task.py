@@ -1,22 +1,116 @@
-"""The seam to Prefect: a stage as a cached Prefect task.
+"""The seam to Prefect: a stage as a cached Prefect task, one for each row of the table of stages.
 
 The store is the one cache: a task asks it under a lock that the kernel releases, and returns Prefect's own `Cached`
 state on a hit. Prefect's result records would be a second truth about the same thing, to be kept from disagreeing with
 artifacts that were deleted or damaged; so they are off.
 """
 
+import re
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import Task, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
+from pydantic import BaseModel
 
-from align.config import Config
+from align.config import Config, Metrics
+from align.errors import AlignError
+from align.redact import clean
+from flows.processes import Processes
+from flows.slots import Slots
+from flows.stages import STAGES, Stage, row
 from storage import build
 from storage.build import Output
 from storage.store import Attempt, Store
+
+
+class NotBegun(AlignError):
+    """A stage was not begun, because another failed."""
+
+
+@dataclass(eq=False)
+class Work:
+    """One stage to run, or to find that it has run. It is done once however often and from however many threads it is
+    called: inside a Prefect task and, where Prefect's server is lost on the way, outside of one. Errors hold no secrets.
+    """
+
+    name: str
+    function: Callable[..., Metrics]
+    config: Config
+    store: Store
+    inputs: "dict[str, Work | Config]"
+    files: dict[str, str | None]  # role -> the file of that input that is meant
+    recipe: str
+    refresh: bool
+    order: int  # its place in the DAG
+    memory: int | None  # MB that it is known to need
+    slots: Slots
+    processes: Processes
+    tell: "Callable[[Work], None]"  # called once, when it is done or has failed
+    stopped: Callable[[], bool]  # whether a stage has failed, so that nothing new begins
+    done: tuple[Attempt, bool] | None = None
+    error: Exception | None = None
+    unseen: Exception | None = None  # why the server does not show what was done
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.tries = self.row.retries + 1
+
+    @property
+    def row(self) -> Stage:
+        """Its row in the table of stages."""
+        return row(self.name)
+
+    def __call__(self) -> tuple[Attempt, bool]:
+        """The attempt, and whether it ran now. Raises NotBegun where another failed before this could begin."""
+        with self._lock:
+            if self.error:
+                raise self.error
+            if self.done is None:
+                if self.stopped():
+                    raise NotBegun(f"{self.name} was not begun, because another stage failed.")
+                try:
+                    self.done = self._build()
+                except NotBegun:
+                    raise
+                except Exception as error:
+                    self.tries -= 1
+                    if self.tries:
+                        raise
+                    self.fail(error)
+                    raise self.error or error from error.__cause__
+                self.tell(self)
+        return self.done
+
+    def fail(self, error: Exception) -> None:
+        """Record why it failed."""
+        self.error = clean(error)
+        self.tell(self)
+
+    def _build(self) -> tuple[Attempt, bool]:
+        inputs: dict[str, Any] = {}
+        for role, value in self.inputs.items():
+            if not isinstance(value, Work):
+                inputs[role] = value
+            elif value.done is None:
+                raise NotBegun(f"{self.name} was not begun, because {value.name} did not end.")
+            else:
+                inputs[role] = Output(value.done[0].artifact, self.files[role])
+        request = build.request(self.store, self.name, self.function, self.config, inputs)
+        return build.build(self.store, request, self.refresh, self._call)
+
+    def _call(
+        self, function: Callable[..., Metrics], config: BaseModel, out: Path, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        with self.slots.turn(self.order, self.row.gpu, self.memory) as environment:
+            if self.stopped():
+                raise NotBegun(f"{self.name} was not begun, because another stage failed.")
+            return self.processes.run(function, config, out, inputs, environment, self.row.timeout)
 
 
 class Done:
@@ -27,30 +121,29 @@ class Done:
         self.attempt = attempt
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(
-    name: str,
-    function: Callable[..., dict[str, Any]],
-    config: Config,
-    inputs: dict[str, Done | Config],
-    files: dict[str, str | None],
-    store: Store,
-    refresh: bool,
-) -> Any:
-    """Run one stage, or find that it has run: a Done. `files` are the files of the inputs that are meant."""
-    log = get_run_logger()
-    resolved = {
-        role: Output(value.attempt.artifact, files[role]) if isinstance(value, Done) else value
-        for role, value in inputs.items()
-    }
-    request = build.request(store, name, function, config, resolved)
-    attempt, ran = build.build(store, request, refresh)
-    log.info("%s %s: %s", name, "ran" if ran else "was there already", store.root / "artifacts" / attempt.artifact)
-    try:
-        publish(store, attempt)
-    except Exception as error:  # the artifact is safe in the store: what people see of it here is not worth a failure
-        log.warning("%s is not shown here: %s", attempt.artifact, error)
-    return Done(attempt) if ran else cached(attempt)
+def _task(stage: Stage) -> Task[..., Any]:
+    def run(work: Work, waits: dict[str, Any]) -> Any:
+        log = get_run_logger()
+        attempt, ran = work()
+        where = work.store.root / "artifacts" / attempt.artifact
+        log.info("%s %s: %s", work.name, "ran" if ran else "was there already", where)
+        try:
+            publish(work, attempt)
+        except Exception as error:  # the artifact is safe in the store: what people see here is not worth a failure
+            work.unseen = error
+            log.warning("%s is not shown here: %s", attempt.artifact, error)
+        return Done(attempt) if ran else cached(attempt)
+
+    run.__name__ = run.__qualname__ = stage.name  # what Prefect makes the task's key of
+    about = (stage.function.__doc__ or stage.title).partition("\n")[0]
+    made: Task[..., Any] = task(
+        run, name=stage.name, description=about, tags=stage.tags, retries=stage.retries, cache_policy=NO_CACHE,
+        persist_result=False,
+    )  # fmt: skip
+    return made
+
+
+TASKS = {stage.name: _task(stage) for stage in STAGES}
 
 
 def cached(attempt: Attempt) -> State[Done]:
@@ -58,17 +151,21 @@ def cached(attempt: Attempt) -> State[Done]:
     return Completed(name="Cached", message=f"{attempt.artifact}, made {attempt.created_at}", data=Done(attempt))
 
 
-def publish(store: Store, attempt: Attempt) -> None:
+def publish(work: Work, attempt: Attempt) -> None:
     """Show an attempt in the Prefect UI: its metrics as a table, the filter's funnel, the report."""
-    folder = store.root / "artifacts" / attempt.artifact
-    slug, where = attempt.stage.replace("_", "-"), f"`{attempt.artifact}` in `{store.root}`"
-    create_table_artifact(metrics(attempt.metrics), key=f"{slug}-metrics", description=f"Metrics of {where}")
+    folder = work.store.root / "artifacts" / attempt.artifact
+    where = f"`{attempt.artifact}` in `{work.store.root}`"
+
+    def key(what: str) -> str:
+        return re.sub("[^a-z0-9]+", "-", f"{work.recipe} {what}".lower()).strip("-")
+
+    create_table_artifact(metrics(attempt.metrics), key=key(f"{work.name} metrics"), description=f"Metrics of {where}")
     if attempt.stage == "filter":
-        create_table_artifact(funnel(attempt.metrics), key="filter-funnel", description=f"Rows dropped by {where}")
+        create_table_artifact(funnel(attempt.metrics), key=key("filter funnel"), description=f"Rows dropped by {where}")
     if attempt.stage == "report":
         summary = (folder / "summary.md").read_text(encoding="utf-8")
         page = f"The whole report: `{folder / 'report.html'}` (`align report --open`)"
-        create_markdown_artifact(f"{summary}\n\n{page}\n", key="report", description=f"Report of {where}")
+        create_markdown_artifact(f"{summary}\n\n{page}\n", key=key("report"), description=f"Report of {where}")
 
 
 def metrics(values: dict[str, Any]) -> list[dict[str, Any]]:

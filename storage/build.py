@@ -65,11 +65,21 @@ def request(
     return Request(stage, function, config, inputs, canonical, described, code, key)
 
 
-def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attempt, bool]:
+Call = Callable[[Callable[..., dict[str, Any]], BaseModel, Path, dict[str, Any]], dict[str, Any]]
+
+
+def directly(
+    function: Callable[..., dict[str, Any]], config: BaseModel, out: Path, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Call a stage in this process."""
+    return function(config, out, **inputs)
+
+
+def build(store: Store, request: Request, refresh: bool = False, call: Call = directly) -> tuple[Attempt, bool]:
     """The attempt that answers a request, and whether it ran now.
 
     A stage that takes `cache` is given the store's directory for work kept per row, which is no part of any key.
-    Processes that ask for one key at once wait for the first; a draft that fails or is killed leaves nothing behind.
+    `call` decides where it runs. Processes that ask for one key at once wait for the first; a draft that fails or is killed leaves nothing behind.
     """
     with store.computing(request.key):
         hit, _ = store.lookup(request.key)
@@ -80,8 +90,10 @@ def build(store: Store, request: Request, refresh: bool = False) -> tuple[Attemp
             paths = {role: _path(store, value) for role, value in request.inputs.items() if value is not None}
             if "cache" in signature(request.function).parameters:
                 paths["cache"] = store.root / "cache" / "rows"
-            metrics = request.function(request.config, out, **paths)
-            (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+            metrics = call(request.function, request.config, out, paths)
+            # What measures the process and not the data is recorded with the attempt: equal data are one artifact.
+            told = {name: value for name, value in metrics.items() if not name.startswith("process.")}
+            (out / "metrics.json").write_text(json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
             artifact = store.publish(request.stage, out)
             attempt = Attempt(
                 stage=request.stage,

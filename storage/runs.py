@@ -31,7 +31,8 @@ class Run:
     `in-use` lock, so that nothing is removed beneath it: `align gc` takes that lock alone.
     """
 
-    def __init__(self, store: Store, recipe: str, source: dict[str, Any]):
+    def __init__(self, store: Store, recipe: str, source: dict[str, Any], flow_run: str | None = None):
+        """`flow_run` is the id of the Prefect flow run that it is, if it is one."""
         self.store = store
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.path = store.root / "runs" / self.id
@@ -39,9 +40,8 @@ class Run:
         with ExitStack() as locks:
             locks.enter_context(in_use(store))
             locks.enter_context(files.locked(self.path / "lock"))
-            records.write(
-                self.path / "run.json", {"run_id": self.id, "recipe": recipe, "started_at": now(), "source": source}
-            )
+            started = {"run_id": self.id, "recipe": recipe, "started_at": now(), "source": source, "flow_run": flow_run}
+            records.write(self.path / "run.json", started)
             self._locks = locks.pop_all()
 
     def stage(self, stage_run: StageRun) -> None:

@@ -34,7 +34,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.
     home = tmp_path_factory.mktemp("prefect")
     running = server.start(home, temporary=True)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (server.settings(home) | {"PREFECT_API_URL": running.api}).items():
+        for name, value in (server.settings(home) | running.clients).items():
             patch.setenv(name, value)
         yield running
     running.stop()

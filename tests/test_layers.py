@@ -11,7 +11,7 @@ from flows.recipe import ROOT
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate", "altair", "vl_convert", "scipy",
          "lingua", "openai", "prefect"}  # fmt: skip
-PREFECT = {"flows/task.py", "flows/align.py", "flows/rerun.py", "flows/serve.py"}
+PREFECT = {"flows/task.py", "flows/guarded.py", "flows/align.py", "flows/rerun.py", "flows/serve.py"}
 AT_IMPORT = {"flows/task.py", "flows/align.py", "flows/rerun.py"}  # whoever imports these wants Prefect
 LINES = 300
 

@@ -2,89 +2,21 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from served import PATIENCE, TINY, Served, align, alive, descendants, own_environment, wait_for
 
 from align.config import Config
 from align.errors import AlignError
 from flows import child, serve, server
 from flows.recipe import ROOT, load
 from storage.runs import history
-from storage.store import Store
-
-TINY = Path(__file__).with_name("tiny.yaml")
-ALIGN = [sys.executable, "-m", "flows.cli"]
-PATIENCE = 300  # seconds, for a machine that does other things too
-
-
-class Served:
-    """A store with `align serve` on it."""
-
-    def __init__(self, folder: Path):
-        self.store, self.log = Store(folder / "store"), folder / "log"
-        words = ["serve", str(TINY), "--store", str(self.store.root), "--port", "0"]
-        env = own_environment(PREFECT_API_BLOCKS_REGISTER_ON_START="false")
-        with self.log.open("w") as out:
-            self.process = subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, env=env)
-        self.ui = wait_for(self._address)
-
-    def _address(self) -> str | None:
-        assert self.process.poll() is None, self.log.read_text()
-        found = re.search(r"Prefect UI: (\S+)", self.log.read_text())
-        return found and found[1]
-
-    def client(self):
-        from prefect.client.orchestration import SyncPrefectClient
-
-        return SyncPrefectClient(api=f"{self.ui}/api")
-
-    def run(self, deployment: str, **parameters):
-        """Start a deployment as the UI does, and wait for its end."""
-        with self.client() as client:
-            flow_run = client.create_flow_run_from_deployment(
-                client.read_deployment_by_name(deployment).id, parameters=parameters
-            )
-            return wait_for(lambda: (found := client.read_flow_run(flow_run.id)).state.is_final() and found)
-
-    def tasks(self, flow_run) -> dict:
-        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
-        with self.client() as client:
-            found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])))
-        return {task.name: task for task in found}
-
-    def artifacts(self, flow_run) -> dict:
-        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
-        with self.client() as client:
-            found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])))
-        return {artifact.key: artifact for artifact in found}
-
-
-def wait_for(ready):
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if found := ready():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not within {PATIENCE} s")
-
-
-def own_environment(**more: str) -> dict[str, str]:
-    """The environment without the server that other tests share."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | more
-
-
-def align(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*ALIGN, *words], capture_output=True, text=True, timeout=PATIENCE, env=own_environment())
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +139,7 @@ def test_sigterm_ends_everything(served):
     assert served.process.wait(PATIENCE) == 0, served.log.read_text()
     assert not [pid for pid in children if alive(pid)]
     assert server.address(served.store) is None
-    assert served.log.read_text().splitlines()[1:] == ["stopped"]
+    assert served.log.read_text().splitlines()[2:] == ["stopped"]
 
 
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
@@ -250,15 +182,3 @@ def test_a_log_is_told_by_its_last_exception(tmp_path):
 def stages() -> list[str]:
     slices = {name: value for name, value in load(TINY) if isinstance(value, Config)}
     return [name for name in slices if name not in ("base", "controls")]
-
-
-def descendants(pid: int) -> list[int]:
-    import psutil
-
-    return [process.pid for process in psutil.Process(pid).children(recursive=True)]
-
-
-def alive(pid: int) -> bool:
-    import psutil
-
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -16,7 +16,7 @@ from align.errors import InputError, StageError
 from flows.processes import PEAK, ROOT, Processes
 from flows.slots import Slots
 from storage.store import Store
-from tests.test_prefect import alive, wait_for
+from tests.served import alive, wait_for
 
 
 class Ask(Config):
@@ -28,7 +28,12 @@ def tell(config: Ask, out: Path, **inputs: object) -> dict[str, float | int | st
     if config.what == "pid":
         print("here", os.getpid())
         logging.getLogger("align.test").warning("mind the gap")
-        return {"pid": os.getpid(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "cwd": os.getcwd(), **inputs}
+        return {
+            "pid": os.getpid(),
+            "visible": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "cwd": str(Path.cwd()),
+            **inputs,
+        }
     if config.what == "memory":
         return {"bytes": len(bytearray(os.urandom(1)) * 300_000_000)}
     if config.what == "input":
@@ -67,7 +72,7 @@ def test_each_stage_has_a_process_with_what_it_is_given(processes, tmp_path, cap
         ask(processes, "pid", tmp_path, inputs={"n": n}, environment={"CUDA_VISIBLE_DEVICES": str(n)}) for n in (1, 2)
     )
     assert len({first["pid"], second["pid"], os.getpid()}) == 3
-    assert (first["n"], first["visible"], second["visible"], first["cwd"]) == (1, "1", "2", os.getcwd())
+    assert (first["n"], first["visible"], second["visible"], first["cwd"]) == (1, "1", "2", str(Path.cwd()))
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert f"here {first['pid']}" in capsys.readouterr().err
     assert "mind the gap" in caplog.text

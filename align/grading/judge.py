@@ -12,6 +12,7 @@ from align.config import Config
 from align.errors import StageError
 from align.grading.grade import Grade, Item, scored, ungraded
 from align.progress import track
+from align.redact import check_url, hide, redact, remember
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -69,6 +70,8 @@ class JudgeGrader(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "JudgeGrader":
+        check_url("judge.base_url", self.base_url)
+        remember(self.api_key_env)
         if self.lowest >= self.highest:
             raise ValueError("judge.lowest must be below judge.highest")
         if "{response}" not in self.template:
@@ -120,11 +123,11 @@ class JudgeGrader(Config):
             )
             text = (reply.choices[0].message.content or "") if reply.choices else ""
         except OpenAIError as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = redact(" ".join(str(error).split()))[:300]
             raise StageError(
                 f"The judge {self.model} at {self.base_url} failed for row {item.row_id}: {reason}"
             ) from error
-        return self.parse(text)
+        return self.parse(hide(text, os.environ.get(self.api_key_env, "")))  # one that repeats its header
 
     def parse(self, text: str) -> Grade:
         """The grade in a judge's answer; `ungraded` where there is no rating, or one outside the scale."""

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from align.config import Config
 from align.errors import StageError
 from align.progress import track
+from align.redact import check_url, hide, redact, remember
 from align.rules.pool import Drop, Pool
 from align.rules.quality import within_length
 
@@ -69,6 +70,12 @@ class Rating(Config):
     """Seconds that one request may take."""
     seed: int = 0
     """Seed for endpoints that take one; the temperature is 0."""
+
+    @model_validator(mode="after")
+    def _safe(self) -> "Rating":
+        check_url("rating.base_url", self.base_url)
+        remember(self.api_key_env)
+        return self
 
     @field_validator("template")
     @classmethod
@@ -149,9 +156,10 @@ class Rating(Config):
                 temperature=0, max_tokens=self.max_tokens, seed=self.seed,
             )  # fmt: skip
         except OpenAIError as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = redact(" ".join(str(error).split()))[:300]
             raise StageError(f"{self.model} at {self.base_url} failed to rate row {row_id}: {reason}") from error
         answer = (reply.choices[0].message.content or "") if reply.choices else ""
+        answer = hide(answer, os.environ.get(self.api_key_env, ""))  # of one that repeats its header
         guess = (len(text) + len(answer)) // 3  # where an endpoint does not say what it used
         return answer, reply.usage.total_tokens if reply.usage else guess
 

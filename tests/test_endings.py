@@ -1,0 +1,143 @@
+"""Runs that lose Prefect's server or are told to end: real processes and signals."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from served import ALIGN, PATIENCE, TINY, alive, descendants, own_environment, wait_for
+
+from flows import server
+from storage.runs import history, stages
+from storage.store import Store
+
+
+def running(store: Path, *words: str, **environment: str) -> subprocess.Popen:
+    """A run of the tiny recipe up to where sft is at work."""
+    command = [*ALIGN, "run", str(TINY), "--store", str(store), *words]
+    env = own_environment(PREFECT_API_BLOCKS_REGISTER_ON_START="false", **environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    wait_for(lambda: list((store / "tmp").glob("sft-*/")) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def served_run(folder: Path, *words: str) -> tuple[server.Server, subprocess.Popen]:
+    """A run at work, and the server that it uses."""
+    up = server.start(folder / "prefect", temporary=True)
+    return up, running(folder / "store", *words, **server.settings(folder / "prefect"), **up.clients)
+
+
+def test_a_run_outlives_its_server(tmp_path):
+    """The stage at work when the server is killed is kept, and nothing is done twice, though everything is refreshed."""
+    up, process = served_run(tmp_path, "--select", "+sample", "--refresh")
+    up.process.kill()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    said = [line for line in err.splitlines() if line.startswith("align: ")]
+    assert len(said) == 1 and "its UI lost this run" in said[0] and "Traceback" not in err and "Error" not in err, err
+    assert "4 stages ran" in out
+    store = Store(tmp_path / "store")
+    (run,) = history(store)
+    names = ["ingest", "filter", "sft", "sample"]
+    assert run["status"] == "done" and [(s["stage"], s["status"]) for s in stages(store, run["run_id"])] == [
+        (name, "ran") for name in names
+    ]
+    assert sorted(attempt.stage for attempt in store.attempts()) == sorted(names)
+    up.stop()
+
+
+def test_a_stage_that_fails_without_a_server_says_why(tmp_path):
+    up, process = served_run(tmp_path, "--select", "+pairs", "--set", "pairs.min_margin=1000")
+    up.process.kill()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, err
+    said = [line for line in err.splitlines() if line.startswith("align: ")]
+    assert "its UI lost this run" in said[0] and said[1].startswith("align: pairs: ") and "resumes" in said[2], err
+    store = Store(tmp_path / "store")
+    (run,) = history(store)
+    assert run["status"] == "failed"
+    assert [s["status"] for s in stages(store, run["run_id"])] == [*["ran"] * 4, "failed"]
+    up.stop()
+
+
+def test_a_server_that_is_not_there_is_one_sentence(tmp_path):
+    env = own_environment(PREFECT_API_URL="http://127.0.0.1:1/api")
+    command = [*ALIGN, "run", str(TINY), "--store", str(tmp_path), "--select", "ingest"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=PATIENCE)
+    assert done.returncode == 1 and "http://127.0.0.1:1/api does not answer" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 2 and history(Store(tmp_path)) == []
+
+
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory) -> Path:
+    """A store in which sft is next, by a run for which an empty PREFECT_API_URL was none."""
+    store = tmp_path_factory.mktemp("filtered")
+    command = [*ALIGN, "run", str(TINY), "--store", str(store), "--select", "+filter"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env=own_environment(PREFECT_API_URL="")
+    )
+    assert done.returncode == 0, done.stderr
+    assert (store / "prefect-temporary" / f"{os.geteuid()}-0" / "prefect.db").is_file()
+    return store
+
+
+def test_no_server_stays_after_a_run_with_an_empty_address(filtered):
+    def of_this_store(process: psutil.Process) -> bool:
+        try:
+            return str(filtered) in " ".join([*process.cmdline(), *process.environ().values()])
+        except psutil.Error:
+            return False
+
+    assert not [p for p in psutil.process_iter() if p.pid != os.getpid() and of_this_store(p)]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
+def test_signals_end_a_run_like_ctrl_c(filtered, name):
+    process = running(filtered, "--select", "+sft", "--set", "sft.epochs=500")
+    children = descendants(process.pid)
+    assert children
+    process.send_signal(signal.Signals[name])
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.Signals[name], err
+    assert err.splitlines()[-1] == "align: interrupted; the same command resumes." and "Traceback" not in err
+    assert history(Store(filtered))[-1]["status"] == "interrupted"
+    assert not list((filtered / "tmp").glob("sft-*")) and not [pid for pid in children if alive(pid)]
+
+
+SLEEPER = """
+import signal, sys, time
+if sys.argv[1] == "ignored": signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from flows import ending
+try:
+    with ending.told():
+        try:
+            print("ready", flush=True)
+            sys.stdin.readline()
+        finally:
+            print("cleaning", flush=True)
+            sys.stdin.readline()
+            print("clean", flush=True)
+except ending.Told as told:
+    print(told, flush=True)
+"""
+
+
+def test_a_second_signal_does_not_stop_the_cleaning(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER, "caught"], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout.readline() == "cleaning\n"
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        process.send_signal(number)
+    assert process.communicate("\n")[0] == "clean\nSIGHUP\n" and process.returncode == 0
+
+
+def test_what_nohup_ignores_stays_ignored():
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER, "ignored"], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate("\n\n")[0] == "cleaning\nclean\n" and process.returncode == 0
