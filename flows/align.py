@@ -24,11 +24,16 @@ from storage.store import Attempt, Store
 WIDEST = 32  # stages that wait or run at once; each is a thread that waits for a process
 
 
+def _called() -> str:
+    asked = flow_run.parameters
+    return runs.flow_run_name(load(asked.get("recipe") or "quickstart", asked.get("overrides") or []))
+
+
 @flow(
     name="align",
     persist_result=False,
     task_runner=ThreadPoolTaskRunner(max_workers=WIDEST),  # type: ignore[arg-type]
-    flow_run_name=lambda: _called(),
+    flow_run_name=_called,
 )
 def align(
     recipe: str = "quickstart",
@@ -40,11 +45,6 @@ def align(
     """Run a recipe: a path, or the name of a file in recipes/. `overrides` are `dotted.key=value`."""
     with leaving():
         return execute(load(recipe, overrides or []), Store(runs.store_path(store)), select, refresh)
-
-
-def _called() -> str:
-    asked = flow_run.parameters
-    return runs.flow_run_name(load(asked.get("recipe") or "quickstart", asked.get("overrides") or []))
 
 
 def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False) -> runs.Outcome:

@@ -18,7 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from align.config import Config, Metrics
+from pydantic import BaseModel
+
+from align.config import Metrics
 from align.errors import AlignError, StageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +71,7 @@ class Processes:
     def run(
         self,
         function: Callable[..., Metrics],
-        config: Config,
+        config: BaseModel,
         out: Path,
         inputs: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
@@ -81,8 +83,10 @@ class Processes:
         else by name and message, with its traceback as a note; StageError if its process was ended, or took longer than
         `timeout` seconds.
         """
-        request = {"function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
-                   "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward}  # fmt: skip
+        request = {
+            "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
+            "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward,
+        }  # fmt: skip
         call = self._call()
         try:
             call.send((sys.path, pickle.dumps(request)))  # the path first: what is pickled is imported there

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, get_run_logger, task
+from prefect import Task, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
@@ -35,8 +35,10 @@ class NotBegun(AlignError):
 
 @dataclass(eq=False)
 class Work:
-    """One stage to run, or to find that it has run. It is done once however often and from however many threads it is
-    called: inside a Prefect task and, where Prefect's server is lost on the way, outside of one. Errors hold no secrets.
+    """One stage to run, or to find that it has run.
+
+    It is done once however often and from however many threads it is called: inside a Prefect task and, where Prefect's
+    server is lost on the way, outside of one. Errors hold no secrets.
     """
 
     name: str
@@ -136,11 +138,10 @@ def _task(stage: Stage) -> Task[..., Any]:
 
     run.__name__ = run.__qualname__ = stage.name  # what Prefect makes the task's key of
     about = (stage.function.__doc__ or stage.title).partition("\n")[0]
-    made: Task[..., Any] = task(
+    return Task(
         run, name=stage.name, description=about, tags=stage.tags, retries=stage.retries, cache_policy=NO_CACHE,
         persist_result=False,
     )  # fmt: skip
-    return made
 
 
 TASKS = {stage.name: _task(stage) for stage in STAGES}

@@ -78,8 +78,9 @@ def directly(
 def build(store: Store, request: Request, refresh: bool = False, call: Call = directly) -> tuple[Attempt, bool]:
     """The attempt that answers a request, and whether it ran now.
 
-    A stage that takes `cache` is given the store's directory for work kept per row, which is no part of any key.
-    `call` decides where it runs. Processes that ask for one key at once wait for the first; a draft that fails or is killed leaves nothing behind.
+    `call` decides where the stage runs. One that takes `cache` is given the store's directory for work kept per row,
+    which is no part of any key. Processes that ask for one key at once wait for the first; a draft that fails or is
+    killed leaves nothing behind.
     """
     with store.computing(request.key):
         hit, _ = store.lookup(request.key)
