@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
 from align.config import Config
-from align.data.readers import Line, expand, read_file
+from align.data.readers import expand, read_file
 from align.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, detect, mapped
-from align.data.turns import said
+from align.data.streams import Line, known
+from align.data.turns import meta, plain, said, unicode
 from align.errors import InputError, StageError
 from align.tables import QUARANTINE, ROWS, plain, to_json
 from align.text import SPLITS, digest, split_of
@@ -61,8 +62,15 @@ class Source(Config):
     """The encoding of text files; older Korean files are often cp949."""
     limit: int | None = Field(default=None, ge=1)
     """Take at most this many rows, chosen by hash."""
-    weight: float | None = Field(default=None, gt=0)
+    weight: float | None = Field(default=None, ge=1e-9, le=1e9, allow_inf_nan=False)
     """The share of this source among the weighted sources: as many rows as fit these proportions are taken."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        if not known(encoding):
+            raise ValueError("is no encoding of text that Python knows, such as utf-8, utf-16 or cp949")
+        return encoding
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
@@ -88,7 +96,7 @@ class IngestConfig(Config):
     @field_validator("split")
     @classmethod
     def _sums_to_one(cls, split: dict[str, float]) -> dict[str, float]:
-        if set(split) - set(SPLITS) or abs(sum(split.values()) - 1) > 1e-9 or min(split.values()) < 0:
+        if set(split) - set(SPLITS) or not abs(sum(split.values()) - 1) <= 1e-9 or min(split.values()) < 0:
             raise ValueError(f"needs shares of {', '.join(SPLITS)} that sum to 1")
         return split
 
@@ -143,8 +151,7 @@ class _Reader:
     def rows(self) -> Iterator[dict[str, Any]]:
         if self.source.hub:
             yield from self._file(f"hub:{self.source.hub.id}@{self.source.hub.revision}", _hub(self.source.hub))
-        else:
-            assert self.source.path is not None
+        elif self.source.path:
             for file in expand(self.source.path):
                 yield from self._file(str(file), read_file(file, self.source.encoding))
 
@@ -158,7 +165,7 @@ class _Reader:
         else:
             readable = [line.row for line in head if line.row is not None]
             if not readable:
-                raise InputError(f"{file}:{head[0].number}: {head[0].problem}, nor is any of the first rows readable")
+                raise InputError(f"{file}:{head[0].number}: {head[0].problem}; none of the first rows can be read")
             shape, also = (self.source.shape, []) if self.source.shape else detect(readable, self.source.use, file)
             if also:
                 log.warning("%s is read as %s; it also fits %s: choose with `shape`", file, shape, ", ".join(also))
@@ -171,14 +178,13 @@ class _Reader:
                     raise BadRow(line.problem or "is no row")
                 yield self._row(convert(line.row), line)
             except BadRow as e:
-                text = line.text if line.row is None else to_json(line.row)
+                text, reason = line.text if line.row is None else to_json(line.row), plain(str(e)[:300])
                 self.bad += 1
                 self.skipped += e.skip
-                self.reasons[str(e)] += not e.skip
-                self.examples.setdefault(str(e), f"{Path(file).name}:{line.number}")
-                text = text[:2000].encode(errors="replace").decode()
-                self.waiting.append({"source": self.name, "file": Path(file).name, "line": line.number,
-                                     "reason": str(e), "text": text})  # fmt: skip
+                self.reasons[reason] += not e.skip
+                self.examples.setdefault(reason, f"{Path(file).name}:{line.number}")
+                self.waiting.append({"source": self.name, "file": unicode(Path(file).name), "line": line.number,
+                                     "reason": reason, "text": unicode(text[:2000])})  # fmt: skip
                 if len(self.waiting) == GROUP:
                     self.set_aside()
 
@@ -214,13 +220,10 @@ class _Reader:
         rest = {str(k): v for k, v in line.row.items() if k not in record.used and v is not None} | record.extra
         parts = [f"{m['role']}:{m['content']}" for m in record.messages]
         answers = [record.response, record.chosen, record.rejected, record.reference]
-        meta = to_json(rest)
-        if not meta.isascii() and any("\ud800" <= c <= "\udfff" for c in meta):
-            raise BadRow("holds a lone surrogate, which is not Unicode text")
         return {
             "row_id": digest(*parts, *("\0" if a is None else a for a in answers)), "source": self.name, "use": use,
             "split": split, "messages": record.messages, "prompt": prompt, "response": record.response,
-            "chosen": record.chosen, "rejected": record.rejected, "reference": record.reference, "meta": meta,
+            "chosen": record.chosen, "rejected": record.rejected, "reference": record.reference, "meta": meta(rest),
         }  # fmt: skip
 
     def metrics(self, rows: int) -> dict[str, float | int | str]:

@@ -162,7 +162,11 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         ({"hub": {"id": "x"}}, "revision"),
         ({"path": "a", "shape": "alpaca", "columns": {"prompt": "x"}}, "either shape or columns"),
         ({"path": "a", "shape": "alpacca"}, "alpaca"),
-        ({"path": "a", "weight": 0}, "greater than 0"),
+        *(({"path": "a", "weight": w}, "weight") for w in (0, -1, 5e-324, 1e308, float("inf"), float("nan"))),
+        *(
+            ({"path": "a", "encoding": e}, "is no encoding")
+            for e in ("hex", "rot13", "undefined", "a\0b", "", "x" * 5000)
+        ),
     ],
 )
 def test_wrong_sources(wrong: dict, sentence: str) -> None:
@@ -171,7 +175,13 @@ def test_wrong_sources(wrong: dict, sentence: str) -> None:
 
 
 def test_wrong_splits() -> None:
-    for split in ({"sft": 0.5}, {"sft": 0.5, "train": 0.5}, {"sft": 1.5, "evaluation": -0.5}):
+    for split in (
+        {"sft": 0.5},
+        {"sft": float("nan")},
+        {"sft": float("inf")},
+        {"sft": 0.5, "train": 0.5},
+        {"sft": 1.5, "evaluation": -0.5},
+    ):
         with pytest.raises(ValidationError, match="sum to 1"):
             IngestConfig(split=split)
 

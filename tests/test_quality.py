@@ -1,6 +1,9 @@
 """Scores by the base model: right numbers, batched as one by one, cached per row; ranks that length does not win."""
 
 import math
+import os
+import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from align.models.base import BaseConfig, load_model
-from align.rules.losses import Scorer, batches
+from align.rules.losses import Cache, Scorer, batches
 from align.rules.mismatch import Mismatched
 from align.rules.quality import IFD, Perplexity, within_length
 from tests.pools import dropped, pool
@@ -98,6 +101,86 @@ def test_an_added_source_scores_only_its_rows(
     monkeypatch.delenv("ALIGN_CACHE")
     dict(IFD(max=99).drops(pool(ROWS[:8], base=base)))
     assert scored[4:] == [8, 5]
+
+
+def kept(base: BaseConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[bytes, float], Path]:
+    """Losses that a cache in `folder` holds, and its one file."""
+    monkeypatch.setenv("ALIGN_CACHE", str(folder))
+    losses = {bytes([i]) * 16: float(value) for i, value in enumerate(np.random.default_rng(0).exponential(2, 40))}
+    Cache(base).add(losses)
+    (file,) = folder.rglob("*.parquet")
+    return losses, file
+
+
+def test_a_flipped_bit_never_changes_a_loss(base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte of the file has one of its bits flipped once, and the file is cut at every hundredth byte."""
+    losses, file = kept(base, tmp_path, monkeypatch)
+    whole = file.read_bytes()
+    assert Cache(base).read() == losses
+    damaged = [whole[:at] + bytes([byte ^ 1 << at % 8]) + whole[at + 1 :] for at, byte in enumerate(whole)]
+    for data in [*damaged, *(whole[:n] for n in range(0, len(whole), 100))]:
+        file.write_bytes(data)
+        assert Cache(base).read() == {} and not file.exists()
+    Cache(base).add(losses)
+    assert Cache(base).read() == losses and file.read_bytes() == whole
+
+
+def test_a_damaged_file_is_computed_again_and_replaced(
+    base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    dict(IFD(max=99).drops(first := pool(ROWS[:8], base=base)))
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*.parquet")}
+    for file, data in before.items():
+        file.write_bytes(data[:100] + bytes([data[100] ^ 4]) + data[101:])
+    dict(IFD(max=99).drops(again := pool(ROWS[:8], base=base)))
+    assert (again.scores["ifd"] == first.scores["ifd"]).all() and "is damaged" in caplog.text
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*.parquet")} == before
+
+
+def test_reading_losses_shows_that_they_are_used(
+    base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = kept(base, tmp_path, monkeypatch)
+    os.utime(file, (1, 1))
+    Cache(base).read()
+    assert file.stat().st_mtime > 1e9
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a folder in a file's place", "full", "forbidden"])
+def test_a_cache_of_losses_may_be_lost(
+    base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    losses, file = kept(base, tmp_path / "cache", monkeypatch)
+    if place == "a file":
+        shutil.rmtree(tmp_path / "cache")
+        (tmp_path / "cache").write_text("")
+    elif place == "below a file":
+        shutil.rmtree(file.parent)
+        file.parent.write_text("")
+    elif place == "a folder in a file's place":
+        file.unlink()
+        file.mkdir()
+    elif place == "full":
+        file.unlink()
+    elif os.geteuid() == 0:
+        pytest.skip("nothing is forbidden to root")
+    else:
+        file.parent.chmod(0)
+    cache = Cache(base)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        if place == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        assert cache.read() == {}
+        cache.add(losses)
+        cache.add(losses)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        if place == "forbidden":
+            file.parent.chmod(0o700)
+    assert cache.read() == losses and len([r for r in caplog.records if "are not kept in" in r.message]) == 1
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_length_alone_does_not_win() -> None:

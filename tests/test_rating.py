@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from align.errors import StageError
-from align.rules.rating import Rating
+from align.errors import InputError, StageError
+from align.rules.rating import Answers, Rating
+from flows.recipe import load
 from tests.pools import pool
 
 
@@ -134,8 +136,83 @@ def test_rows_are_never_searched_for_placeholders(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong, sentence", [({"template": "{prompt}"}, "needs {prompt} and {response}"), ({"pattern": "x"}, "captures")]
+    "wrong, sentence",
+    [
+        ({"template": "{prompt}"}, "needs {prompt} and {response}"),
+        ({"pattern": "x"}, "captures"),
+        ({"pattern": "(["}, r"is no regular expression \(unterminated character set at position 1\)"),
+        ({"pattern": "(a{1,99999999999})"}, "is no regular expression"),
+        ({"pattern": "(" * 3000 + ")" * 3000}, "is no regular expression"),
+    ],
 )
 def test_wrong_settings(wrong: dict, sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         Rating(base_url="http://x", model="y", **wrong)
+
+
+def test_a_bad_pattern_is_one_sentence_of_the_recipe() -> None:
+    rule = "{rule: rating, base_url: 'http://x/v1', model: y, pattern: '(['}"
+    with pytest.raises(InputError, match=r"pattern.*is no regular expression \(unterminated character set") as e:
+        load("quickstart", [f"filter.rules=[{rule}]"])
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "pattern, answer", [(r"(\w+)", "good"), (r"x|(\d)", "x"), (r"(\S+)", "nan"), (r"(\S+)", "inf")]
+)
+def test_what_a_pattern_finds_may_be_no_number(endpoint: Endpoint, pattern: str, answer: str) -> None:
+    assert rating(endpoint, pattern=pattern).parse(answer) == (None, f"no rating on the scale: {answer}")
+
+
+def test_a_damaged_line_is_asked_again(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each bit of one byte in seven flipped: an answer is the one that was given, or unknown. And lines of anything."""
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    first = dict(rating(endpoint).drops(pool(ROWS)))
+    (file,) = tmp_path.rglob("*.jsonl")
+    whole = file.read_bytes()
+    asks = [rating(endpoint).base_url, "judge", 256, 0]
+    given = Answers(asks).known
+    assert len(given) == 5
+    for at in range(0, len(whole), 7):
+        for bit in range(8):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            found = Answers(asks).known
+            assert found.items() <= given.items() and len(found) >= 3
+    junk = [b"[]", b"[1, 2, 3]", b"7", b"null", b'"abc"', b'{"a": 1}', b'{"a": "b"}', b"\xff\xfe", b"[" * 3000, b"\0" * 50,
+            b'{"a": "b", "c": "d", "e": "f"}', b"1" * 5000, b'["a", 5, "c"]', b"\xef\xbb\xbf[]"]  # fmt: skip
+    file.write_bytes(b"\n".join([*junk, whole, *junk]))
+    assert Answers(asks).known == given
+    file.write_bytes(b"\n".join(junk))
+    assert dict(rating(endpoint).drops(pool(ROWS))) == first and len(endpoint.asked) == 10
+    assert Answers(asks).known == given
+
+
+def test_answers_of_any_text_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    answers = {"a": "\ud800", "b": "\0\n\r\u2028", "c": "", "답": "다섯"}
+    for question, answer in answers.items():
+        Answers([])[question] = answer
+    assert {q: Answers([]).get(q) for q in answers} == answers
+
+
+@pytest.mark.parametrize("place", ["ratings is a file", "the file is a folder", "full"])
+def test_a_cache_of_ratings_may_be_lost(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    first = dict(rating(endpoint).drops(pool(ROWS)))
+    (file,) = tmp_path.rglob("*.jsonl")
+    file.unlink()
+    if place == "ratings is a file":
+        file.parent.rmdir()
+        file.parent.write_text("")
+    elif place == "the file is a folder":
+        file.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        if place == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        assert dict(rating(endpoint).drops(pool(ROWS))) == first
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(endpoint.asked) == 10 and len([r for r in caplog.records if "are not kept in" in r.message]) == 1

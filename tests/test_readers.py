@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from align.data import readers
+from align.data import streams
 from align.data.readers import expand, read_file
 from align.errors import InputError
 
@@ -92,7 +92,7 @@ def test_blocks_may_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "b.json").write_text("\n".join(json.dumps(d, indent=1) for d in data))
     (tmp_path / "c.jsonl").write_text("\n".join(json.dumps(d) for d in data))
     for block in (40, 64, 100, 1000):
-        monkeypatch.setattr(readers, "BLOCK", block)
+        monkeypatch.setattr(streams, "BLOCK", block)
         for name in ("a.json", "b.json", "c.jsonl"):
             assert rows(tmp_path / name) == data, (block, name)
 
@@ -112,7 +112,6 @@ def test_blocks_may_end_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("a.csv", LINES.encode(), "holds JSON, though its name says CSV"),
         ("a.csv", b"only\nx\n", "has one column"),
         ("a.csv", b"a,a\nx,y\n", "two columns have the same name"),
-        ("a.csv", b'q,a\nx,"never closed\n', "a.csv:2: not valid CSV"),
         ("a.txt", b"hello", "cannot tell what"),
         ("a.zip", b"PK\x03\x04....", "is a zip file"),
         ("a.jsonl", b"\x00\x01\x02{}", "is not text"),

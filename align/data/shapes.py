@@ -19,7 +19,7 @@ from align.data.shapes_instructions import (
     two_columns,
 )  # fmt: skip
 from align.data.shapes_preferences import chosen_rejected, conversations_chosen_rejected, hh, kto, ranked
-from align.data.turns import BadRow, Record, Row, name_in
+from align.data.turns import BadRow, Record, Row, missing, name_in, plain, words
 from align.errors import InputError
 
 Use = Literal["instructions", "prompts", "preferences", "evaluation"]
@@ -147,7 +147,7 @@ def detect(rows: Sequence[Row], use: str, where: str) -> tuple[str, list[str]]:
     if "two_columns" in best and len(best) > 1:
         best.remove("two_columns")
     if not best:
-        columns = ", ".join(sorted({str(c) for row in rows for c in row}))
+        columns = ", ".join(sorted({plain(str(c)[:40]) for row in rows for c in row})[:40])
         raise InputError(
             f"{where}: its columns ({columns}) fit no known shape of {use}: name them in `columns`, "
             f"for example {{prompt: ..., response: ...}}, or give a `shape` ({', '.join(SHAPES)})"
@@ -163,23 +163,23 @@ def mapped(columns: Mapping[Target, str]) -> Callable[[Row], Record]:
     """A converter by the recipe's own mapping from the pipeline's terms to the names of columns."""
 
     def convert(row: Row) -> Record:
-        missing = [c for c in columns.values() if c not in row]
-        if missing:
-            raise BadRow(f"has no column {missing[0]!r}")
-        plain: dict[str, Any] = {target: row[column] for target, column in columns.items()}
-        if "label" in plain:
-            if "response" in plain:
-                plain["completion"] = plain.pop("response")
-            record = kto(plain)
-        elif "chosen" in plain:
-            record = chosen_rejected(plain)
-        elif "messages" in plain:
-            record = conversation("messages")(plain)
+        absent = [c for c in columns.values() if c not in row]
+        if absent:
+            raise BadRow(f"has no column {absent[0]!r}")
+        told: dict[str, Any] = {target: row[column] for target, column in columns.items()}
+        if "label" in told:
+            if "response" in told:
+                told["completion"] = told.pop("response")
+            record = kto(told)
+        elif "chosen" in told:
+            record = chosen_rejected(told)
+        elif "messages" in told:
+            record = conversation("messages")(told)
         else:
             named = {"prompt": "instruction", "response": "output"}
-            record = alpaca({"output": None} | {named.get(k, k): v for k, v in plain.items()})
-        if plain.get("reference") is not None:
-            record.reference = str(plain["reference"])
+            record = alpaca({"output": None} | {named.get(k, k): v for k, v in told.items()})
+        if not missing(told.get("reference")):
+            record.reference = words(str(told["reference"]), "reference")
         record.used = set(columns.values())
         return record
 

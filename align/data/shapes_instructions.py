@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from align.data.turns import BadRow, Record, Row, get, maybe, name_in, turns, user, words
+from align.data.turns import BadRow, Record, Row, get, maybe, missing, name_in, turns, user, words
 
 QUESTION = ("question", "Question", "Q", "질문")
 ANSWER = ("answer", "Answer", "A", "response", "답변", "답")
@@ -14,8 +14,11 @@ SYSTEM = ("system", "system_prompt")
 
 
 def _history(row: Row) -> list[dict[str, str]]:
-    found = []
-    for pair in row.get("history") or []:
+    found: list[dict[str, str]] = []
+    history = row.get("history")
+    if missing(history) or not history:
+        return found
+    for pair in history if isinstance(history, list | tuple) else [None]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise BadRow("history is no list of [question, answer]")
         found += [{"role": "user", "content": words(pair[0], "history")},
@@ -80,7 +83,9 @@ def first_turn(row: Row) -> Record:
         raise BadRow("turns is no list of texts")
     reference = row.get("reference")
     first = reference[0] if isinstance(reference, list) and reference else None
-    return Record(user(words(value[0], "turns")), set(), reference=first and words(first, "reference"))
+    return Record(
+        user(words(value[0], "turns")), set(), reference=None if missing(first) else words(first, "reference")
+    )
 
 
 def prompt_only(row: Row) -> Record:

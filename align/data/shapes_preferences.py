@@ -99,7 +99,7 @@ def kto(row: Row) -> Record:
     """An answer and whether it is desirable: chosen if it is, else rejected; the other side is null."""
     label = {"true": True, "false": False, "1": True, "0": False}.get(str(row.get("label")).lower())
     if label is None:
-        raise BadRow(f"label is {row.get('label')!r}, neither true nor false")
+        raise BadRow(f"label is {row.get('label')!r:.40}, neither true nor false")
     column = name_in(row, "messages", "conversations")
     record = conversation(column)(row) if column else pair_of(("prompt",), COMPLETION)(row)
     if record.response is None:

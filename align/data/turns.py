@@ -1,9 +1,12 @@
 """What every shape is made of: texts, turns of a conversation in their many spellings, and the Record they become."""
 
+import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from align.tables import to_json
 
 Row = Mapping[str, Any]
 
@@ -39,11 +42,14 @@ class Record:
 
 
 def words(value: Any, column: str) -> str:
-    """`value` as NFC text. Numbers become text; BadRow for anything else and for text that is not Unicode."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    """`value` as NFC text. Numbers become text; BadRow for anything else and for text that is not Unicode or none."""
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and math.isfinite(value)):
         value = str(value)
     if not isinstance(value, str):
-        raise BadRow(f"{column} is {'null' if value is None else 'a ' + type(value).__name__}, not text")
+        kind = "null" if missing(value) else "infinite" if isinstance(value, float) else f"a {type(value).__name__}"
+        raise BadRow(f"{column} is {kind}, not text")
+    if "\0" in value:
+        raise BadRow(f"{column} holds a NUL character, which no text does")
     if not value.isascii():
         try:
             value.encode()
@@ -52,6 +58,11 @@ def words(value: Any, column: str) -> str:
         if not unicodedata.is_normalized("NFC", value):
             value = unicodedata.normalize("NFC", value)
     return value
+
+
+def missing(value: Any) -> bool:
+    """Whether there is no value: null, or the NaN that pandas writes for one."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def content(value: Any, column: str) -> str:
@@ -66,11 +77,11 @@ def turn(value: Any, column: str) -> dict[str, str] | None:
     if not isinstance(value, dict):
         raise BadRow(f"{column} holds a turn that is no object")
     who = value.get("role", value.get("from"))
-    if who in TOOLS:
+    if isinstance(who, str) and who in TOOLS:
         return None
     role = ROLES.get(str(who).lower())
     if role is None:
-        raise BadRow(f"{column} holds a turn of the unknown role {who!r}")
+        raise BadRow(f"{column} holds a turn of the unknown role {who!r:.40}")
     text = value.get("content", value.get("value"))
     if text is None and (value.get("tool_calls") or value.get("function_call")):
         return None
@@ -119,5 +130,36 @@ def get(row: Row, column: str) -> str:
 
 
 def maybe(row: Row, column: str | None) -> str | None:
-    """The text of a column that may be missing or null."""
-    return None if column is None or row.get(column) is None else words(row[column], column)
+    """The text of a column that may be missing or without a value."""
+    return None if column is None or missing(row.get(column)) else words(row[column], column)
+
+
+def unicode(text: str) -> str:
+    """The text with ? for what is no Unicode: lone surrogates of a row, or of a file's name in another encoding."""
+    return text.encode(errors="replace").decode()
+
+
+def plain(text: str) -> str:
+    """The text with ? for what a terminal would not print as it is: line ends, escapes, lone surrogates."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def meta(rest: Row) -> str:
+    """A row's other columns as a JSON object, with null for NaN and the infinities, which JSON does not have.
+
+    BadRow for text that is not Unicode.
+    """
+    text = to_json(rest)
+    if "NaN" in text or "Infinity" in text:
+        text = to_json(_finite(rest))
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise BadRow("holds a lone surrogate, which is not Unicode text")
+    return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

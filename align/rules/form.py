@@ -249,6 +249,6 @@ def _bad_json(text: str) -> str | None:
     for block in blocks:
         try:
             json.JSONDecoder().raw_decode(block.strip())
-        except (json.JSONDecodeError, RecursionError) as e:
-            return f"not valid JSON: {getattr(e, 'msg', 'nested too deeply')}"
+        except (ValueError, RecursionError) as e:
+            return f"not valid JSON: {getattr(e, 'msg', 'nested too deeply, or a number too long')}"
     return None

@@ -6,9 +6,11 @@ leaves behind is nothing, and its successor computes the same batches as an undi
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pyarrow.parquet as pq
 from align.models.base import BaseConfig, device, directory, identity, policy
 from align.progress import track
 
+log = logging.getLogger(__name__)
 HEAD = 1024  # positions whose logits are made at a time: a large vocabulary would not fit otherwise
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]  # tokens before the response, tokens of the response
@@ -76,35 +79,77 @@ class Scorer:
 
 
 class Cache:
-    """Losses by key: one Parquet file per run that added some, each written once and renamed into place."""
+    """Losses by key: one Parquet file per run that added some, each written once and named by the digest of its bytes.
+
+    A file whose bytes are not those of its name is removed, and what it held is computed again. A folder that cannot be
+    read or written costs a warning and the work of computing again, never the stage. Reading a file renews its
+    modification time, so that those nobody uses any more can be told.
+    """
 
     def __init__(self, base: BaseConfig):
         root = os.environ.get("ALIGN_CACHE")
         self.folder = Path(root) / "losses" / _model_key(base) if root else None
         self.known: dict[bytes, float] | None = None
+        self._warned = False
 
     def read(self) -> dict[bytes, float]:
         """All that is known."""
         if self.known is None:
             self.known = {}
-            for file in sorted(self.folder.glob("*.parquet")) if self.folder else []:
-                try:
-                    table = pq.read_table(file)
-                except (pa.ArrowException, OSError):
-                    continue  # torn by a power failure: what is not known is computed
-                self.known |= dict(zip(table["key"].to_pylist(), table["loss"].to_pylist(), strict=True))
+            try:
+                files = sorted(self.folder.iterdir()) if self.folder else []
+            except FileNotFoundError:
+                files = []
+            except OSError as e:
+                files = self._warn(e)
+            for file in files:
+                if file.suffix == ".parquet":
+                    self.known |= self._file(file)
         return self.known
+
+    def _file(self, file: Path) -> dict[bytes, float]:
+        try:
+            data = file.read_bytes()
+            if _digest(data) == file.stem:
+                table = pq.read_table(pa.BufferReader(data))
+                with suppress(OSError):
+                    os.utime(file)
+                return dict(zip(table["key"].to_pylist(), table["loss"].to_pylist(), strict=True))
+            log.warning("%s is damaged: what it held is computed again", file)
+            with suppress(OSError):
+                file.unlink()
+        except OSError as e:
+            self._warn(e)
+        return {}
 
     def add(self, new: dict[bytes, float]) -> None:
         """Keep new losses for the next run."""
         self.read().update(new)
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(b"".join(sorted(new))).hexdigest()[:16]
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.table({"key": list(new), "loss": list(new.values())}), buffer, compression="zstd")
+        data = buffer.getvalue().to_pybytes()
+        name = _digest(data)
         temporary = self.folder / f".{name}.{os.getpid()}"
-        pq.write_table(pa.table({"key": list(new), "loss": list(new.values())}), temporary, compression="zstd")
-        temporary.replace(self.folder / f"{name}.parquet")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(self.folder / f"{name}.parquet")
+        except OSError as e:
+            self._warn(e)
+            with suppress(OSError):
+                temporary.unlink()
+
+    def _warn(self, error: OSError) -> list[Path]:
+        if not self._warned:
+            log.warning("losses are not kept in %s (%s): the next run computes them again", self.folder, error)
+        self._warned = True
+        return []
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _model_key(base: BaseConfig) -> str:

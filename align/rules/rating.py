@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import logging
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from align.progress import track
 from align.redact import check_url, hide, redact, remember
 from align.rules.pool import Drop, Pool
 from align.rules.quality import within_length
+
+log = logging.getLogger(__name__)
 
 TEMPLATE = """\
 Rate the response that an AI assistant gave to the instruction below, on a scale of 0 to 5, by its accuracy and its \
@@ -87,7 +91,11 @@ class Rating(Config):
     @field_validator("pattern")
     @classmethod
     def _captures(cls, pattern: str) -> str:
-        if re.compile(pattern).groups < 1:
+        try:
+            groups = re.compile(pattern).groups
+        except (re.error, OverflowError, RecursionError) as e:
+            raise ValueError(f"is no regular expression ({e})") from e
+        if groups < 1:
             raise ValueError("needs a group that captures the rating")
         return pattern
 
@@ -110,9 +118,13 @@ class Rating(Config):
         if answer is None:
             return None, "not asked: max_spend_tokens is reached"
         match = re.search(self.pattern, answer)
-        if match is None or not self.lowest <= float(match.group(1)) <= self.highest:
+        try:
+            rating = float(match[1]) if match else math.nan
+        except (TypeError, ValueError):  # the group took no part in the match, or matched no number
+            rating = math.nan
+        if match is None or not self.lowest <= rating <= self.highest:
             return None, f"no rating on the scale: {answer.strip()[:200]}"
-        return float(match.group(1)), " ".join(answer[match.end() :].split()).lstrip(" .:-")[:300]
+        return rating, " ".join(answer[match.end() :].split()).lstrip(" .:-")[:300]
 
     def _answers(self, pool: Pool, live: np.ndarray) -> list[str | None]:
         """The model's answer for each row; None past the cap. Waves of `concurrency` requests make the cap exact to one
@@ -167,20 +179,27 @@ class Rating(Config):
 class Answers:
     """Answers by question, kept between runs in the directory that ALIGN_CACHE names: money is not spent twice.
 
-    One line of JSON per answer, written as it comes; a line that a kill tore is not read.
+    One line of JSON per answer with a checksum, written as it comes. A line that a kill tore or a disk changed is not
+    read; a file that cannot be read or written costs a warning.
     """
 
     def __init__(self, asks: list[Any]):
         self.known: dict[str, str] = {}
         self.file: Path | None = None
+        self._warned = False
         if root := os.environ.get("ALIGN_CACHE"):
             self.file = Path(root) / "ratings" / (hashlib.sha256(repr(asks).encode()).hexdigest()[:24] + ".jsonl")
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            for line in self.file.read_text(encoding="utf-8").split("\n") if self.file.exists() else []:
-                try:
-                    self.known |= json.loads(line)
-                except json.JSONDecodeError:
-                    continue
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                lines = self.file.read_bytes().split(b"\n")
+                os.utime(self.file)  # in use: what nobody reads any more may be removed
+            except FileNotFoundError:
+                lines = []
+            except OSError as e:
+                lines = self._warn(e)
+            for line in lines:
+                if found := _record(line):
+                    self.known[found[0]] = found[1]
 
     def __contains__(self, question: str) -> bool:
         return self._key(question) in self.known
@@ -190,13 +209,36 @@ class Answers:
         return self.known.get(self._key(question))
 
     def __setitem__(self, question: str, answer: str) -> None:
-        self.known[self._key(question)] = answer
+        key = self._key(question)
+        self.known[key] = answer
         if self.file is not None:
-            with self.file.open("a", encoding="utf-8") as f:
-                f.write("\n" + json.dumps({self._key(question): answer}, ensure_ascii=False))
+            try:
+                with self.file.open("a", encoding="utf-8") as f:
+                    f.write("\n" + json.dumps([key, answer, _check(key, answer)]))
+            except OSError as e:
+                self._warn(e)
 
     def _key(self, question: str) -> str:
         return hashlib.sha256(question.encode()).hexdigest()[:32]
+
+    def _warn(self, error: OSError) -> list[bytes]:
+        if not self._warned:
+            log.warning("ratings are not kept in %s (%s): the next run asks for them again", self.file, error)
+        self._warned = True
+        return []
+
+
+def _check(key: str, answer: str) -> str:
+    return hashlib.sha256(json.dumps([key, answer]).encode()).hexdigest()[:16]
+
+
+def _record(line: bytes) -> tuple[str, str] | None:
+    """The key and the answer in a line; None if it is not as it was written."""
+    try:
+        key, answer, check = json.loads(line)
+        return (key, answer) if isinstance(answer, str) and check == _check(key, answer) else None
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def fill(template: str, **values: str) -> str:
