@@ -174,17 +174,17 @@ def about(described: pa.Schema | pa.Field) -> str:
     return (described.metadata or {}).get(b"about", b"").decode()
 
 
-def plain(schema: pa.Schema) -> pa.Schema:
+def bare(schema: pa.Schema) -> pa.Schema:
     """The schema without the sentences, which are not for files."""
     return pa.schema([(field.name, field.type) for field in schema])
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> int:
     """Write `rows` to a Parquet file with exactly `schema`; returns the number of rows. Missing keys are null."""
-    bare = plain(schema)
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=bare)
+    plain = bare(schema)
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=plain)
     pq.write_table(
-        table.select(bare.names).cast(bare).replace_schema_metadata(None), os.fspath(path), compression="zstd"
+        table.select(plain.names).cast(plain).replace_schema_metadata(None), os.fspath(path), compression="zstd"
     )
     return table.num_rows
 

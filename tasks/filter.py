@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from align.config import Config
+from align.config import Config, Metrics
 from align.errors import StageError
 from align.models.base import BaseConfig
 from align.rules.catalogue import DEFAULT, AnyRule
@@ -17,7 +17,7 @@ from align.rules.contamination import Contamination
 from align.rules.distributions import distributions
 from align.rules.pool import Drop, Pool
 from align.rules.shingles import each
-from align.tables import INSTRUCTIONS, KEPT, ROWS, plain, to_json
+from align.tables import INSTRUCTIONS, KEPT, ROWS, bare, to_json
 
 GROUP = 100_000  # rows of a row group
 
@@ -33,14 +33,16 @@ class FilterConfig(Config):
     """Decides MinHash permutations, ties, and the random control rows."""
 
 
-def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> dict[str, float | int | str]:
+def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig, cache: Path | None = None) -> Metrics:
     """Apply the rules to the rows of `rows` (ROWS) with use: instructions.
 
     Writes instructions.parquet (INSTRUCTIONS and a column per score), kept.parquet (KEPT: the survivors),
     control.parquet (KEPT: as many random rows with a response, whatever the rules say of them) and
-    distributions.parquet. Raises StageError if nothing stays.
+    distributions.parquet. Losses and ratings are kept per row in the directory `cache`. Raises StageError if nothing
+    stays.
     """
     pool = load(rows, base, config.seed)
+    pool.cache = cache
     n = pool.table.num_rows
     reasons, evidence = np.full(n, None, object), np.full(n, None, object)
     dropped: Counter[str] = Counter()
@@ -62,7 +64,7 @@ def filter(config: FilterConfig, out: Path, *, rows: Path, base: BaseConfig) -> 
     full = pool.table.select(ROWS.names)
     full = full.append_column("kept", pa.array(pool.alive))
     full = full.append_column("reason", pa.array(reasons, pa.string()))
-    full = full.append_column("evidence", pa.array(evidence, pa.string())).cast(plain(INSTRUCTIONS))
+    full = full.append_column("evidence", pa.array(evidence, pa.string())).cast(bare(INSTRUCTIONS))
     for name, score in pool.scores.items():
         full = full.append_column(name, pa.array(score, pa.float64(), from_pandas=True))
     files = {

@@ -22,7 +22,7 @@ from align.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, de
 from align.data.streams import Line, known
 from align.data.turns import meta, plain, said, unicode
 from align.errors import InputError, StageError
-from align.tables import QUARANTINE, ROWS, plain, to_json
+from align.tables import QUARANTINE, ROWS, bare, to_json
 from align.text import SPLITS, digest, split_of
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def ingest(config: IngestConfig, out: Path) -> dict[str, float | int | str]:
             reader.check(config.max_bad_share, counts[name])
     take = _mixture(config.sources, counts)
     splits: Counter[str] = Counter()
-    with pq.ParquetWriter(out / "rows.parquet", plain(ROWS), compression="zstd") as writer:
+    with pq.ParquetWriter(out / "rows.parquet", bare(ROWS), compression="zstd") as writer:
         for name, path in staged.items():
             for batch in _sampled(path, take[name], counts[name], config.seed):
                 splits.update(batch.column("split").to_pylist())

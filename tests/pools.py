@@ -11,6 +11,7 @@ from align.rules.pool import Evidence, Pool
 from align.tables import ROWS
 from align.text import digest
 
+CACHE: Path | None = None  # where pools keep work per row; tests that keep some set it
 ITEMS = pa.schema([(n, pa.string()) for n in ("row_id", "source", "use", "prompt", "reference")])
 
 
@@ -32,7 +33,8 @@ def pool(
     table = pa.Table.from_pylist([r if isinstance(r, dict) else row(*r) for r in rows], schema=ROWS)
     held = [{"row_id": f"item{i}", "source": "exam", "use": "evaluation", "prompt": p, "reference": r}
             for i, (p, r) in enumerate(items)]  # fmt: skip
-    return Pool(table, pa.Table.from_pylist(held, schema=ITEMS), base or BaseConfig(path=Path("no-model")))
+    nowhere = BaseConfig(path=Path("no-model"))
+    return Pool(table, pa.Table.from_pylist(held, schema=ITEMS), base or nowhere, cache=CACHE)
 
 
 def dropped(rule: Any, *rows: tuple[str, str | None] | dict[str, Any], **options: Any) -> dict[int, Evidence]:

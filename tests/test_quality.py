@@ -5,15 +5,18 @@ import os
 import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from align.kept import Kept
 from align.models.base import BaseConfig, load_model
-from align.rules.losses import Cache, Scorer, batches
+from align.rules.losses import Scorer, batches
 from align.rules.mismatch import Mismatched
 from align.rules.quality import IFD, Perplexity, within_length
+from tests import pools
 from tests.pools import dropped, pool
 
 ROWS = [(f"Which way is {i}?", "That way, up. " * (1 + i % 5)) for i in range(12)] + [
@@ -88,7 +91,7 @@ def test_an_added_source_scores_only_its_rows(
     scored: list[int] = []
     real = losses.mean_losses
     monkeypatch.setattr(losses, "mean_losses", lambda m, pairs, *a: (scored.append(len(pairs)), real(m, pairs, *a))[1])
-    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr(pools, "CACHE", tmp_path)
     first = pool(ROWS[:8], base=base)
     dict(IFD(max=99).drops(first))
     once = list(scored)
@@ -98,16 +101,21 @@ def test_an_added_source_scores_only_its_rows(
     assert scored[len(once) :] == [1, 1] and (again.scores["ifd"][:8] == first.scores["ifd"]).all()
     dict(Perplexity().drops(pool(ROWS[:8], base=base)))
     assert len(scored) == 4  # the same losses
-    monkeypatch.delenv("ALIGN_CACHE")
+    monkeypatch.setattr(pools, "CACHE", None)
     dict(IFD(max=99).drops(pool(ROWS[:8], base=base)))
     assert scored[4:] == [8, 5]
 
 
-def kept(base: BaseConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[bytes, float], Path]:
+def cache(base: BaseConfig) -> Kept:
+    """The losses that are kept for a base."""
+    return Scorer(base, 256, 1024, pools.CACHE).kept
+
+
+def kept(base: BaseConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[bytes, tuple[Any, ...]], Path]:
     """Losses that a cache in `folder` holds, and its one file."""
-    monkeypatch.setenv("ALIGN_CACHE", str(folder))
-    losses = {bytes([i]) * 16: float(value) for i, value in enumerate(np.random.default_rng(0).exponential(2, 40))}
-    Cache(base).add(losses)
+    monkeypatch.setattr(pools, "CACHE", folder)
+    losses = {bytes([i]) * 16: (float(value),) for i, value in enumerate(np.random.default_rng(0).exponential(2, 40))}
+    cache(base).add(losses)
     (file,) = folder.rglob("*.parquet")
     return losses, file
 
@@ -116,19 +124,19 @@ def test_a_flipped_bit_never_changes_a_loss(base: BaseConfig, tmp_path: Path, mo
     """Every byte of the file has one of its bits flipped once, and the file is cut at every hundredth byte."""
     losses, file = kept(base, tmp_path, monkeypatch)
     whole = file.read_bytes()
-    assert Cache(base).read() == losses
+    assert cache(base).read() == losses
     damaged = [whole[:at] + bytes([byte ^ 1 << at % 8]) + whole[at + 1 :] for at, byte in enumerate(whole)]
     for data in [*damaged, *(whole[:n] for n in range(0, len(whole), 100))]:
         file.write_bytes(data)
-        assert Cache(base).read() == {} and not file.exists()
-    Cache(base).add(losses)
-    assert Cache(base).read() == losses and file.read_bytes() == whole
+        assert cache(base).read() == {} and not file.exists()
+    cache(base).add(losses)
+    assert cache(base).read() == losses and file.read_bytes() == whole
 
 
 def test_a_damaged_file_is_computed_again_and_replaced(
     base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr(pools, "CACHE", tmp_path)
     dict(IFD(max=99).drops(first := pool(ROWS[:8], base=base)))
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.parquet")}
     for file, data in before.items():
@@ -143,7 +151,7 @@ def test_reading_losses_shows_that_they_are_used(
 ) -> None:
     _, file = kept(base, tmp_path, monkeypatch)
     os.utime(file, (1, 1))
-    Cache(base).read()
+    cache(base).read()
     assert file.stat().st_mtime > 1e9
 
 
@@ -167,19 +175,19 @@ def test_a_cache_of_losses_may_be_lost(
         pytest.skip("nothing is forbidden to root")
     else:
         file.parent.chmod(0)
-    cache = Cache(base)
+    lost = cache(base)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         if place == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-        assert cache.read() == {}
-        cache.add(losses)
-        cache.add(losses)
+        assert lost.read() == {}
+        lost.add(losses)
+        lost.add(losses)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         if place == "forbidden":
             file.parent.chmod(0o700)
-    assert cache.read() == losses and len([r for r in caplog.records if "are not kept in" in r.message]) == 1
+    assert lost.read() == losses and len([r for r in caplog.records if "is not kept in" in r.message]) == 1
     assert not list(tmp_path.rglob(".*"))
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from align.errors import InputError, StageError
 from align.rules.rating import Answers, Rating
 from flows.recipe import load
+from tests import pools
 from tests.pools import pool
 
 
@@ -109,7 +110,7 @@ def test_a_cap_on_spend(endpoint: Endpoint) -> None:
 
 
 def test_money_is_not_spent_twice(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr(pools, "CACHE", tmp_path)
     first = dict(rating(endpoint).drops(pool(ROWS)))
     p = pool([*ROWS, ("Say 1.", "The number 1.")])
     again = dict(rating(endpoint).drops(p))
@@ -166,40 +167,40 @@ def test_what_a_pattern_finds_may_be_no_number(endpoint: Endpoint, pattern: str,
 
 def test_a_damaged_line_is_asked_again(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each bit of one byte in seven flipped: an answer is the one that was given, or unknown. And lines of anything."""
-    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr(pools, "CACHE", tmp_path)
     first = dict(rating(endpoint).drops(pool(ROWS)))
     (file,) = tmp_path.rglob("*.jsonl")
     whole = file.read_bytes()
     asks = [rating(endpoint).base_url, "judge", 256, 0]
-    given = Answers(asks).known
+    given = Answers(asks, pools.CACHE).known
     assert len(given) == 5
     for at in range(0, len(whole), 7):
         for bit in range(8):
             file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-            found = Answers(asks).known
+            found = Answers(asks, pools.CACHE).known
             assert found.items() <= given.items() and len(found) >= 3
     junk = [b"[]", b"[1, 2, 3]", b"7", b"null", b'"abc"', b'{"a": 1}', b'{"a": "b"}', b"\xff\xfe", b"[" * 3000, b"\0" * 50,
             b'{"a": "b", "c": "d", "e": "f"}', b"1" * 5000, b'["a", 5, "c"]', b"\xef\xbb\xbf[]"]  # fmt: skip
     file.write_bytes(b"\n".join([*junk, whole, *junk]))
-    assert Answers(asks).known == given
+    assert Answers(asks, pools.CACHE).known == given
     file.write_bytes(b"\n".join(junk))
     assert dict(rating(endpoint).drops(pool(ROWS))) == first and len(endpoint.asked) == 10
-    assert Answers(asks).known == given
+    assert Answers(asks, pools.CACHE).known == given
 
 
 def test_answers_of_any_text_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr(pools, "CACHE", tmp_path)
     answers = {"a": "\ud800", "b": "\0\n\r\u2028", "c": "", "답": "다섯"}
     for question, answer in answers.items():
-        Answers([])[question] = answer
-    assert {q: Answers([]).get(q) for q in answers} == answers
+        Answers([], pools.CACHE)[question] = answer
+    assert {q: Answers([], pools.CACHE).get(q) for q in answers} == answers
 
 
 @pytest.mark.parametrize("place", ["ratings is a file", "the file is a folder", "full"])
 def test_a_cache_of_ratings_may_be_lost(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
-    monkeypatch.setenv("ALIGN_CACHE", str(tmp_path))
+    monkeypatch.setattr(pools, "CACHE", tmp_path)
     first = dict(rating(endpoint).drops(pool(ROWS)))
     (file,) = tmp_path.rglob("*.jsonl")
     file.unlink()

@@ -55,23 +55,15 @@ def test_hit_after_build_and_same_contents_same_artifact(store):
     assert first == again
 
 
-def score(config: Knob, out: Path) -> dict:
-    (out / "where.txt").write_text(os.environ["ALIGN_CACHE"])
+def score(config: Knob, out: Path, cache: Path | None = None) -> dict:
+    (out / "where.txt").write_text(str(cache))
     return {}
 
 
-def test_scores_of_rows_are_kept_in_the_store_unless_told_otherwise(store, monkeypatch):
-    def where(value: int) -> str:
-        attempt, _ = made(store, "s", score, Knob(value=value))
-        return (store.root / "artifacts" / attempt.artifact / "where.txt").read_text()
-
-    monkeypatch.delenv("ALIGN_CACHE", raising=False)
-    assert where(1) == str(store.root.absolute() / "cache" / "rows") and "ALIGN_CACHE" not in os.environ
-    with pytest.raises(RuntimeError):
-        made(store, "c", explode, Knob())
-    assert "ALIGN_CACHE" not in os.environ
-    monkeypatch.setenv("ALIGN_CACHE", "elsewhere")
-    assert where(2) == "elsewhere" == os.environ["ALIGN_CACHE"]
+def test_work_per_row_is_kept_in_the_store(store):
+    attempt, _ = made(store, "s", score, Knob())
+    where = (store.root / "artifacts" / attempt.artifact / "where.txt").read_text()
+    assert where == str(store.root / "cache" / "rows")
 
 
 def test_a_changed_filter_scores_only_what_is_new(store):

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from align.rules.language import PROGRAM
 from align.rules.languages import NAMES
 from align.rules.pool import Pool
-from align.tables import DISTRIBUTIONS, plain
+from align.tables import DISTRIBUTIONS, bare
 
 BINS = 30  # of a score, between its 1st and 99th percentile
 
@@ -26,7 +26,7 @@ def distributions(pool: Pool, random: np.ndarray) -> pa.Table:
                 number = low[i] if isinstance(low[i], float) else None
                 bucket = f"{low[i]:g}" if isinstance(low[i], float) else str(low[i])
                 out.append({"which": which, "measure": measure, "bucket": bucket, "low": number, "count": int(count)})
-    return pa.Table.from_pylist(out, schema=plain(DISTRIBUTIONS))
+    return pa.Table.from_pylist(out, schema=bare(DISTRIBUTIONS))
 
 
 def _measures(pool: Pool) -> dict[str, tuple[np.ndarray, list[Any]]]:

@@ -1,23 +1,21 @@
 """Losses of responses under the base model, in batches by length, and kept per row between runs.
 
-Where the environment variable ALIGN_CACHE names a directory, losses are kept there by the model's weights and the
-tokens, so that an added source scores only its new rows. They are written once, when all are there: what a killed run
-leaves behind is nothing, and its successor computes the same batches as an undisturbed one.
+With a directory for what is kept, losses stay there by the model's weights and the tokens, so that an added source
+scores only its new rows. They are written once, when all are there: what a killed run leaves behind is nothing, and its
+successor computes the same batches as an undisturbed one.
 """
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from align.kept import Kept
 from align.models.base import BaseConfig, device, directory, identity, policy
 from align.progress import track
 
@@ -30,7 +28,7 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]  # tokens before the response, to
 class Scorer:
     """Mean loss per response token, after what stands before it. Loads the model at the first miss."""
 
-    def __init__(self, base: BaseConfig, max_tokens: int, batch_tokens: int):
+    def __init__(self, base: BaseConfig, max_tokens: int, batch_tokens: int, cache: Path | None = None):
         from transformers import AutoTokenizer
 
         self.base, self.max_tokens, self.batch_tokens = base, max_tokens, batch_tokens
@@ -38,7 +36,7 @@ class Scorer:
         self.tokenizer.model_max_length = 1 << 30
         first = self.tokenizer.bos_token_id
         self.start = int(first if first is not None else self.tokenizer.eos_token_id)
-        self.cache = Cache(base)
+        self.kept = Kept(cache / "losses" / _model_key(base) if cache else None, {"loss": pa.float64()})
         self._model: Any = None
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
@@ -67,89 +65,14 @@ class Scorer:
         Equal pairs are scored once, known ones not at all.
         """
         keys = [_key(p) for p in pairs]
-        known = self.cache.read()
+        known = self.kept.read()
         missing = {k: p for k, p in zip(keys, pairs, strict=True) if k not in known and p[1]}
         if missing:
             if self._model is None:
                 self._model = policy(self.base, None)
             new = mean_losses(self._model, list(missing.values()), self.batch_tokens, label)
-            known |= dict(zip(missing, new.tolist(), strict=True))
-            self.cache.add({k: known[k] for k in missing})
-        return np.array([known.get(k, np.nan) for k in keys])
-
-
-class Cache:
-    """Losses by key: one Parquet file per run that added some, each written once and named by the digest of its bytes.
-
-    A file whose bytes are not those of its name is removed, and what it held is computed again. A folder that cannot be
-    read or written costs a warning and the work of computing again, never the stage. Reading a file renews its
-    modification time, so that those nobody uses any more can be told.
-    """
-
-    def __init__(self, base: BaseConfig):
-        root = os.environ.get("ALIGN_CACHE")
-        self.folder = Path(root) / "losses" / _model_key(base) if root else None
-        self.known: dict[bytes, float] | None = None
-        self._warned = False
-
-    def read(self) -> dict[bytes, float]:
-        """All that is known."""
-        if self.known is None:
-            self.known = {}
-            try:
-                files = sorted(self.folder.iterdir()) if self.folder else []
-            except FileNotFoundError:
-                files = []
-            except OSError as e:
-                files = self._warn(e)
-            for file in files:
-                if file.suffix == ".parquet":
-                    self.known |= self._file(file)
-        return self.known
-
-    def _file(self, file: Path) -> dict[bytes, float]:
-        try:
-            data = file.read_bytes()
-            if _digest(data) == file.stem:
-                table = pq.read_table(pa.BufferReader(data))
-                with suppress(OSError):
-                    os.utime(file)
-                return dict(zip(table["key"].to_pylist(), table["loss"].to_pylist(), strict=True))
-            log.warning("%s is damaged: what it held is computed again", file)
-            with suppress(OSError):
-                file.unlink()
-        except OSError as e:
-            self._warn(e)
-        return {}
-
-    def add(self, new: dict[bytes, float]) -> None:
-        """Keep new losses for the next run."""
-        self.read().update(new)
-        if self.folder is None:
-            return
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.table({"key": list(new), "loss": list(new.values())}), buffer, compression="zstd")
-        data = buffer.getvalue().to_pybytes()
-        name = _digest(data)
-        temporary = self.folder / f".{name}.{os.getpid()}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(self.folder / f"{name}.parquet")
-        except OSError as e:
-            self._warn(e)
-            with suppress(OSError):
-                temporary.unlink()
-
-    def _warn(self, error: OSError) -> list[Path]:
-        if not self._warned:
-            log.warning("losses are not kept in %s (%s): the next run computes them again", self.folder, error)
-        self._warned = True
-        return []
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
+            self.kept.add({k: (loss,) for k, loss in zip(missing, new.tolist(), strict=True)})
+        return np.array([known.get(k, (np.nan,))[0] for k in keys])
 
 
 def _model_key(base: BaseConfig) -> str:

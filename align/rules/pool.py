@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +39,8 @@ class Pool:
     """What is evaluated on: row_id, source, use, prompt, reference."""
     base: BaseConfig
     seed: int = 0
+    cache: Path | None = None
+    """Directory for work that is kept per row between runs."""
     alive: np.ndarray = field(init=False)
     """Which rows are still in. [rows]"""
     scores: dict[str, np.ndarray] = field(default_factory=dict)

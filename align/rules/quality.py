@@ -34,7 +34,7 @@ class _ByModel(Config):
 
     def _pairs(self, pool: Pool) -> tuple[Scorer, list[Pair]]:
         """What scores the live rows, and their tokens."""
-        scorer = Scorer(pool.base, self.max_tokens, self.batch_tokens)
+        scorer = Scorer(pool.base, self.max_tokens, self.batch_tokens, pool.cache)
         prompts, responses = (
             ["" if t is None else t for t in pool.column(c).to_pylist()] for c in ("prompt", "response")
         )

@@ -133,7 +133,7 @@ class Rating(Config):
 
         rows = zip(pool.column("prompt").to_pylist(), pool.column("response").to_pylist(), strict=True)
         asked = [fill(self.template, prompt=p or "", response=r or "") for p, r in rows]
-        kept = Answers([self.base_url, self.model, self.max_tokens, self.seed])
+        kept = Answers([self.base_url, self.model, self.max_tokens, self.seed], pool.cache)
         todo = [i for i, text in enumerate(asked) if text not in kept]
         spent, key = 0, os.environ.get(self.api_key_env) or "none"
         with (
@@ -177,18 +177,18 @@ class Rating(Config):
 
 
 class Answers:
-    """Answers by question, kept between runs in the directory that ALIGN_CACHE names: money is not spent twice.
+    """Answers by question, kept between runs in a directory, if there is one: money is not spent twice.
 
     One line of JSON per answer with a checksum, written as it comes. A line that a kill tore or a disk changed is not
     read; a file that cannot be read or written costs a warning.
     """
 
-    def __init__(self, asks: list[Any]):
+    def __init__(self, asks: list[Any], cache: Path | None):
         self.known: dict[str, str] = {}
         self.file: Path | None = None
         self._warned = False
-        if root := os.environ.get("ALIGN_CACHE"):
-            self.file = Path(root) / "ratings" / (hashlib.sha256(repr(asks).encode()).hexdigest()[:24] + ".jsonl")
+        if cache:
+            self.file = cache / "ratings" / (hashlib.sha256(repr(asks).encode()).hexdigest()[:24] + ".jsonl")
             try:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 lines = self.file.read_bytes().split(b"\n")
