@@ -1,12 +1,37 @@
 """The base of every configuration: typed, frozen, and deaf to nothing (an unknown key is an error)."""
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+LARGEST = 2**32 - 1  # what libraries take as a seed, and more than any other setting means
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class Config(BaseModel):
-    """A slice of a recipe. Frozen, so that what was hashed is what ran."""
+    """A slice of a recipe. Frozen, so that what was hashed is what ran; no number is infinite, or no number at all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _sensible(cls, value: Any) -> Any:
+        if any(abs(number) > LARGEST for number in _numbers(value)):
+            raise ValueError(f"no setting may be larger than {LARGEST}")
+        return value
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
 
 
 Metrics = dict[str, float | int | str]

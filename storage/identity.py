@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import re
+import threading
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,8 @@ from storage.store import Store
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("align", "flows", "tasks", "storage")
 _FILE = re.compile(r"(?:\w+/)*[\w.-]+\.(?!py$)\w+")  # a module is named by importing it
+_parsing = threading.Lock()
+_ASKS = 100
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "pyarrow", "duckdb", "numpy", "rensa")
 
 
@@ -45,8 +48,10 @@ def _content(store: Store, path: Path) -> str:
         found = sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
         names = [p.relative_to(path).as_posix() for p in found]
     else:
-        found = sorted(p for p in path.parent.glob(path.name) if p.is_file()) if path.parent.is_dir() else []
-        names = [p.name for p in found]
+        at = next((i for i, part in enumerate(path.parts) if re.search(r"[*?\[]", part)), len(path.parts))
+        root, pattern = Path(*path.parts[:at]), Path(*path.parts[at:])
+        found = sorted(p for p in root.glob(str(pattern)) if p.is_file()) if pattern.parts else []
+        names = [p.relative_to(root).as_posix() for p in found]
     if not found:
         raise FileNotFoundError(path)
     lines = "".join(f"{name}\0{store.file_digest(p)}\n" for name, p in zip(names, found, strict=True))
@@ -62,15 +67,13 @@ def code(module: str) -> dict[str, str]:
     """
     todo, seen = [module], {}
     while todo:
-        name = todo.pop()
-        path = _source(name)
+        path = _source(todo.pop())
         if path is None or (relative := path.relative_to(ROOT).as_posix()) in seen:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        todo += _imports(tree)
-        for file in _named(tree, path.parent):
-            seen[file.relative_to(ROOT).as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        seen[relative] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()[:16]
+        digests, imports = _read(path)
+        seen[relative] = digests[relative]
+        seen |= digests
+        todo += imports
     return dict(sorted(seen.items()))
 
 
@@ -84,30 +87,73 @@ def _source(module: str) -> Path | None:
     return None
 
 
-def _imports(tree: ast.Module) -> list[str]:
-    names = []
-    for node in ast.walk(tree):
+@cache
+def _read(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Digests of a module and of the files that it names, and the modules that it imports. Each is read once."""
+    tree = parse(path.read_text(encoding="utf-8"))
+    facts, imports, texts = _facts(tree)
+    digests = {path.relative_to(ROOT).as_posix(): _short(facts.encode("utf-8", "surrogatepass"))}
+    for text in sorted(texts):
+        if _FILE.fullmatch(text) and (file := path.parent / text).is_file():
+            digests[file.relative_to(ROOT).as_posix()] = _short(file.read_bytes())
+    return digests, imports
+
+
+def parse(source: str) -> ast.Module:
+    """The syntax tree of a module, whatever other threads parse meanwhile.
+
+    CPython counts the depth of trees that it builds in one place for all threads: of two that build one at once, either
+    can get a SystemError though nothing is wrong with its source. Ours wait for each other; against those of libraries
+    it helps to ask again.
+    """
+    for _ in range(_ASKS):
+        try:
+            with _parsing:
+                return ast.parse(source)
+        except SystemError:
+            continue
+    return ast.parse(source)
+
+
+def _facts(tree: ast.Module) -> tuple[str, tuple[str, ...], set[str]]:
+    """A text that is equal for equal code, the names of what is imported, and the string constants."""
+    out: list[str] = []
+    imports: list[str] = []
+    texts: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        out.append(type(node).__name__)
+        if isinstance(node, ast.Constant):
+            out.append(repr(node.value))
+            if isinstance(node.value, str):
+                texts.add(node.value)
+            return
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            imports.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+            imports.append(node.module)
+            imports.extend(f"{node.module}.{alias.name}" for alias in node.names)
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                visit(value)
+            elif isinstance(value, list):
+                out.append("[")
+                for item in value:
+                    if not isinstance(item, ast.AST):
+                        out.append(repr(item))
+                    elif not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)):  # a docstring
+                        visit(item)
+                out.append("]")
+            else:
+                out.append(repr(value))
+
+    visit(tree)
+    return "\n".join(out), tuple(imports), texts
 
 
-def _named(tree: ast.Module, folder: Path) -> list[Path]:
-    """Files that a module names by their path below its folder, such as a page template: they act as its code."""
-    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    return [folder / text for text in sorted(texts) if _FILE.fullmatch(text) and (folder / text).is_file()]
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [  # type: ignore[attr-defined]
-                n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-            ]
-    return tree
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from align import tables
-from align.config import Config, Metrics
+from align.config import Config, Metrics, Seed
 from align.errors import StageError
 from align.grading.grade import item_of, ungraded
 from align.grading.graders import Grader, NoGrader
@@ -37,11 +37,11 @@ class EvaluateConfig(Sampling):
     """Suites by the name of their source; `*` stands for every other source with evaluation rows (but instructions)."""
     primary: Mode = "greedy"
     """The mode by which the recipe's models are compared."""
-    n: int = Field(default=4, ge=0)
+    n: int = Field(default=4, ge=0, le=100_000)
     """Samples per item besides the greedy response."""
     temperature: float = Field(default=0.7, gt=0)
     """Softmax temperature of the samples."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the samples, of the choice of items and of the bootstrap."""
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from align.config import Config, Metrics
+from align.config import Config, Metrics, Seed
 from align.errors import StageError
 from align.models.base import BaseConfig
 from align.rules.catalogue import DEFAULT, AnyRule
@@ -29,7 +29,7 @@ class FilterConfig(Config):
     """How leaked evaluation items are found; always first."""
     rules: tuple[AnyRule, ...] = DEFAULT
     """The other rules, in order, each {rule: name} and its thresholds."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides MinHash permutations, ties, and the random control rows."""
 
 

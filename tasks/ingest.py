@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
-from align.config import Config
+from align.config import Config, Seed
 from align.data.readers import expand, read_file
 from align.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, detect, mapped
 from align.data.streams import Line, known
@@ -90,7 +90,7 @@ class IngestConfig(Config):
     """The share of prompts for each purpose (sft, preference, rejection, evaluation), by hash of the prompt."""
     max_bad_share: float = Field(default=0.01, ge=0, le=1)
     """The share of rows of one source that may be unreadable before the stage fails."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides splits and which rows a limit or weight takes."""
 
     @field_validator("split")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from align import tables
-from align.config import Config
+from align.config import Config, Seed
 from align.errors import InputError, StageError
 from align.grading.grade import Grade, item_of
 from align.grading.graders import Grader, NoGrader, grade_all
@@ -30,7 +30,7 @@ class PairsConfig(Config):
     """A best response against a worst one, against a random lower one, or every response against every lower one."""
     max_pairs_per_prompt: int = Field(default=1, ge=1)
     """At most so many pairs of one prompt, of different combinations; its responses are used as evenly as possible."""
-    min_margin: float = Field(default=0.0, ge=0)
+    min_margin: float = Field(default=0.0, ge=0, lt=1)
     """Scores of a pair differ by more than this."""
     reject_truncated: bool = False
     """Allow responses cut off by the token limit as rejected ones; they are never chosen."""
@@ -38,7 +38,7 @@ class PairsConfig(Config):
     """Where no sample of a prompt is correct, choose the row's reference instead."""
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of the prompts, by hash, whose pairs measure the reward model instead of training it."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random choices and of the held-out hash."""
 
 

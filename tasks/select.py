@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from align import tables
-from align.config import Config
+from align.config import Config, Seed
 from align.errors import StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.reward_model import load_reward, score
@@ -29,9 +29,9 @@ class SelectConfig(Config):
     """Keep only responses with at least this reward."""
     skip_truncated: bool = True
     """Never keep a response that was cut off at the token limit."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
     """Sequences scored together."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the control arm."""
 
 

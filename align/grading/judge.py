@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from align.config import Config
+from align.config import Config, Seed
 from align.errors import StageError
 from align.grading.grade import Grade, Item, scored, ungraded
 from align.progress import track
@@ -65,7 +65,7 @@ class JudgeGrader(Config):
     """Tries per request, with exponential backoff, for errors that may pass (429, 5xx, connection, timeout)."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds that one request may take."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed for endpoints that take one; the temperature is 0."""
 
     @model_validator(mode="after")

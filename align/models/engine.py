@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 from pydantic import Field
 
-from align.config import Config
+from align.config import Config, Seed
 from align.kept import Kept, code_of, key
 from align.models.base import BaseConfig, device, identity
 from align.models.chat import Message
@@ -27,7 +27,7 @@ ENGINES = {"transformers": "align.models.generate:Sampler"}
 class Sampling(Config):
     """Settings of drawing responses."""
 
-    n: int = Field(default=8, ge=1)
+    n: int = Field(default=8, ge=1, le=100_000)
     """Samples per prompt."""
     temperature: float = Field(default=0.8, ge=0)
     """Softmax temperature; 0 is greedy."""
@@ -35,9 +35,9 @@ class Sampling(Config):
     """Nucleus: draw from the most likely tokens that hold this much of the mass (Holtzman et al., 2020)."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest response in tokens."""
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=256, ge=1, le=1_000_000)
     """Sequences that are drawn together."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed; sample i of a prompt depends on it, the prompt and i alone."""
     engine: Literal["transformers"] = "transformers"
     """What draws."""

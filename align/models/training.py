@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from align import tables
-from align.config import Config
+from align.config import Config, Seed
 from align.console import Progress
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig, check_policy, compute_dtype, device
@@ -24,7 +24,7 @@ LOGGED = 100  # entries that a training log aims for
 class LoraSettings(Config):
     """Shape of a new adapter (LoRA, Hu et al., 2021)."""
 
-    r: int = Field(default=16, ge=1)
+    r: int = Field(default=16, ge=1, le=65_536)
     """Rank."""
     alpha: int = Field(default=16, ge=1)
     """Scale: the update is multiplied by alpha / r."""
@@ -37,13 +37,13 @@ class LoraSettings(Config):
 class Training(Config):
     """Settings of every training stage."""
 
-    lr: float = Field(default=2e-4, gt=0)
+    lr: float = Field(default=2e-4, gt=0, le=1e3)
     """Peak learning rate."""
-    epochs: float = Field(default=1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0, le=1e6)
     """Passes over the data."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, le=1_000_000)
     """Rows (or pairs) in a forward pass."""
-    grad_accum: int = Field(default=1, ge=1)
+    grad_accum: int = Field(default=1, ge=1, le=1_000_000)
     """Forward passes per optimiser step."""
     max_length: int = Field(default=1024, ge=8)
     """Longest row in tokens, prompt and response together; longer rows are dropped and counted."""
@@ -65,7 +65,7 @@ class Training(Config):
     """Shape of a new adapter; where an adapter is continued its own shape stays."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many rows."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of shuffling, initialisation and dropout."""
 
 

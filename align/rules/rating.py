@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from align.config import Config
+from align.config import Config, Seed
 from align.errors import StageError
 from align.progress import track
 from align.redact import check_url, hide, redact, remember
@@ -72,7 +72,7 @@ class Rating(Config):
     """Tries per request, with exponential backoff, for errors that may pass (429, 5xx, connection, timeout)."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds that one request may take."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed for endpoints that take one; the temperature is 0."""
 
     @model_validator(mode="after")
