@@ -56,7 +56,7 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
     before = latest(store, recipe.name)
     works: list[Work] = []
-    slots = Slots()
+    slots = Slots(earlier=lambda order: any(not (w.done or w.error) for w in works[:order]))
 
     # From a worker, what a stage prints is for the UI; from the command line, for the terminal.
     with runs.recording(store, recipe, flow_run.id) as log, Processes(forward=bool(deployment.id)) as processes:

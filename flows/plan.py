@@ -108,7 +108,7 @@ def _own_changes(store: Store, config: Config, function: Callable[..., Any], bef
     """What is known to have changed in a stage whose inputs are not known yet."""
     if before is None:
         return []
-    canonical, code = identity.canonical(store, config), identity.code(function.__module__)
+    canonical, code = identity.canonical(store, config), identity.code(function.__module__, config)
     return build.differences(canonical, before.inputs, code, before)
 
 

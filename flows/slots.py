@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 UNKNOWN = 4_000  # MB that a stage is taken to need which has never run here
-_LOOK = 1.0  # seconds between looks at the memory
+_LOOK = 0.2  # seconds between looks at the memory and at what else has ended
 
 
 @cache
@@ -41,10 +41,16 @@ def free_memory() -> int:
 class Slots:
     """Places on this machine."""
 
-    def __init__(self, gpus: tuple[str, ...] | None = None, free: Callable[[], int] = free_memory):
+    def __init__(
+        self,
+        gpus: tuple[str, ...] | None = None,
+        free: Callable[[], int] = free_memory,
+        earlier: Callable[[int], bool] = lambda order: False,
+    ):
+        """`earlier` says whether a stage before that place in the DAG has not ended: where all take turns it is first."""
         self._gpus = list(devices() if gpus is None else gpus)
         self._alone = len(self._gpus) < 2
-        self._free = free
+        self._free, self._earlier = free, earlier
         self._changed = threading.Condition()
         self._waiting: list[tuple[int, bool]] = []
         self._running = 0
@@ -81,7 +87,7 @@ class Slots:
 
     def _may_go(self, me: tuple[int, bool], memory: int) -> bool:
         if self._running == 0:
-            return me == min(self._waiting)
+            return me == min(self._waiting) and not (self._alone and self._earlier(me[0]))
         if self._alone or me != min(w for w in self._waiting if w[1] == me[1]):
             return False
         room = bool(self._gpus) if me[1] else not self._beside

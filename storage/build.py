@@ -60,7 +60,7 @@ def request(
             text = json.dumps(content, sort_keys=True)
             described[role] = {"config": content, "digest": hashlib.sha256(text.encode()).hexdigest()}
     canonical = identity.canonical(store, config)
-    code = identity.code(function.__module__)
+    code = identity.code(function.__module__, config)
     key = identity.key(stage, canonical, code, described)
     return Request(stage, function, config, inputs, canonical, described, code, key)
 

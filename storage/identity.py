@@ -58,23 +58,66 @@ def _content(store: Store, path: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-@cache
-def code(module: str) -> dict[str, str]:
+# Modules that know all rules, graders and engines: of those only the ones count that a config names.
+CHOICES = {"align.rules.catalogue", "align.grading.graders", "align.models.engine"}
+
+
+def code(module: str, config: BaseModel | None = None) -> dict[str, str]:
     """Digests of a module and of the modules of this repository that it imports, by path.
 
-    Modules are compared as syntax trees without docstrings and comments, so that prose and layout do not count. Files
-    that a module names by their path below its folder (templates) count by their bytes.
+    Of the modules behind CHOICES those count whose classes stand in `config`, or that it names in `modules` (engines):
+    another rule's code changes nothing for a recipe without that rule. Modules are compared as syntax trees without
+    docstrings and comments, so that prose and layout do not count. Files that a module names by their path below its
+    folder (templates) count by their bytes.
     """
-    todo, seen = [module], {}
+    return _code(module, frozenset(_named(config)) if config is not None else None)
+
+
+@cache
+def _code(module: str, named: frozenset[str] | None) -> dict[str, str]:
+    seen: dict[str, str] = {}
+    todo = [module, *(named or ())]
     while todo:
-        path = _source(todo.pop())
+        name = todo.pop()
+        path = _source(name)
         if path is None or (relative := path.relative_to(ROOT).as_posix()) in seen:
             continue
         digests, imports = _read(path)
         seen[relative] = digests[relative]
         seen |= digests
+        if named is not None and name in CHOICES:
+            imports = tuple(i for i in imports if not _is_choice(i, name) or i in named)
         todo += imports
     return dict(sorted(seen.items()))
+
+
+def _is_choice(module: str, of: str) -> bool:
+    """Whether a module defines one of the classes that a module of CHOICES lets a config choose from."""
+    path = _source(module)
+    return path is not None and module.rpartition(".")[0] == of.rpartition(".")[0] and _chooses(path)
+
+
+@cache
+def _chooses(path: Path) -> bool:
+    """Whether a module has a class with a field that a union is told by: `kind` or `rule`."""
+    tree = parse(path.read_text(encoding="utf-8"))
+    return any(
+        isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in ("kind", "rule")
+        and ast.unparse(node.annotation).startswith("Literal[")
+        for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body
+    )  # fmt: skip
+
+
+def _named(value: Any) -> set[str]:
+    """The modules of all settings classes in a config, and those that it names."""
+    if isinstance(value, BaseModel):
+        inside = {m for name in type(value).model_fields for m in _named(getattr(value, name))}
+        return inside | {type(value).__module__, *getattr(value, "modules", ())}
+    if isinstance(value, dict):
+        return {m for item in value.values() for m in _named(item)}
+    if isinstance(value, list | tuple):
+        return {m for item in value for m in _named(item)}
+    return set()
 
 
 def _source(module: str) -> Path | None:

@@ -2,11 +2,12 @@
 
 import ast
 
+from flows.recipe import load
 from storage import identity
 
 
 def tree(source: str) -> str:
-    return ast.dump(identity._without_docstrings(ast.parse(source)))
+    return identity._facts(ast.parse(source))[0]
 
 
 def test_comments_and_docstrings_do_not_count():
@@ -21,3 +22,19 @@ def test_imports_of_imports_count():
 
 def test_templates_count():
     assert "align/report/templates/report.html.jinja" in identity.code("tasks.report")
+
+
+def test_only_what_a_config_names_counts() -> None:
+    recipe = load()
+    filtered = identity.code("tasks.filter", recipe.filter)
+    named = {r.rule for r in recipe.filter.rules}
+    assert "mismatched" in named and "align/rules/mismatch.py" in filtered
+    assert "rating" not in named and "align/rules/rating.py" not in filtered
+    assert "personal_data" not in named and "align/rules/personal.py" not in filtered
+    assert "align/rules/quality.py" in filtered and "align/rules/catalogue.py" in filtered
+    graded = identity.code("tasks.evaluate", recipe.evaluate)
+    assert "align/grading/sql.py" in graded and "align/grading/sandbox.py" in graded
+    assert not {"align/grading/judge.py", "align/grading/ifeval.py"} & set(graded)
+    sampled = identity.code("tasks.sample", recipe.sample)
+    assert "align/models/generate.py" in sampled and "align/models/draws.py" in sampled
+    assert not {"align/models/training.py", "tasks/sft.py", "align/report/page.py"} & set(sampled)

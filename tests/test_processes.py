@@ -172,6 +172,25 @@ def test_on_one_device_or_none_stages_take_turns_in_order(gpus):
     assert given == [{}, {}, *([{"CUDA_VISIBLE_DEVICES": g} for g in gpus] * 2 or [{}, {}])]
 
 
+def test_where_all_take_turns_an_earlier_stage_that_is_not_ready_yet_is_waited_for():
+    ended = [False, False]
+    slots = Slots((), earlier=lambda order: not all(ended[:order]))
+    began: list[int] = []
+
+    def go(order: int, after: float) -> None:
+        time.sleep(after)
+        with slots.turn(order, False, 0):
+            began.append(order)
+        ended[order] = True
+
+    threads = [threading.Thread(target=go, args=a) for a in ((0, 0.3), (1, 0.0))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert began == [0, 1]
+
+
 def test_on_two_devices_two_stages_and_one_beside_them(tmp_path):
     wanted = [(order, order % 2 == 0, 0) for order in range(8)]
     began, most, given = in_turn(Slots(("0", "1")), wanted, hold=0.3)

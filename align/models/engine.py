@@ -43,6 +43,11 @@ class Sampling(Config):
     """What draws."""
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules of the engine: part of what a draw depends on."""
+        return (ENGINES[self.engine].partition(":")[0],)
+
+    @property
     def sampling(self) -> "Sampling":
         """These settings without those of a stage that has more."""
         values = {name: getattr(self, name) for name in Sampling.model_fields}
