@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check clean
+.PHONY: run test check docs clean
 
 run: .venv/ready
 	$(BIN)/align run
 
 test: .venv/ready
 	$(BIN)/python -m pytest
+
+docs: .venv/ready
+	$(BIN)/python -m docs.generate
 
 check: .venv/ready
 	$(BIN)/ruff check .

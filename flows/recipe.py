@@ -44,18 +44,31 @@ class Recipe(Config):
     base: BaseConfig
     """The model that is aligned."""
     controls: Controls = Controls()
+    """Which control arms are trained beside the pipeline's own."""
     ingest: IngestConfig
+    """What is read."""
     filter: FilterConfig = FilterConfig()
+    """Which rows are kept."""
     sft: SftConfig = SftConfig()
+    """Supervised fine-tuning on what is kept."""
     sample: SampleConfig = SampleConfig(split="preference")
+    """Drawing responses for pairs."""
     pairs: PairsConfig = PairsConfig()
+    """How samples become chosen and rejected."""
     reward: RewardConfig = RewardConfig()
+    """Training the reward model."""
     resample: SampleConfig = SampleConfig(split="rejection")
+    """Drawing responses for selection."""
     select: SelectConfig = SelectConfig()
+    """Rejection sampling."""
     sft_rs: SftConfig = SftConfig()
+    """Fine-tuning on what was selected."""
     dpo: DpoConfig = DpoConfig()
+    """Direct preference optimisation."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """Which suites grade the policies."""
     report: ReportConfig = ReportConfig()
+    """The page at the end."""
 
 
 def find(name: str | Path) -> Path:

@@ -14,12 +14,13 @@ from typing import Any
 
 from align.errors import AlignError, InputError
 from flows import child, login, server
-from flows.recipe import RECIPES, ROOT, Recipe, find, load
+from flows.recipe import RECIPES, Recipe, find, load
 from flows.stages import STAGES
 from storage import files
 from storage.store import Store
 
 POOL = "align-local"
+MANIFEST = Path(__file__).with_name("prefect.yaml")  # a link to the one at the top, so that packages have it
 SILENCE = timedelta(seconds=100)  # three heartbeats: a run that says nothing for so long is dead
 
 
@@ -184,7 +185,7 @@ def deployments() -> dict[str, Any]:
     """prefect.yaml, and one deployment for each stage that people run alone."""
     from ruamel.yaml import YAML
 
-    found: dict[str, Any] = YAML(typ="safe").load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = YAML(typ="safe").load(MANIFEST.read_text(encoding="utf-8"))
     (pipeline,) = found["deployments"]
     found["deployments"] += [
         {"name": stage.name, "entrypoint": f"flows.rerun.{stage.name}", "tags": [*stage.tags, "stage"],

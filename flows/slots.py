@@ -47,7 +47,7 @@ class Slots:
         free: Callable[[], int] = free_memory,
         earlier: Callable[[int], bool] = lambda order: False,
     ):
-        """`earlier` says whether a stage before that place in the DAG has not ended: where all take turns it is first."""
+        """`earlier` says whether a stage before that place in the DAG has not ended: taking turns, it goes first."""
         self._gpus = list(devices() if gpus is None else gpus)
         self._alone = len(self._gpus) < 2
         self._free, self._earlier = free, earlier
