@@ -38,6 +38,7 @@ def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool 
     def stage(
         name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
     ) -> Node:
+        identity.code(function.__module__)  # of every stage now: Prefect's threads are not there yet
         planned[name] = _plan_stage(store, name, function, config, inputs, planned, before, name in chosen, refresh)
         return Node(name)
 

@@ -1,15 +1,17 @@
 """A recipe: everything that a run depends on, in one YAML file. Loading says where a mistake is and what was meant."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from align.config import Config
 from align.errors import InputError
 from align.models.base import BaseConfig
+from flows.explain import explain, listed, quote, short
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
@@ -23,6 +25,8 @@ from tasks.sft import SftConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"
+MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 20_000, 60  # of a recipe; real ones hold a few hundred values
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 class Controls(Config):
@@ -70,20 +74,34 @@ class Recipe(Config):
     report: ReportConfig = ReportConfig()
     """The page at the end."""
 
+    @field_validator("name")
+    @classmethod
+    def _one_word(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
+            raise ValueError("needs 1 to 100 letters, digits, spaces and any of _ . + -, a letter or digit first")
+        return name
+
 
 def find(name: str | Path) -> Path:
     """The file of a recipe: a path, or the name of a file in recipes/."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
+        if _is(path, Path.is_file):
             return path
-        raise InputError(f"{path}: no such recipe file; `align plan NAME` takes a path or one of {', '.join(names())}.")
-    found = RECIPES / f"{name}.yaml"
-    if found.is_file():
-        return found
-    near = get_close_matches(str(name), names(), 1)
+        kind = "is a directory" if _is(path, Path.is_dir) else "no such recipe file"
+        raise InputError(f"{short(path)}: {kind}; `align plan NAME` takes a path or one of {', '.join(names())}.")
+    if str(name) in names():
+        return RECIPES / f"{name}.yaml"
+    near = get_close_matches(str(name)[:100], names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}."
-    raise InputError(f"No recipe is called {name!r}; {hint}")
+    raise InputError(f"No recipe is called {quote(name)}; {hint}")
+
+
+def _is(path: Path, what: Callable[[Path], bool]) -> bool:
+    try:
+        return what(path)
+    except (OSError, ValueError):  # a name too long, or with a NUL byte
+        return False
 
 
 def names() -> list[str]:
@@ -95,133 +113,120 @@ def load(name: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Reci
     """Read, override (`dotted.key=value`, the value being YAML) and validate a recipe.
 
     Relative paths in the file are relative to the file; those in overrides to the working directory. Raises InputError
-    with file, line and nearest valid key.
+    with a line per mistake: file and line, key, and the nearest valid key.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
-
     path = find(name)
-    yaml = YAML()
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"))
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML ({getattr(error, 'problem', error)}).") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: a recipe is a mapping of stages to settings; this file holds {type(data).__name__}.")
-    plain = _plain(data)
-    given = {key.split("=", 1)[0]: key for key in overrides}
-    for dotted, text in given.items():
-        _override(plain, dotted, text)
+    data = _read(path)
+    plain = _plain(data, str(path))
+    given: dict[tuple[str, ...], str] = {}
+    wrong = []
+    for text in overrides:
+        try:
+            given[_override(plain, text)] = text
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError(listed(wrong))
     try:
         recipe = Recipe.model_validate(plain)
     except ValidationError as error:
-        raise InputError(_explain(error, path, data, given)) from None
+        raise InputError(explain(error, Recipe, path, data, given)) from None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(f"{short(path)}: a regular expression in it cannot be used: {error}.") from None
     return _rooted(recipe, path.parent, (), frozenset(given))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list) else value
-
-
-def _override(data: dict[str, Any], dotted: str, text: str) -> None:
+def _read(path: Path) -> dict[Any, Any]:
+    """The mapping in a recipe file, which knows its lines."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    if "=" not in text or not dotted:
-        raise InputError(f"--set {text}: write it as dotted.key=value, for instance --set dpo.beta=0.2.")
     try:
-        value = YAML(typ="safe").load(text.split("=", 1)[1])
-    except YAMLError:
-        raise InputError(f"--set {text}: the value is not YAML.") from None
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{short(path)}: cannot be read ({error.strerror}).") from None
+    if len(raw) > MOST_BYTES:
+        raise InputError(f"{short(path)}: {len(raw)} bytes are no recipe; the limit is {MOST_BYTES}.")
+    try:
+        data = YAML().load(raw.decode())
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{short(path)}:{line}: not UTF-8; save the recipe as UTF-8 text.") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"{short(path)}{f':{mark.line + 1}' if mark else ''}: not YAML ({_problem(error)}).") from None
+    if not isinstance(data, dict):
+        held = "nothing" if data is None else type(data).__name__.removeprefix("Commented").lower()
+        raise InputError(f"{short(path)}: a recipe is a mapping of stages to settings; this file holds {held}.")
+    return data
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"nested more than {MOST_LEVELS} levels deep"
+    return " ".join(short(getattr(error, "problem", None) or getattr(error, "reason", None) or error, 200).split())
+
+
+def _plain(value: Any, source: str) -> Any:
+    """The value in Python's own types. Raises InputError for what no recipe holds; aliases may not multiply it."""
+    left = MOST_VALUES
+
+    def copy(value: Any, level: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InputError(f"{short(source)}: holds more than {MOST_VALUES} values; aliases (*name) multiply them.")
+        if level > MOST_LEVELS:
+            raise InputError(f"{short(source)}: is nested more than {MOST_LEVELS} levels deep.")
+        if isinstance(value, dict):
+            return {copy(str(k), level + 1): copy(v, level + 1) for k, v in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [copy(v, level + 1) for v in value]
+        if isinstance(value, str) and (bad := _NO_TEXT.search(value)):
+            raise InputError(f"{short(source)}: {quote(value)} holds {bad.group()!r}, which is not text.")
+        return value
+
+    return copy(value, 0)
+
+
+def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
+    """Set what `text` says; returns the keys of what was set, lists by position."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    told = f"--set {short(text)}"
+    dotted, equals, written = text.partition("=")
     *parents, last = dotted.split(".")
+    if not equals or not all([*parents, last]):
+        raise InputError(f"{told}: write it as dotted.key=value, for instance --set dpo.beta=0.2.")
+    if _NO_TEXT.search(dotted):
+        raise InputError(f"{told}: the key holds a character that is not text.")
+    try:
+        value = _plain(YAML(typ="safe", pure=True).load(written), told)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{told}: the value is not YAML ({_problem(error)}).") from None
     at: Any = data
+    keys: list[str] = []
     for part in parents:
-        at = at[_index(at, part, text)] if isinstance(at, list) else at.setdefault(part, {})
+        found: Any = _index(at, part, told) if isinstance(at, list) else part
+        at = at[found] if isinstance(at, list) else at.setdefault(found, {})
+        keys.append(str(found))
         if not isinstance(at, dict | list):
-            raise InputError(f"--set {text}: {part} has no keys below it.")
-    if isinstance(at, list):
-        at[_index(at, last, text)] = value
-    else:
-        at[last] = value
+            raise InputError(f"{told}: {short(part)} has no keys below it.")
+    found = _index(at, last, told) if isinstance(at, list) else last
+    at[found] = value
+    return (*keys, str(found))
 
 
-def _index(at: list[Any], part: str, text: str) -> int:
+def _index(at: list[Any], part: str, told: str) -> int:
     """A list is addressed by position, or by the `rule` or `name` of its entries."""
     for i, item in enumerate(at):
         if part == str(i) or (isinstance(item, dict) and part in (item.get("rule"), item.get("name"))):
             return i
-    raise InputError(f"--set {text}: {part} is not in the list; write its position, or the rule's or source's name.")
+    raise InputError(f"{told}: {short(part)} is not in the list; write its position, or the rule's or source's name.")
 
 
-def _explain(error: ValidationError, path: Path, data: Any, given: dict[str, str]) -> str:
-    first = error.errors(include_url=False)[0]
-    where = [part for part in first["loc"] if not (isinstance(part, str) and part.endswith("]"))]
-    real, line = _locate(data, where)
-    dotted = ".".join(map(str, real))
-    source = next((f"--set {text}" for key, text in given.items() if dotted.startswith(key)), f"{path}:{line}")
-    if first["type"] == "extra_forbidden":
-        known = list(_keys(Recipe, real[:-1], data))
-        near = get_close_matches(str(real[-1]), known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(sorted(known))}."
-        return f"{source}: unknown key {dotted}; {hint}"
-    if first["type"] == "missing":
-        return f"{source}: {dotted} is missing."
-    got = f" (got {first['input']!r})" if not isinstance(first["input"], dict | list | BaseModel) else ""
-    return f"{source}: {dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{got}."
-
-
-def _locate(data: Any, where: Sequence[Any]) -> tuple[list[Any], int]:
-    """The part of a pydantic location that names keys of the file (union tags do not), and the line it stands on."""
-    real: list[Any] = []
-    line = 1
-    lines: Any
-    for i, part in enumerate(where):
-        if isinstance(data, list) and isinstance(part, int) and part < len(data):
-            lines = data
-            line = lines.lc.item(part)[0] + 1
-        elif isinstance(data, dict) and part in data:
-            lines = data
-            line = lines.lc.key(part)[0] + 1 if part in lines.lc.data else line
-        elif i < len(where) - 1:
-            continue
-        real.append(part)
-        data = data[part] if isinstance(data, dict | list) and _has(data, part) else None
-    return real, line
-
-
-def _has(data: Any, part: Any) -> bool:
-    return part in data if isinstance(data, dict) else isinstance(part, int) and part < len(data)
-
-
-def _keys(model: Any, where: Sequence[Any], data: Any) -> Iterator[str]:
-    """Valid keys at a place in a recipe, through nested models, lists, mappings and unions."""
-    from typing import get_args
-
-    for i, part in enumerate(where):
-        models = [m for m in _models(model) if isinstance(part, int) or part in m.model_fields]
-        if isinstance(part, str) and models:
-            model = tuple(m.model_fields[part].annotation for m in models)
-        elif not isinstance(part, int):
-            yield from _keys(get_args(model), where[i + 1 :], data)
-            return
-    for found in _models(model):
-        yield from found.model_fields
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    from typing import get_args
-
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in annotation if isinstance(annotation, tuple) else get_args(annotation):
-        yield from _models(inner)
-
-
-def _rooted(value: Any, root: Path, where: tuple[str, ...], given: frozenset[str]) -> Any:
+def _rooted(value: Any, root: Path, where: tuple[str, ...], given: frozenset[tuple[str, ...]]) -> Any:
     """The same value with relative paths made absolute."""
     if isinstance(value, BaseModel):
         fields = {n: _rooted(getattr(value, n), root, (*where, n), given) for n in type(value).model_fields}
@@ -231,6 +236,6 @@ def _rooted(value: Any, root: Path, where: tuple[str, ...], given: frozenset[str
     if isinstance(value, list | tuple):
         return type(value)(_rooted(v, root, (*where, str(i)), given) for i, v in enumerate(value))
     if isinstance(value, Path) and not value.is_absolute():
-        here = Path.cwd() if any(".".join(where).startswith(key) for key in given) else root
+        here = Path.cwd() if any(where[: len(keys)] == keys for keys in given) else root
         return (here / value).resolve()
     return value

@@ -1,6 +1,7 @@
 """What makes a stage run the same as an earlier one: its config, its code and the contents of its inputs."""
 
 import ast
+import gc
 import hashlib
 import json
 import re
@@ -18,7 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("align", "flows", "tasks", "storage")
 _FILE = re.compile(r"(?:\w+/)*[\w.-]+\.(?!py$)\w+")  # a module is named by importing it
 _parsing = threading.Lock()
-_ASKS = 100
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "pyarrow", "duckdb", "numpy", "rensa")
 
 
@@ -145,17 +145,18 @@ def _read(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 def parse(source: str) -> ast.Module:
     """The syntax tree of a module, whatever other threads parse meanwhile.
 
-    CPython counts the depth of trees that it builds in one place for all threads: of two that build one at once, either
-    can get a SystemError though nothing is wrong with its source. Ours wait for each other; against those of libraries
-    it helps to ask again.
+    CPython counts the depth of the tree that it builds in one place for all threads. No other thread gets a turn while
+    it builds one, unless the garbage collector runs finalisers amid it: then both threads can get a SystemError though
+    nothing is wrong with their sources. So the collector waits.
     """
-    for _ in range(_ASKS):
+    with _parsing:
+        collects = gc.isenabled()
+        gc.disable()
         try:
-            with _parsing:
-                return ast.parse(source)
-        except SystemError:
-            continue
-    return ast.parse(source)
+            return ast.parse(source)
+        finally:
+            if collects:
+                gc.enable()
 
 
 def _facts(tree: ast.Module) -> tuple[str, tuple[str, ...], set[str]]:

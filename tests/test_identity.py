@@ -1,18 +1,52 @@
-"""What counts as the same code."""
+"""What counts as the same code, and that reading it bears other threads."""
 
 import ast
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from flows.recipe import load
+import pytest
+
+from flows import plan as planning
+from flows.recipe import ROOT, load
 from storage import identity
+from storage.store import Store
 
 
-def tree(source: str) -> str:
-    return identity._facts(ast.parse(source))[0]
+def facts(source: str) -> str:
+    return identity._facts(identity.parse(source))[0]
 
 
 def test_comments_and_docstrings_do_not_count():
-    assert tree('def f():\n    "doc"\n    return 1  # why\n') == tree("def f():\n\n    return 1\n")
-    assert tree("def f():\n    return 1\n") != tree("def f():\n    return 2\n")
+    assert facts('def f():\n    "doc"\n    return 1  # why\n') == facts("def f():\n\n    return 1\n")
+    assert facts("def f():\n    return 1\n") != facts("def f():\n    return 2\n")
+
+
+@pytest.mark.parametrize("file", sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "tasks").rglob("*.py")))
+def test_prose_and_layout_of_real_modules_do_not_count(file):
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert facts(source) == facts(ast.unparse(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 1", "x = 1.0"),
+        ("x = 1", "x = True"),
+        ("x = 'a'", "x = b'a'"),
+        ("x = [1, 2]", "x = [1], 2"),
+        ("f(a, b=1)", "f(a, 1)"),
+        ("x = {**a, 'b': 1}", "x = {a: 1, 'b': 1}"),
+        ("if a:\n b()\n c()", "if a:\n b()\nc()"),
+        ("try:\n a()\nexcept B:\n c()", "try:\n a()\n c()\nexcept B:\n pass"),
+        ("def f(a, /, b): ...", "def f(a, b): ..."),
+        ("x = 'a\\nb'", "x = 'a', 'b'"),
+    ],
+)
+def test_other_code_counts(one, other):
+    assert facts(one) != facts(other)
 
 
 def test_imports_of_imports_count():
@@ -38,3 +72,64 @@ def test_only_what_a_config_names_counts() -> None:
     sampled = identity.code("tasks.sample", recipe.sample)
     assert "align/models/generate.py" in sampled and "align/models/draws.py" in sampled
     assert not {"align/models/training.py", "tasks/sft.py", "align/report/page.py"} & set(sampled)
+
+
+@contextmanager
+def others_parsing() -> Iterator[None]:
+    """Threads of somebody else that parse at other depths of the stack, whenever this one pauses amid a parse of its own
+    (where the garbage collector runs, as finalisers make it pause)."""
+    here, stop = threading.current_thread(), threading.Event()
+    sources = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "tasks").glob("*.py"))]
+
+    def pause(phase: str, info: dict[str, int]) -> None:
+        if threading.current_thread() is here:
+            time.sleep(1e-3)
+
+    def deep(levels: int) -> None:
+        if levels:
+            return deep(levels - 1)
+        while not stop.is_set():
+            for source in sources:
+                with suppress(SystemError):
+                    ast.parse(source)
+
+    threads = [threading.Thread(target=deep, args=(n,)) for n in (50, 150)]
+    gc.callbacks.append(pause)
+    try:
+        for thread in threads:
+            thread.start()
+        yield
+    finally:
+        stop.set()
+        gc.callbacks.remove(pause)
+        for thread in threads:
+            thread.join()
+
+
+def test_code_is_parsed_while_other_threads_parse():
+    sources = [p.read_text(encoding="utf-8") for p in sorted((ROOT / "tasks").glob("*.py"))]
+    mismatches = 0
+    with others_parsing():
+        while not mismatches:  # so long it is not known that the threads disturb each other
+            for source in sources:
+                try:
+                    ast.parse(source)
+                except SystemError:
+                    mismatches += 1
+        trees = [identity.parse(source) for source in sources * 3]
+    assert [identity._facts(tree)[0] for tree in trees] == [facts(source) for source in sources * 3]
+
+
+def test_a_plan_reads_the_code_of_every_stage_before_anything_runs(tmp_path, monkeypatch):
+    """And each file once: what a stage asks for later is known by then, so that nothing is parsed beside Prefect."""
+    read: list[str] = []
+    parse = identity.parse
+    identity.code.cache_clear()
+    identity._read.cache_clear()
+    monkeypatch.setattr(identity, "parse", lambda source: read.append(source) or parse(source))
+    planning.plan(Store(tmp_path), load("quickstart"))
+    assert len(read) == len(set(read)) > 40
+    planned = len(read)
+    for name in ("ingest", "filter", "sft", "sample", "pairs", "reward", "select", "dpo", "evaluate", "report"):
+        identity.code(f"tasks.{name}")
+    assert len(read) == planned
