@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from align.text import printable
+
 T = TypeVar("T")
 _EVERY = 15.0  # seconds between lines where there is no terminal
 
@@ -30,4 +32,5 @@ def announce(stage_run: Any) -> None:
     """One line about a finished stage on stderr."""
     seconds = f"{stage_run.seconds:7.1f} s" if stage_run.status == "ran" else " " * 9
     reason = f"  ({stage_run.reason})" if stage_run.reason else ""
-    print(f"{stage_run.stage:15} {stage_run.status:7}{seconds}{reason}", file=sys.stderr, flush=True)
+    line = printable(f"{stage_run.stage:15} {stage_run.status:7}{seconds}{reason}")
+    print(line, file=sys.stderr, flush=True)

@@ -6,12 +6,31 @@ import unicodedata
 
 SPLITS = ("sft", "preference", "rejection", "evaluation")
 
+# Control characters but tab and line feed, lone surrogates, and what turns the direction of writing.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOT_WORD = re.compile(r"[^\w]+", re.UNICODE)
 
 
 def normalise(text: str) -> str:
     """Casefolded NFKC text whose punctuation and white space are single spaces: what 'the same prompt' means."""
     return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def printable(text: str) -> str:
+    """The text with what would command a terminal instead of being read there written out: \\x1b, \\u202e."""
+    return UNPRINTABLE.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def quote(text: object, most: int = 80) -> str:
+    """What somebody wrote, text in quotes, and not too long, whatever it holds."""
+    shown = repr(text) if isinstance(text, str) else str(text)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
+def short(text: object, most: int = 120) -> str:
+    """A path or a setting in a message, not too long."""
+    shown = str(text)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def digest(*parts: str, length: int = 16) -> str:

@@ -7,19 +7,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from align.text import quote, short
+
 MOST = 20  # mistakes that are told
-
-
-def quote(text: object, most: int = 80) -> str:
-    """What somebody wrote, in quotes and not too long, whatever it holds."""
-    shown = repr(text if isinstance(text, str) else str(text))
-    return shown if len(shown) <= most else f"{shown[: most - 4]}...{shown[0]}"
-
-
-def short(text: object, most: int = 120) -> str:
-    """A path or a setting in a message, not too long."""
-    shown = str(text)
-    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def listed(sentences: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from align.config import Config
 from align.errors import InputError
+from align.text import quote, short
 from flows.dag import Node, dag
 from flows.recipe import Recipe
 
@@ -32,9 +33,9 @@ def selected(recipe: Recipe, expression: str | None) -> set[str]:
     for word in expression.split():
         name = word.strip("+")
         if name not in edges:
-            near = get_close_matches(name, edges, 1)
+            near = get_close_matches(name[:100], edges, 1)
             hint = f"did you mean {near[0]}?" if near else f"the stages are {', '.join(edges)}."
-            raise InputError(f"--select {word}: no stage is called {name!r}; {hint}")
+            raise InputError(f"--select {short(word)}: no stage is called {quote(name)}; {hint}")
         chosen |= {name}
         chosen |= _reach(name, edges) if word.startswith("+") else set()
         chosen |= _reach(name, children) if word.endswith("+") else set()

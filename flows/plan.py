@@ -6,6 +6,7 @@ from typing import Any
 
 from align.config import Config
 from align.errors import InputError
+from flows.check import check
 from flows.dag import Node, dag
 from flows.graph import selected
 from flows.recipe import Recipe
@@ -29,9 +30,10 @@ class Planned:
 
 
 def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool = False) -> list[Planned]:
-    """Every stage in order. Raises InputError for a missing input file, or where what is selected needs a stage
-    that is neither selected nor cached."""
+    """Every stage in order. Raises InputError for whatever settings alone make a stage refuse, also one that is not
+    selected, and where what is selected needs a stage that is neither selected nor cached."""
     chosen = selected(recipe, select)
+    check(recipe)
     before = latest(store, recipe.name)
     planned: dict[str, Planned] = {}
 
@@ -74,7 +76,10 @@ def _plan_stage(
     try:
         request = build.request(store, name, function, config, resolved)
     except FileNotFoundError as error:
-        raise InputError(f"{name}: {error.args[0]} does not exist; correct the path in the recipe.") from None
+        lost = error.filename or error.args[0]
+        raise InputError(f"{name}: {lost} does not exist; correct the path in the recipe.") from None
+    except OSError as error:
+        raise InputError(f"{name}: {error.filename}: cannot be read ({error.strerror}).") from None
     hit, wrong = store.lookup(request.key)
     if hit and not (refresh and chosen):
         drift = tuple(

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError, field_validator
 from align.config import Config
 from align.errors import InputError
 from align.models.base import BaseConfig
-from flows.explain import explain, listed, quote, short
+from align.text import quote, short
+from flows.explain import explain, listed
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
@@ -148,7 +149,7 @@ def _read(path: Path) -> dict[Any, Any]:
     if len(raw) > MOST_BYTES:
         raise InputError(f"{short(path)}: {len(raw)} bytes are no recipe; the limit is {MOST_BYTES}.")
     try:
-        data = YAML().load(raw.decode())
+        data = YAML().load(_shallow(raw.decode()))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"{short(path)}:{line}: not UTF-8; save the recipe as UTF-8 text.") from None
@@ -159,6 +160,16 @@ def _read(path: Path) -> dict[Any, Any]:
         held = "nothing" if data is None else type(data).__name__.removeprefix("Commented").lower()
         raise InputError(f"{short(path)}: a recipe is a mapping of stages to settings; this file holds {held}.")
     return data
+
+
+def _shallow(text: str) -> str:
+    """The text. RecursionError at once where its brackets nest so deeply that a parser would first work for seconds."""
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > 10 * MOST_LEVELS:
+            raise RecursionError
+    return text
 
 
 def _problem(error: Exception) -> str:
@@ -202,7 +213,7 @@ def _override(data: dict[str, Any], text: str) -> tuple[str, ...]:
     if _NO_TEXT.search(dotted):
         raise InputError(f"{told}: the key holds a character that is not text.")
     try:
-        value = _plain(YAML(typ="safe", pure=True).load(written), told)
+        value = _plain(YAML(typ="safe", pure=True).load(_shallow(written)), told)
     except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{told}: the value is not YAML ({_problem(error)}).") from None
     at: Any = data

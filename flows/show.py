@@ -1,20 +1,36 @@
 """What the command line prints: tables for people, JSON and CSV for programs, and looking things up by id."""
 
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from align.errors import InputError
+from align.text import UNPRINTABLE, printable
 from storage import files, runs
 from storage.store import Store
 from storage.tags import tags
 
 
+def say(text: object = "", file: TextIO | None = None) -> None:
+    """Print a text. Everything goes through here: no row, answer or name may command the terminal, and none fails for
+    an encoding that lacks its letters."""
+    stream = file or sys.stdout
+    print(_encodable(printable(str(text)), stream), file=stream, flush=True)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def as_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    letters = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, indent=1, ensure_ascii=not letters, default=str)
+    say(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))  # still JSON, and the same values
 
 
 def rows(names: Sequence[str], values: Sequence[Sequence[Any]], form: str) -> None:
@@ -24,9 +40,14 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], form: str) -> No
     elif form == "csv":
         import csv
 
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(names)
         writer.writerows(values)
+        if sys.stdout.isatty():
+            say(text.getvalue().removesuffix("\n"))
+        else:  # a program gets what is there, to the byte
+            sys.stdout.write(_encodable(text.getvalue(), sys.stdout))
     else:
         table(names, values)
 
@@ -41,9 +62,9 @@ def table(names: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
     grid = Table(box=box.SIMPLE_HEAD)
     for i, name in enumerate(names):
         numeric = any(isinstance(row[i], int | float) for row in values)
-        grid.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(Text(printable(str(name))), justify="right" if numeric else "left", overflow="fold")
     for row in values:
-        grid.add_row(*(Text(_cell(v)) for v in row))
+        grid.add_row(*(Text(printable(_cell(v))) for v in row))
     Console(width=None if sys.stdout.isatty() else 160).print(grid)
 
 
@@ -66,14 +87,14 @@ def outcome(store: Store, done: Any) -> None:
     """Print what a run came to: the stages, the result table, where the report is."""
     ran = [s for s in done.stages if s.status == "ran"]
     seconds = sum(s.seconds for s in ran)
-    print(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {len(done.stages) - len(ran)} cached")
+    say(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {len(done.stages) - len(ran)} cached")
     artifacts = {s.stage: s.artifact for s in done.stages}
     if "report" in artifacts:
         folder = store.root / "artifacts" / artifacts["report"]
         summary = folder / "summary.json"
         if result := files.read_json(summary):
             table(result["columns"], result["rows"])
-        print(f"report: {folder / 'report.html'}")
+        say(f"report: {folder / 'report.html'}")
     else:
         for stage in done.stages:
             metrics(stage.stage, stage.metrics)
@@ -87,17 +108,17 @@ def metrics(stage: str, found: Mapping[str, Any]) -> None:
         if value or not isinstance(value, int | float):
             text = f"{value:,}" if isinstance(value, int) else _cell(value)
             lines.setdefault(group, []).append(f"{rest} {text}".strip())
-    print(f"{stage}:")
+    say(f"{stage}:")
     for group, values in lines.items():
-        print(f"  {group}: {', '.join(values)}")
+        say(f"  {group}: {', '.join(values)}")
 
 
 def chapters(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Print a trace, chapter by chapter."""
     for title, entries in found.items():
-        print(f"{title}:")
+        say(f"{title}:")
         for entry in entries:
-            print("  - " + "\n    ".join(f"{k}: {_short(v)}" for k, v in entry.items() if v is not None))
+            say("  - " + "\n    ".join(f"{k}: {_short(v)}" for k, v in entry.items() if v is not None))
 
 
 def _short(value: Any) -> str:

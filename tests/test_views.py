@@ -21,7 +21,7 @@ from tests.test_store import Knob, made, produce
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "it's a ? store *")
+    return Store(tmp_path / "it's a store")
 
 
 def one(store: Store, query: str, run_id: str | None = None):

@@ -1,0 +1,261 @@
+"""What a run of a recipe would stumble on, found before its first stage: all of it at once, and without heavy work.
+
+Only what settings and the places that they name decide is looked at. What depends on rows (a reference that is missing,
+a model that never answers) is for the stage that reads them.
+"""
+
+import codecs
+import os
+import re
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import urlsplit
+
+from align.config import Config
+from align.data.readers import expand
+from align.data.shapes import Use
+from align.errors import InputError
+from align.grading.graders import PythonGrader
+from align.models.base import BaseConfig
+from align.models.training import LoraSettings, Training
+from align.text import quote, short
+from flows import check_base
+from flows.explain import listed
+from flows.recipe import Recipe
+from tasks.ingest import Source
+
+OPTIMIZERS = {"auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"}
+
+
+def check(recipe: Recipe) -> None:
+    """Raises InputError with one line per mistake."""
+    if found := list(problems(recipe)):
+        raise InputError(listed(found))
+
+
+def problems(recipe: Recipe) -> Iterator[str]:
+    """Mistakes as sentences that begin with the key."""
+    for where, config in configs(recipe, ""):
+        yield from (f"{where}{problem}" for problem in _own(config))
+    for rule in (_data, _suites, _samples, _adapters):
+        yield from rule(recipe)
+
+
+def configs(value: Any, where: str) -> Iterator[tuple[str, Config]]:
+    """Every config in a recipe with what its keys begin with, as --set takes it: rules by name, not by position."""
+    if isinstance(value, Config):
+        yield where, value
+        for name in type(value).model_fields:
+            yield from configs(getattr(value, name), f"{where}{name}.")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from configs(item, f"{where}{name}.")
+    elif isinstance(value, tuple | list):
+        for i, item in enumerate(value):
+            yield from configs(item, f"{where}{getattr(item, 'rule', i)}.")
+
+
+def _own(config: Config) -> Iterator[str]:
+    """What is wrong with one config by itself."""
+    if isinstance(config, BaseConfig):
+        yield from check_base.problems(config)
+        return
+    if isinstance(config, Source):
+        yield from _source(config)
+        return
+    for name in type(config).model_fields:
+        value, look = getattr(config, name), PLACES.get(name)
+        if isinstance(value, Path) and (problem := reading(partial(look or _there, value))):
+            yield f"{name}: {problem}"
+    if isinstance(config, PythonGrader) and (config.file is None or config.file.is_file()):
+        yield from _python(config)
+    if isinstance(config, Training):
+        yield from _training(config)
+    given: Callable[[str], Any] = partial(getattr, config)
+    fields = type(config).model_fields
+    if "base_url" in fields and (problem := _url(given("base_url"))):
+        yield f"base_url: {problem}"
+    if {"min", "max"} <= fields.keys() and given("min") > given("max"):
+        yield f"min: {given('min'):g} is above max, {given('max'):g}."
+    if {"lowest", "highest"} <= fields.keys() and given("lowest") >= given("highest"):
+        yield f"lowest: {given('lowest'):g} is not below highest, {given('highest'):g}."
+    if {"min", "highest"} <= fields.keys() and given("min") > given("highest"):
+        yield f"min: {given('min'):g} is above highest, {given('highest'):g}, so that no row would stay."
+    if "ending" in fields and given("ending") is not None:
+        yield from _ending(given("ending"))
+
+
+def reading(look: Callable[[], str | None]) -> str | None:
+    """What a look at a file finds, where what the file system refuses counts as found too."""
+    try:
+        return look()
+    except InputError as error:
+        return f"{error}."
+    except ValueError as error:
+        return f"cannot be read ({short(error)})."
+    except OSError as error:
+        return f"{short(error.filename or '')}: cannot be read ({error.strerror})."
+
+
+def _there(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{short(path)} does not exist." if not path.is_dir() else f"{short(path)} is a directory, not a file."
+    return None if os.access(path, os.R_OK) else f"{short(path)} may not be read."
+
+
+def _warehouse(path: Path) -> str | None:
+    if not path.is_dir():
+        return f"{short(path)}: no such warehouse; give a directory of <table>.parquet or <table>.csv files."
+    tables = [p for p in path.iterdir() if p.suffix in (".parquet", ".csv")]
+    if not tables:
+        return f"{short(path)} holds no <table>.parquet or <table>.csv."
+    for table in sorted(tables):
+        with table.open("rb") as file:
+            ends = file.read(4), file.seek(max(0, table.stat().st_size - 4)), file.read(4)
+        if table.suffix == ".parquet" and not ends[0] == ends[2] == b"PAR1":
+            return f"{short(table)} is no whole Parquet file."
+    return None
+
+
+def _model(path: Path) -> str | None:
+    return None if (path / "config.json").is_file() else f"{short(path)} is no model directory (it has no config.json)."
+
+
+PLACES: dict[str, Callable[[Path], str | None]] = {"warehouse": _warehouse, "embedding": _model}
+
+
+def _source(source: Source) -> Iterator[str]:
+    if source.path is not None:
+        path = source.path
+        if problem := reading(lambda: next((p for f in expand(path) if (p := _there(f))), None)):
+            yield f"path: {problem}"
+    try:
+        text = codecs.lookup(source.encoding)._is_text_encoding  # what open() asks
+    except (LookupError, ValueError):
+        text = False
+    if not text:
+        yield f"encoding: no text encoding is called {quote(source.encoding)}; utf-8 and cp949 are some."
+
+
+def _python(grader: PythonGrader) -> Iterator[str]:
+    try:
+        function = grader.load()
+    except InputError as error:
+        yield f"function: {' '.join(str(error).split())}."
+    except BaseException as error:  # the code of a user may do anything, even exit
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        yield f"function: the grader {grader.function} cannot be imported: {type(error).__name__}."
+    else:
+        if not callable(function):
+            yield f"function: {quote(grader.function)} is no function."
+
+
+def _training(config: Training) -> Iterator[str]:
+    if getattr(config, "packing", False):
+        from align.models.base import device
+
+        if device() != "cuda":
+            yield "packing: needs a GPU with flash attention, and there is none here; set packing to false."
+    if config.optimizer not in OPTIMIZERS:
+        from transformers.training_args import OptimizerNames
+
+        known = [str(o.value) for o in OptimizerNames]
+        if config.optimizer not in known:
+            near = get_close_matches(config.optimizer, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "adamw_torch_fused and paged_adamw_8bit are some."
+            yield f"optimizer: transformers knows no {quote(config.optimizer)}; {hint}"
+    if config.lora is not None and isinstance(config.lora.target, str):
+        try:
+            re.compile(config.lora.target)
+        except (re.error, RecursionError, OverflowError) as error:
+            yield f"lora.target: {quote(config.lora.target)} is neither all-linear nor a regular expression ({error})."
+
+
+def _url(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        sound = False
+    return None if sound else f"{quote(url)} is no address such as http://localhost:8000/v1."
+
+
+def _ending(pattern: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        pc.match_substring_regex(pa.array([""]), f"(?:{pattern})\\s*$")
+    except pa.ArrowInvalid as error:
+        yield f"ending: {quote(pattern)} is no regular expression (RE2): {short(error)}."
+
+
+def _splits(recipe: Recipe, source: Source) -> set[str]:
+    """The splits that rows of a source can be in."""
+    fixed = {"preferences": "preference", "evaluation": "evaluation"}.get(source.use)
+    return {fixed} if fixed else {name for name, share in recipe.ingest.split.items() if share > 0}
+
+
+def _data(recipe: Recipe) -> Iterator[str]:
+    sources = recipe.ingest.sources
+    if not sources:
+        yield "ingest.sources: is empty; name at least one file or Hub dataset."
+        return
+    if not any(s.use == "instructions" for s in sources.values()):
+        yield "ingest.sources: none has use: instructions, which is what filter and sft work on."
+    elif not recipe.ingest.split.get("sft"):
+        yield "ingest.split: sft has no share, so that there is nothing to train on."
+
+
+def _suites(recipe: Recipe) -> Iterator[str]:
+    sources = recipe.ingest.sources
+    evaluated = {name for name, s in sources.items() if "evaluation" in _splits(recipe, s)}
+    found = "*" in recipe.evaluate.suites and any(sources[n].use != "instructions" for n in evaluated)
+    for name in recipe.evaluate.suites:
+        if name == "*" or name in evaluated:
+            found = found or name in evaluated
+            continue
+        near = get_close_matches(name[:100], evaluated, 1)
+        others = f"did you mean {near[0]}?" if near else f"sources that have some: {', '.join(evaluated) or 'none'}."
+        what = "has no evaluation rows" if name in sources else "names no source"
+        yield f"evaluate.suites.{short(name)}: {what}; {others}"
+        found = True  # one sentence is enough
+    if sources and not found:
+        yield "evaluate.suites: there are 0 evaluation items; give ingest a source with use: evaluation."
+
+
+def _samples(recipe: Recipe) -> Iterator[str]:
+    sources = recipe.ingest.sources.values()
+    for stage, config in (("sample", recipe.sample), ("resample", recipe.resample)):
+        unknown = [use for use in config.use if use not in get_args(Use)]
+        if unknown:
+            yield f"{stage}.use: {quote(unknown[0])} is none of {', '.join(get_args(Use))}."
+        elif sources and not any(s.use in config.use and config.split in _splits(recipe, s) for s in sources):
+            yield f"{stage}.split: no source of use {' or '.join(config.use) or 'any'} has rows in {config.split}."
+    pairs, sample = recipe.pairs, recipe.sample
+    if pairs.origin != "samples":
+        if pairs.origin == "imported" and not any(s.use == "preferences" for s in sources):
+            yield "pairs.origin: is imported, but no source has use: preferences."
+    elif pairs.grader.kind == "none":
+        yield "pairs.grader: is none, so that no sample would be chosen or rejected; name a grader."
+    elif not pairs.use_reference and (sample.n == 1 or sample.temperature == 0):
+        alike = "n is 1" if sample.n == 1 else "temperature is 0"
+        yield f"sample: {alike}, so that no two samples of a prompt differ and pairs makes none; raise it."
+
+
+def _adapters(recipe: Recipe) -> Iterator[str]:
+    """Stages that continue the adapter of sft keep its shape."""
+    first = recipe.sft.lora or LoraSettings()
+    continued: dict[str, Training] = {"sft_rs": recipe.sft_rs, "dpo": recipe.dpo}
+    if recipe.reward.init_from_sft:
+        continued["reward"] = recipe.reward
+    for stage, config in continued.items():
+        if config.lora is not None and (config.lora.r, config.lora.alpha) != (first.r, first.alpha):
+            yield (
+                f"{stage}.lora: asks for r {config.lora.r}, alpha {config.lora.alpha}, but the adapter of sft that is "
+                f"continued has r {first.r}, alpha {first.alpha}; leave lora out."
+            )

@@ -1,0 +1,203 @@
+"""The verbs that ask or tidy a store; flows/cli.py has those that run and serve."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from align.errors import AlignError, InputError
+from flows import show
+from flows.given import identifier, open_store
+from flows.options import Json, Model, RunId, StoreDir
+
+app = App()
+
+
+@app.command
+def sql(
+    query: str,
+    *,
+    csv: Annotated[bool, Parameter(negative="")] = False,
+    json_: Json = False,
+    run: RunId = None,
+    store: StoreDir = None,
+) -> None:
+    """Read-only SQL over the latest run (or --run); all_NAME is a view over every run. "SHOW ALL TABLES" lists them."""
+    from storage.views import ask
+
+    opened = open_store(store, there=True)
+    names, rows, left_out = ask(opened, query, show.run_of(opened, run)["run_id"] if run else None)
+    for reason in left_out:
+        show.say(f"align: left out: {reason}; `align verify` names all that is damaged.", sys.stderr)
+    show.rows(names, rows, "csv" if csv else "json" if json_ else "table")
+
+
+@app.command
+def trace(row_id: str, *, run: RunId = None, store: StoreDir = None, json_: Json = False) -> None:
+    """Where a row came from and what became of it. Takes the id of a row, sample or pair."""
+    from storage.trace import trace as follow
+
+    opened = open_store(store, there=True)
+    found = follow(opened, identifier(row_id), show.run_of(opened, run)["run_id"] if run else None)
+    if not found:
+        raise InputError(f'{row_id}: no row, sample or pair has this id; `align sql "SELECT row_id FROM rows"` lists.')
+    if json_:
+        show.as_json(found)
+    else:
+        show.chapters(found)
+
+
+@app.command
+def report(
+    run_id: str | None = None,
+    *,
+    open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    store: StoreDir = None,
+) -> None:
+    """Path of the HTML report of a run (the latest that has one)."""
+    page = show.artifact_of(open_store(store, there=True), run_id and identifier(run_id), "report") / "report.html"
+    show.say(page)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
+
+
+@app.command
+def runs(*, store: StoreDir = None, json_: Json = False) -> None:
+    """All runs, oldest first."""
+    from storage import runs as records
+    from storage.tags import tags
+
+    opened = open_store(store, there=True)
+    named = tags(opened)
+    found = [
+        run | {"tags": ", ".join(t for t, r in named.items() if r == run["run_id"])} for run in records.history(opened)
+    ]
+    if json_:
+        show.as_json(found)
+    else:
+        names = ["run_id", "recipe", "status", "started_at", "finished_at", "tags"]
+        show.rows(names, [[run[n] for n in names] for run in found], "table")
+
+
+@app.command(name="show")
+def show_(id_: Annotated[str, Parameter(name="ID")], *, store: StoreDir = None) -> None:
+    """One run, artifact or stage attempt (by key), as JSON."""
+    show.as_json(show.lookup(open_store(store, there=True), identifier(id_)))
+
+
+@app.command
+def verify(*, store: StoreDir = None) -> None:
+    """Hash every artifact again, and read every record."""
+    from storage.upkeep import verify as check
+
+    wrong = 0
+    for name, problem in check(open_store(store, there=True)):
+        wrong += bool(problem)
+        show.say(f"{'DAMAGED' if problem else 'ok':8}{name}{f': {problem}' if problem else ''}")
+    if wrong:
+        raise AlignError(f"{wrong} damaged; `align run` makes damaged artifacts again.")
+
+
+@app.command
+def gc(
+    *,
+    keep_runs: Annotated[
+        int | None, Parameter(help="finished runs to keep of each recipe, and what failed since")
+    ] = None,
+    keep_days: Annotated[float | None, Parameter(help="age up to which runs and caches of rows are kept")] = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    store: StoreDir = None,
+) -> None:
+    """Remove what no run refers to; with --keep-runs or --keep-days older runs too. Tagged runs are always kept."""
+    from storage.room import collect
+
+    if (keep_runs is not None and keep_runs < 0) or (keep_days is not None and not 0 <= keep_days < 1e6):
+        raise InputError("--keep-runs and --keep-days are numbers of 0 or more.")
+    done = collect(open_store(store, there=True), dry_run, keep_runs, keep_days)
+    for path, size in done.paths:
+        show.say(f"{size / 1e6:10.2f} MB  {path}")
+    show.say(
+        f"{len(done.paths)} {'would be ' if dry_run else ''}removed: {done.before / 1e6:.1f} MB before, "
+        f"{(done.before - done.bytes) / 1e6:.1f} MB after"
+    )
+    if done.busy:
+        show.say("A run is going on: artifacts and runs were left alone. The same command removes them later.")
+
+
+@app.command
+def du(*, store: StoreDir = None, json_: Json = False) -> None:
+    """What takes disk, by folder, stage, recipe and age."""
+    from storage.room import usage
+
+    found = usage(open_store(store, there=True))
+    if json_:
+        show.as_json([dict(zip(("by", "name", "things", "bytes"), f, strict=True)) for f in found])
+    else:
+        show.table(["by", "name", "things", "MB"], [(by, name, n, size / 1e6) for by, name, n, size in found])
+
+
+@app.command
+def tag(
+    run_id: Annotated[str | None, Parameter(name="RUN")] = None,
+    name: str | None = None,
+    *,
+    remove: Annotated[str | None, Parameter(help="forget this tag")] = None,
+    store: StoreDir = None,
+) -> None:
+    """Give a run a name, which every verb takes in place of its id; `align gc` keeps what has one."""
+    from storage import tags
+
+    opened = open_store(store, there=True)
+    if remove is not None:
+        if not tags.is_name(remove) or not tags.remove(opened, remove):
+            raise InputError(f"{remove}: no such tag in {opened.root}; `align runs` shows them.")
+    elif run_id is None or name is None:
+        raise InputError("Name a run and what it shall be called, for instance `align tag RUN baseline`.")
+    elif not tags.is_name(name):
+        raise InputError(
+            f"{name!r}: a tag is up to 64 letters, digits, _, - and ., and does not begin with - or a point."
+        )
+    else:
+        run = show.run_of(opened, run_id)["run_id"]
+        tags.put(opened, name, run)
+        show.say(f"{name}: {run}")
+
+
+@app.command
+def export(run_id: str, *, to: Path, model: Model = None, store: StoreDir = None) -> None:
+    """Write a model directory that plain transformers or vLLM load."""
+    from align.models.export import export as write_model
+    from flows.stages import final
+
+    opened = open_store(store, there=True)
+    run_id = identifier(run_id)
+    write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or final()), to)
+    show.say(to)
+
+
+@app.command
+def chat(run_id: str | None = None, *, model: Model = None, store: StoreDir = None) -> None:
+    """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
+    from align.models.engine import Prompt, Sampling
+    from align.models.generate import Sampler
+    from flows.stages import final
+
+    opened = open_store(store, there=True)
+    model = model or final()
+    run_id = run_id and identifier(run_id)
+    adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
+    policy = Sampler(base, adapter)
+    prompt = f"{model}> " if sys.stdin.isatty() else ""
+    while line := _line(prompt):
+        asked = [Prompt("chat", [{"role": "user", "content": line}])]
+        show.say(policy.draw(asked, Sampling().greedy())[0].text)
+
+
+def _line(prompt: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""

@@ -1,0 +1,37 @@
+"""What people give the command line beside a recipe: a store, and ids of what is in it."""
+
+import re
+from tempfile import TemporaryFile
+
+from align.errors import InputError
+from align.text import quote, short
+from flows.run import store_path
+from storage.store import Store
+
+
+def open_store(given: str | None, *, there: bool = False, write: bool = False) -> Store:
+    """The store that is meant. `there`: it has to exist; `write`: it has to take new files. Creates nothing."""
+    if given is not None and not given.strip():
+        raise InputError("--store is empty; name a directory.")
+    path = store_path(given)
+    name = short(path)
+    if bad := next((c for c in str(path.absolute()) if c in "*?[\0"), None):
+        raise InputError(f"The store {name} has {bad!r} in its path, which stands for other names; choose another.")
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"The store {name} is a file; name a directory with --store.")
+        if there and not path.exists():
+            raise InputError(f"There is no store {name}; `align run` makes one, --store names another.")
+        if write:
+            with TemporaryFile(dir=next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())):
+                pass
+    except OSError as error:
+        raise InputError(f"The store {name} cannot be used ({error.strerror}); name another with --store.") from None
+    return Store(path)
+
+
+def identifier(text: str) -> str:
+    """An id as people give it: never a path or a pattern."""
+    if not re.fullmatch(r"\w[\w.:#-]{0,199}", text):
+        raise InputError(f"{quote(text)} is no id; `align runs` lists the runs.")
+    return text
