@@ -11,6 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from align.config import Config, Metrics
 from align.progress import announce
 from align.redact import clean, leaving
+from flows import ending
 from flows import run as runs
 from flows.dag import Node, dag
 from flows.plan import Planned, latest, plan
@@ -53,6 +54,7 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
     What does not depend on each other runs side by side, as far as there are places for it. After a failure nothing new
     begins. Where Prefect's server is lost on the way, the stages that are left run without it.
     """
+    ending.listen()
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
     before = latest(store, recipe.name)
     works: list[Work] = []

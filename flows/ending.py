@@ -4,12 +4,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_PATIENCE = 20.0  # seconds: so long an import may take, and cleaning up
+_tell: Callable[[int, FrameType | None], None] | None = None  # the handler within `told`
 
 
 class Told(KeyboardInterrupt):
@@ -22,28 +25,55 @@ class Told(KeyboardInterrupt):
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Within, the first of SIGNALS raises Told, and later ones do nothing: a terminal that closes sends several, and
-    cleaning up must not be interrupted (Ctrl-C still does). What was ignored, as under nohup, stays so."""
+    """Within, the first of SIGNALS raises Told, as soon as nothing is being imported: libraries swallow what is raised
+    there, or abort. For a while more of them do nothing: a terminal that closes sends several, and cleaning up must not
+    be interrupted (Ctrl-C still does). What was ignored, as under nohup, stays so."""
+    global _tell
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return
-    before = {s: signal.getsignal(s) for s in SIGNALS}
-    once = False
+    before = {s: signal.getsignal(s) for s in (*SIGNALS, signal.SIGALRM)}
+    asked, number = -_PATIENCE, 0
 
     def tell(signum: int, frame: FrameType | None) -> None:
-        nonlocal once
-        if not once:
-            once = True
-            raise Told(signum)
+        nonlocal asked, number
+        again = signum == signal.SIGALRM
+        if not again and time.monotonic() - asked < _PATIENCE:
+            return
+        if not again:
+            asked, number = time.monotonic(), signum
+        if _importing(frame) and time.monotonic() - asked < _PATIENCE:
+            signal.signal(signal.SIGALRM, tell)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            return
+        raise Told(number)
 
-    for number in SIGNALS:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, tell)
+    _tell = tell
+    heard = [s for s in SIGNALS if before[s] is not signal.SIG_IGN]
+    for each in heard:
+        signal.signal(each, tell)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _tell = None
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def listen() -> None:
+    """Hear SIGTERM within `told` again, after a Prefect flow has put a handler of its own in place, which knows nothing
+    of imports. The flow puts the one that it found back when it ends. Elsewhere, as in a worker, nothing happens."""
+    if _tell and signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, _tell):
+        signal.signal(signal.SIGTERM, _tell)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def leave(status: int, at_once: bool) -> NoReturn:

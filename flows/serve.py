@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
             print(f"The UI asks for a login:{shown} (kept in {store.root / 'server' / 'login'}).", flush=True)
             _watch(children)
     except KeyboardInterrupt:
-        print("stopped", flush=True)
+        with suppress(OSError):  # the terminal may be gone
+            print("stopped", flush=True)
 
 
 @contextmanager

@@ -136,6 +136,28 @@ def test_a_second_signal_does_not_stop_the_cleaning(tmp_path):
     assert process.communicate("\n")[0] == "clean\nSIGHUP\n" and process.returncode == 0
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
+@pytest.mark.parametrize("flow", ["", "signal.signal(signal.SIGTERM, signal.default_int_handler); ending.listen()"])
+def test_a_signal_in_an_import_is_heard_after_it(tmp_path, name, flow):
+    """A library that swallows everything while it is imported does not swallow the signal."""
+    (tmp_path / "swallowing.py").write_text(
+        "import sys\nprint('importing', flush=True)\n"
+        "try:\n    sys.stdin.readline()\nexcept BaseException:\n    print('swallowed', flush=True)\n"
+        "print('imported', flush=True)\n"
+    )
+    code = (
+        "import signal, sys, time; sys.path.append(sys.argv[1])\nfrom flows import ending\n"
+        f"try:\n    with ending.told():\n        {flow or 'pass'}\n        import swallowing\n        time.sleep(60)\n"
+        "        print('slept', flush=True)\nexcept ending.Told as told: print(told, flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.Signals[name])
+    with pytest.raises(subprocess.TimeoutExpired):  # the import goes on
+        process.wait(1)
+    assert process.communicate("\n")[0] == f"imported\n{name}\n" and process.returncode == 0
+
+
 def test_what_nohup_ignores_stays_ignored():
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, "ignored"], stdin=-1, stdout=-1, text=True)
     assert process.stdout.readline() == "ready\n"

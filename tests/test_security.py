@@ -4,7 +4,9 @@ import base64
 import http.client
 import json
 import os
+import pty
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -17,7 +19,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from served import ALIGN, PATIENCE, TINY, Served, align, descendants, own_environment
+from served import ALIGN, PATIENCE, TINY, Served, align, alive, descendants, own_environment
 
 from flows import login
 
@@ -209,6 +211,23 @@ def test_the_login_is_kept_from_others(served: Served) -> None:
     assert not any(password in log.read_text() for log in logs)
     everyone = [served.process.pid, *descendants(served.process.pid)]
     assert not any(password in " ".join(psutil.Process(pid).cmdline()) for pid in everyone)
+
+
+def test_a_terminal_is_shown_the_login_and_ends_the_server_with_it(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [*ALIGN, "serve", str(TINY), "--store", str(tmp_path), "--port", "0"]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=own_environment())
+    os.close(theirs)
+    shown = b""
+    while b"kept in" not in shown:
+        shown += os.read(ours, 4096)
+    known = login.read(tmp_path / "server" / "login")
+    assert known and known.encode() in shown.replace(b"\r\n", b"")
+    children = descendants(process.pid)
+    os.close(ours)  # nothing can be printed any more
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(PATIENCE) == 0
+    assert len(children) >= 2 and not [pid for pid in children if alive(pid)]
 
 
 def test_a_login_that_others_could_know_is_not_used_again(tmp_path: Path) -> None:
