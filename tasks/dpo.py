@@ -10,6 +10,7 @@ from align import tables
 from align.errors import StageError
 from align.models import training
 from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.finite import is_finite
 from align.models.pairs import Pair, encode
 from align.models.training import Training
 
@@ -96,7 +97,8 @@ def check_reference(trainer: Any, pairs: list[Pair], beta: float) -> float:
     delta = (policy[:, 0] - reference[:, 0]) - (policy[:, 1] - reference[:, 1])
     loss = float(-torch.nn.functional.logsigmoid(beta * delta).mean())
     tolerance = 1e-3 if next(trainer.model.parameters()).dtype == torch.float32 else 0.5
-    if worst > tolerance * (1 + float(policy.abs().max()) / 100) or abs(loss - math.log(2)) > 1e-3:
+    same = worst <= tolerance * (1 + float(policy.abs().max()) / 100) and abs(loss - math.log(2)) <= 1e-3
+    if not same or not math.isfinite(worst):  # NaN compares as neither above nor below, infinity as equal to itself
         raise StageError(
             f"The DPO reference is not the policy that training starts from: log-probabilities differ by {worst:.3g} "
             f"and the first loss is {loss:.4f} instead of ln 2."
@@ -108,6 +110,8 @@ def _shift(trainer: Any, pairs: list[Pair], name: str) -> dict[str, float]:
     """What training did to the log-probabilities of whole responses, relative to the reference."""
     policy, reference = _logps(trainer, pairs)
     ratio = policy - reference
+    if not is_finite(ratio):
+        raise StageError(f"The trained policy gives pairs ({name}) no finite log-probabilities; lower dpo.lr.")
     return {
         f"logps.chosen_shift.{name}": float(ratio[:, 0].mean()),
         f"logps.rejected_shift.{name}": float(ratio[:, 1].mean()),

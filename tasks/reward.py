@@ -150,7 +150,7 @@ def check_saved(trained: Any, loaded: Any, kind: Kind, chat: Chat, examples: lis
     for size in (len(examples), 1):
         other = score(loaded, kind, chat, examples, batch_size=size)
         worst = max(abs(a - b) / (1 + abs(a)) for a, b in zip(first, other, strict=True))
-        if worst > tolerance:
+        if not worst <= tolerance:  # NaN is not
             raise StageError(f"The saved reward model scores differently from the trained one (by {worst:.3g}).")
 
 

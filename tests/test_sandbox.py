@@ -313,7 +313,7 @@ def test_schema_sql_shapes_the_tables(tmp_path: Path) -> None:
         ({}, "holds no <table>.parquet"),
         ({"a.parquet": "not Parquet"}, "cannot be loaded"),
         ({"a.csv": "x\n1\n", "schema.sql": "CREATE TABLE a (y INTEGER);"}, "cannot be loaded"),
-        ({"a.csv": "x\n1\n", "schema.sql": "CREATE TABEL a"}, "cannot be loaded"),
+        ({"a.csv": "x\n1\n", "schema.sql": "CREATE TABEL a"}, "schema.sql cannot be run"),
     ],
 )
 def test_a_bad_warehouse_is_an_input_error(tmp_path: Path, files: dict[str, str], reason: str) -> None:

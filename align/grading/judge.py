@@ -76,7 +76,11 @@ class JudgeGrader(Config):
             raise ValueError("judge.lowest must be below judge.highest")
         if "{response}" not in self.template:
             raise ValueError("judge.template must contain {response}")
-        if re.compile(self.pattern).groups < 1:
+        try:
+            groups = re.compile(self.pattern).groups
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"judge.pattern is not a regular expression ({error}): {self.pattern[:100]!r}") from error
+        if groups < 1:
             raise ValueError("judge.pattern needs a group that captures the rating")
         return self
 

@@ -26,6 +26,8 @@ from align.grading import sandbox_worker
 
 IN_FLIGHT_BYTES = 32 << 10  # below what a pipe holds, so that writing never blocks while the child blocks on its output
 
+LOADING = 120  # seconds that loading a warehouse may take
+
 
 class Limits(Config):
     """What one query may use."""
@@ -169,13 +171,26 @@ class Sandbox:
             start_new_session=True,  # an interrupt at the terminal reaches the parent only
         )
         try:
-            hello = self._receive(120)
+            hello = self._receive(LOADING)
         except _Gone as gone:
+            returned, result = self._child.poll(), gone.args[0]
             self._stop()
-            raise StageError(f"The SQL sandbox did not start: {gone.args[0].detail}.") from None
+            if returned in (-signal.SIGPROF, -signal.SIGALRM):
+                raise self._bad_schema(f"takes {result.detail}") from None
+            if result.status == "timeout":
+                raise InputError(f"{self.warehouse}: the warehouse is not loaded after {LOADING} s.") from None
+            raise StageError(f"The SQL sandbox did not start: {result.detail}.") from None
         if hello["status"] != "ready":
             self._stop()
+            if hello["status"] == "schema":
+                raise self._bad_schema(hello["detail"])
             raise InputError(f"{self.warehouse}: the warehouse cannot be loaded: {hello['detail']}")
+
+    def _bad_schema(self, detail: str) -> InputError:
+        return InputError(
+            f"{self.warehouse / 'schema.sql'} cannot be run ({detail}); it may hold CREATE TABLE, CREATE VIEW and "
+            "CREATE TYPE statements that need no file and little time."
+        )
 
     def _stop(self) -> None:
         if self._child is not None:

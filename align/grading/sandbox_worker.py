@@ -4,15 +4,19 @@ Started by sandbox.py as a plain script in isolated mode with an empty environme
 repository. DuckDB's settings are defence in depth, not a sandbox (its own words), so after loading the operating system
 takes away what the engine might be talked into: no new file descriptor (no file, no socket), no written byte, no new
 process, an address space that ends a little above what is in use, and two timers that kill the process by default.
+A warehouse's schema.sql is as little trusted as a query: it runs under the same limits, before the data are loaded.
 
 Protocol: one JSON object per line in ({"sql", "order"}), frames of a 4-byte length and JSON out.
 """
 
 import json
 import os
+import re
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -40,16 +44,92 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def load(con: Any, warehouse: Path) -> None:
-    """Load <table>.parquet and <table>.csv into tables, shaped by schema.sql where there is one (in its order)."""
+def _literal(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (bool, int)) else "'" + str(value).replace("'", "''") + "'"
+
+
+class SchemaError(Exception):
+    """What is wrong with schema.sql."""
+
+
+def data_files(warehouse: Path) -> dict[str, Path]:
+    """The files <table>.parquet and <table>.csv by table."""
     files = {p.stem: p for p in sorted(warehouse.iterdir()) if p.suffix in (".parquet", ".csv")}
     if not files:
         raise ValueError("holds no <table>.parquet or <table>.csv")
-    schema = warehouse / "schema.sql"
-    if schema.exists():
-        con.execute(schema.read_text(encoding="utf-8"))
-    found = con.execute("SELECT table_name FROM duckdb_tables() ORDER BY table_oid").fetchall()
-    declared = [name for (name,) in found]
+    return files
+
+
+def shut(con: Any, files: dict[str, Path]) -> None:
+    """Turn off what reaches outside, but for the data files. Nothing of this can be turned on again."""
+    con.execute(f"SET allowed_paths = [{', '.join(_literal(str(p)) for p in files.values())}]")
+    for name, value in SETTINGS.items():
+        if name not in ("threads", "lock_configuration"):  # loading may use all cores, and memory_limit still changes
+            con.execute(f"SET {name} = {_literal(value)}")
+
+
+def define(con: Any, schema: Path, limits: dict[str, Any]) -> None:
+    """Run schema.sql under the limits of a query. Raises SchemaError unless it only creates tables, views and types.
+
+    The timers kill the process, as they do for a query.
+    """
+    before, memory = con.execute(_PROBE).fetchone(), con.execute("SELECT current_setting('memory_limit')").fetchone()[0]
+    con.execute(f"SET memory_limit = '{limits['memory_mb']} MiB'")
+    try:
+        text = schema.read_text(encoding="utf-8")
+        with held(limits), con.cursor() as cursor:
+            statements = cursor.extract_statements(text)
+            for number, statement in enumerate(statements, 1):
+                check_statement(statement, number)
+            for statement in statements:
+                cursor.execute(statement)
+    except Exception as error:
+        much = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException"
+        detail = f"takes more than {limits['memory_mb']} MiB of memory" if much else " ".join(str(error).split())[:300]
+        raise SchemaError(detail) from error
+    if con.execute(_PROBE).fetchone() != before:
+        raise SchemaError("changes the state of the engine")
+    con.execute(f"SET memory_limit = '{memory}'")
+
+
+def check_statement(statement: Any, number: int) -> None:
+    """SchemaError unless a statement is a CREATE, by the engine's own parser, of what may be created, by its tokens."""
+    import duckdb
+
+    kind, raw = statement.type.name, statement.query.encode()
+    if statement.type == duckdb.StatementType.CREATE:
+        starts = [at for at, _ in duckdb.tokenize(statement.query)[:4]]
+        words = [re.split(rb"\W", raw[at:], maxsplit=1)[0].decode().upper() for at in starts]
+        kind = " ".join([word for word in words if word not in ("OR", "REPLACE")][:2])
+    if kind not in ("CREATE TABLE", "CREATE VIEW", "CREATE TYPE"):
+        raise SchemaError(f"statement {number} is of the kind {kind}")
+
+
+def timers(seconds: float, deadline: float) -> None:
+    """End the process after so many seconds of CPU time or on the clock; 0 for never."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, deadline)
+
+
+@contextmanager
+def held(limits: dict[str, Any]) -> Iterator[None]:
+    """The operating system's limits of a query, for a while: they can be lifted as long as they are soft ones."""
+    wanted = os_limits(limits["memory_mb"])
+    before = {limit: resource.getrlimit(limit) for limit in wanted}
+    for limit, (_, hard) in before.items():
+        resource.setrlimit(limit, (wanted[limit], hard))
+    timers(limits["seconds"], limits["deadline"])
+    try:
+        yield
+    finally:
+        timers(0, 0)
+        for limit, pair in before.items():
+            resource.setrlimit(limit, pair)
+
+
+def load(con: Any, files: dict[str, Path]) -> None:
+    """Load the files into tables: into the declared ones first, in the order of their declaration."""
+    declared = [t for (t,) in con.execute("SELECT table_name FROM duckdb_tables() ORDER BY table_oid").fetchall()]
     for name in [n for n in declared if n in files] + [n for n in files if n not in declared]:
         reader = "read_parquet" if files[name].suffix == ".parquet" else "read_csv"
         verb = f"INSERT INTO {_quoted(name)} BY NAME" if name in declared else f"CREATE TABLE {_quoted(name)} AS"
@@ -62,7 +142,8 @@ def lock(con: Any, memory_mb: int) -> None:
     used = con.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchone()[0]
     limit = f"{(int(used) >> 20) + memory_mb} MiB"
     for name, value in {"memory_limit": limit, **SETTINGS}.items():
-        con.execute(f"SET {name} = {json.dumps(value) if isinstance(value, (bool, int)) else repr(value)}")
+        if con.execute("SELECT current_setting(?)", [name]).fetchone()[0] != value:  # some can be set only once
+            con.execute(f"SET {name} = {_literal(value)}")
     for name, value in {"memory_limit": limit, **SETTINGS}.items():
         got = con.execute("SELECT current_setting(?)", [name]).fetchone()[0]
         if not (_similar(got, value) if name == "memory_limit" else got == value):
@@ -85,12 +166,17 @@ def _similar(size: str, other: str) -> bool:
 
 def confine(memory_mb: int) -> None:
     """Give up, for good, what running a query never needs. Open pipes stay usable; nothing new can be opened."""
-    if sys.platform == "linux":  # elsewhere the address space cannot be limited; memory_limit and the timers remain
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        space = pages * resource.getpagesize() + (2 * memory_mb << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (space, space))
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
-        resource.setrlimit(limit, (0, 0))
+    for limit, value in os_limits(memory_mb).items():
+        resource.setrlimit(limit, (value, value))
+
+
+def os_limits(memory_mb: int) -> dict[int, int]:
+    """What the operating system still grants: an address space a little above what is in use, and nothing else."""
+    nothing = (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE)
+    if sys.platform != "linux":  # the address space cannot be limited; memory_limit and the timers remain
+        return dict.fromkeys(nothing, 0)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return {resource.RLIMIT_AS: used + (2 * memory_mb << 20), **dict.fromkeys(nothing, 0)}
 
 
 def plain(value: Any) -> Any:
@@ -152,11 +238,9 @@ def serve(con: Any, limits: dict[str, Any], out: int) -> None:
     before = con.execute(_PROBE).fetchone()
     for line in sys.stdin.buffer:
         query = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, limits["seconds"])
-        signal.setitimer(signal.ITIMER_REAL, limits["deadline"])
+        timers(limits["seconds"], limits["deadline"])
         reply = answer(con, query["sql"], query["order"], limits)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        timers(0, 0)
         try:
             if con.execute(_PROBE).fetchone() != before:
                 reply = {"status": "refused", "detail": "changes the state of the engine", "last": True}
@@ -176,7 +260,7 @@ def send(out: int, reply: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Load, lock, confine, report ready, serve. Standard output goes nowhere: a query can make the engine print."""
+    """Shut, define, load, lock, confine, report ready, serve. Standard output goes nowhere: the engine may print."""
     warehouse, limits = Path(sys.argv[1]), json.loads(sys.argv[2])
     out, null = os.dup(1), os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
@@ -184,8 +268,8 @@ def main() -> None:
     try:
         import duckdb
 
+        files, schema = data_files(warehouse), warehouse / "schema.sql"
         con = duckdb.connect(":memory:")
-        load(con, warehouse)
         # Every type once, so that whatever Python modules the engine imports for them are imported by now.
         con.execute(
             "SELECT uuid(), INTERVAL 1 DAY, DATE '2020-01-01', TIME '10:00', TIMESTAMP '2020-01-01', 1.5::DECIMAL(9,2),"
@@ -197,10 +281,15 @@ def main() -> None:
         except duckdb.Error:
             pass  # without pytz a time stamp with a zone cannot be fetched: that query then fails, with this reason
         is_ordered(con, "SELECT 1")
+        shut(con, files)
+        if schema.exists():
+            define(con, schema, limits)
+        load(con, files)
         lock(con, limits["memory_mb"])
         confine(limits["memory_mb"])
     except Exception as error:
-        send(out, {"status": "failed", "detail": " ".join(str(error).split())[:500]})
+        status = "schema" if isinstance(error, SchemaError) else "failed"
+        send(out, {"status": status, "detail": " ".join(str(error).split())[:500]})
         return
     send(out, {"status": "ready"})
     serve(con, limits, out)

@@ -15,6 +15,18 @@ from align.config import Config
 from align.console import prepare_libraries
 from align.errors import InputError, StageError
 from align.models.chat import Chat
+from align.models.files import (
+    adapter_shape,
+    attach,
+    check_config,
+    check_loaded,
+    check_weights,
+    one_line,
+    read_json,
+)
+from align.models.finite import not_finite
+from align.models.quantise import check_quantised, dequantise, quantised
+from align.models.template import check_template
 
 REWARD = "reward.json"  # beside an adapter: it is a reward model, of the kind that stands there
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"]
@@ -71,33 +83,36 @@ def compute_dtype(base: BaseConfig) -> Any:
 
 
 def directory(base: BaseConfig) -> Path:
-    """The local directory of the base, downloaded first if it is a Hub id. Raises InputError."""
+    """The local directory of the base, downloaded first if it is a Hub id. Raises InputError if it holds no model."""
     if base.path is not None:
         if not (base.path / "config.json").is_file():
             raise InputError(
                 f"{base.path} is not a model directory (it has no config.json); set base.path or base.hub."
             )
+        check_config(base.path)
         return base.path
     prepare_libraries()
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(base.hub), revision=base.revision, allow_patterns=HUB_FILES))
+        folder = Path(snapshot_download(str(base.hub), revision=base.revision, allow_patterns=HUB_FILES))
     except Exception as error:
         raise InputError(f"The model {base.hub} at revision {base.revision} cannot be fetched: {error}") from error
+    check_config(folder)
+    return folder
 
 
 def identity(base: BaseConfig) -> dict[str, str]:
     """What an adapter depends on: weights (sha256 over config.json and the weight files) and quantisation."""
     folder, h = directory(base), hashlib.sha256()
-    for file in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+    for file in [folder / "config.json", *sorted(p for p in folder.glob("*.safetensors") if p.is_file())]:
         with file.open("rb") as f:
             h.update(file.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
     return {"weights": h.hexdigest(), "quantization": base.quantization}
 
 
 def load_chat(base: BaseConfig) -> Chat:
-    """The tokenizer with its chat template. Raises InputError if it has none, or no usable padding token."""
+    """The tokenizer with its chat template. Raises InputError if it has none that ends, or no padding token."""
     prepare_libraries()
     from transformers import AutoTokenizer
 
@@ -105,27 +120,45 @@ def load_chat(base: BaseConfig) -> Chat:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:
-        raise InputError(f"The tokenizer of {base.name} cannot be loaded: {error}") from error
+        for file in sorted(folder.glob("*.json")):
+            read_json(file, InputError)  # the likely culprit, named
+        raise InputError(f"The tokenizer of {base.name} cannot be loaded: {one_line(error)}.") from error
+    name = f"The chat template of {base.name}"
     if base.chat_template is not None:
+        name = f"The chat template {base.chat_template}"
         if not base.chat_template.is_file():
-            raise InputError(f"The chat template {base.chat_template} does not exist; set base.chat_template.")
-        tokenizer.chat_template = base.chat_template.read_text(encoding="utf-8")
+            raise InputError(f"{name} does not exist; set base.chat_template.")
+        try:
+            tokenizer.chat_template = base.chat_template.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name} cannot be read ({one_line(error)}); set base.chat_template.") from error
     if not tokenizer.chat_template:
         raise InputError(f"{base.name} has no chat template; set base.chat_template to a Jinja file.")
-    return Chat(tokenizer, pad_token=base.pad_token)
+    if not isinstance(tokenizer.chat_template, str):
+        raise InputError(f"{base.name} has several chat templates; set base.chat_template to a file that holds one.")
+    check_template(tokenizer.chat_template, tuple(sorted(_special_tokens(tokenizer).items())), name)
+    return Chat(tokenizer, pad_token=base.pad_token, name=name)
+
+
+def _special_tokens(tokenizer: Any) -> dict[str, str]:
+    return {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
 
 
 def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> Any:
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
-    Raises StageError if quantisation was asked for and is not active.
+    Raises InputError for weight files that are missing, damaged, not finite or of another architecture, and StageError
+    if quantisation was asked for and is not active.
     """
     prepare_libraries()
+    import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
+    check_weights(folder)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
+    kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded ignores nothing
     if base.attention != "auto":
         kwargs["attn_implementation"] = base.attention
     if base.quantization == "nf4":
@@ -140,54 +173,19 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> Any
     if head == "reward":
         factory, kwargs["num_labels"] = AutoModelForSequenceClassification, 1
     try:
-        model = factory.from_pretrained(folder, **kwargs)
-    except (OSError, ValueError) as error:
-        raise InputError(f"The model {base.name} cannot be loaded: {error}") from error
+        model, info = factory.from_pretrained(folder, **kwargs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"The model {base.name} cannot be loaded: {one_line(error)}.") from error
+    check_loaded(info, base.name, "score" if head == "reward" else None)
     if base.quantization == "nf4":
-        check_quantised(model)
-        for module in quantised(model):
+        check_quantised(model, base.name)
+        for module in quantised(model).values():
             # On a CPU with AVX512-BF16 the first evaluation would repack the weights, and training could not go on.
             module.support_avx512bf16_for_cpu = False
     model.config.use_cache = False
     model.base_identity = facts
-    return model
-
-
-def quantised(model: Any) -> list[Any]:
-    """The 4-bit linear layers of a model."""
-    import bitsandbytes
-
-    return [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
-
-
-def check_quantised(model: Any) -> None:
-    """StageError unless the model has 4-bit layers with NF4 codes in them (asked for, but not active)."""
-    layers = quantised(model)
-    if not layers or any(m.weight.quant_state is None or m.weight.quant_state.quant_type != "nf4" for m in layers):
-        raise StageError("base.quantization is nf4, but the loaded model has no NF4 layers; set it to none.")
-
-
-def dequantise(model: Any, dtype: Any) -> Any:
-    """Replace every 4-bit layer by a plain linear layer of the same values. Returns the model."""
-    import bitsandbytes
-    import torch
-
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, bitsandbytes.nn.Linear4bit):
-            continue
-        packed: Any = module.weight
-        weight = bitsandbytes.functional.dequantize_4bit(packed.data, packed.quant_state)
-        plain = torch.nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
-        plain.weight = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
-        if module.bias is not None:
-            plain.bias = torch.nn.Parameter(module.bias.data.to(dtype), requires_grad=False)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, plain)
-    for flag in ("is_loaded_in_4bit", "is_quantized", "hf_quantizer", "quantization_method"):
-        if flag in model.__dict__:
-            delattr(model, flag)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
     return model
 
 
@@ -205,11 +203,17 @@ def policy(base: BaseConfig, adapter: Path | None) -> Any:
 
 
 def merge(model: Any, adapter: Path | None) -> Any:
-    """Merge `<adapter>/adapter` into the plain matrices of `model`, and set it to evaluation without gradients."""
-    if adapter is not None:
-        from peft import PeftModel
+    """Merge `<adapter>/adapter` into the plain matrices of `model`, and set it to evaluation without gradients.
 
-        model = PeftModel.from_pretrained(model, str(adapter / "adapter")).merge_and_unload()
+    Raises StageError for an adapter that is damaged or does not fit, and where a merged weight is not finite.
+    """
+    if adapter is not None:
+        model = attach(model, adapter, adapter_shape(adapter)).merge_and_unload()
+        if name := not_finite(model.named_parameters()):
+            raise StageError(
+                f"The adapter {adapter.name} merged into the base gives a weight that is not finite ({name}); train it "
+                "again with a lower lr."
+            )
     model.config.use_cache = True
     return model.eval().requires_grad_(False)
 
@@ -217,8 +221,12 @@ def merge(model: Any, adapter: Path | None) -> Any:
 def save_adapter(model: Any, chat: Chat, base: BaseConfig, out: Path) -> Path:
     """Write `<out>/adapter`: the adapter named default, its tokenizer, and base.json. Equal models give equal bytes.
 
-    Raises StageError if the base's files changed since the model was loaded.
+    Raises StageError if the base's files changed since the model was loaded, or a weight is not finite.
     """
+    from peft import get_peft_model_state_dict
+
+    if name := not_finite(get_peft_model_state_dict(model, save_embedding_layers=False).items()):
+        raise StageError(f"The trained weight {name} is not finite; nothing is saved; train again with a lower lr.")
     if identity(base) != model.base_identity:
         raise StageError(f"The files of {base.name} changed while an adapter was trained on it; run again.")
     folder = out / "adapter"
@@ -245,12 +253,12 @@ def check_adapter(base: BaseConfig, adapter: Path) -> None:
     file = adapter / "adapter" / "base.json"
     if not file.is_file():
         raise StageError(f"{adapter} holds no adapter of this pipeline (adapter/base.json is missing).")
-    trained, now = json.loads(file.read_text()), identity(base)
+    trained, now = read_json(file, StageError), identity(base)
     for key, value in now.items():
-        if trained[key] != value:
+        if str(trained.get(key)) != value:
             raise StageError(
-                f"The adapter {adapter.name} belongs to another base model: its {key} are {trained[key][:12]}, "
-                f"those of {base.name} are {value[:12]}."
+                f"The adapter {adapter.name} belongs to another base model: its {key} are "
+                f"{str(trained.get(key))[:12]}, those of {base.name} are {value[:12]}."
             )
 
 

@@ -29,10 +29,13 @@ class Example:
 
 
 class Chat:
-    """A tokenizer with its chat template. Raises InputError if no padding token can be told from the end of a turn."""
+    """A tokenizer with its chat template; `name` is what messages call the template.
 
-    def __init__(self, tokenizer: Any, pad_token: str | None = None):
-        self.tokenizer = tokenizer
+    Raises InputError if no padding token can be told from the end of a turn.
+    """
+
+    def __init__(self, tokenizer: Any, pad_token: str | None = None, name: str = "The chat template"):
+        self.tokenizer, self.name = tokenizer, name
         self.template: str = tokenizer.chat_template
         self.digest = hashlib.sha256(self.template.encode()).hexdigest()
         special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
@@ -128,12 +131,11 @@ class Chat:
             )
 
     def _apply(self, conversations: list[list[Message]], **options: Any) -> Any:
-        from jinja2.exceptions import TemplateError
-
         try:
             return self.tokenizer.apply_chat_template(conversations, **options)
-        except TemplateError as error:
-            raise InputError(f"The chat template cannot render a conversation: {error}") from error
+        except Exception as error:  # a template is a program, and can raise anything
+            reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+            raise InputError(f"{self.name} cannot render a conversation: {reason}.") from error
 
     def _end_of_turn(self) -> tuple[int, bool]:
         """The token that follows the assistant's words, and whether it is a special token."""
@@ -141,7 +143,7 @@ class Chat:
             [{"role": "user", "content": PROBE_PROMPT}, {"role": "assistant", "content": PROBE_RESPONSE}]
         )
         if PROBE_RESPONSE not in text:
-            raise InputError("The chat template drops the assistant's words.")
+            raise InputError(f"{self.name} drops the assistant's words.")
         end = text.rindex(PROBE_RESPONSE) + len(PROBE_RESPONSE)
         encoded = self.tokenizer(text, add_special_tokens=False)
         token = encoded.char_to_token(end) if end < len(text) else None

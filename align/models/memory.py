@@ -3,7 +3,6 @@
 Estimates of what is allocated at the peak, in bytes; torch's allocator and the CUDA context are the part `overhead`.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from align.config import Config
 from align.errors import InputError
 from align.models.base import BaseConfig
+from align.models.files import check_config
 from align.models.training import LoraSettings, Training
 
 Load = Literal["sft", "reward", "dpo", "sample", "score"]
@@ -118,11 +118,11 @@ def _config(base: BaseConfig) -> dict[str, Any]:
         file = base.path / "config.json"
         if not file.is_file():
             raise InputError(f"{base.path} is not a model directory (it has no config.json).")
-        return json.loads(file.read_text(encoding="utf-8"))
+        return check_config(base.path)
     from huggingface_hub import hf_hub_download
 
     try:
         fetched = hf_hub_download(str(base.hub), "config.json", revision=base.revision)
     except Exception as error:
         raise InputError(f"config.json of {base.hub} at {base.revision} cannot be fetched: {error}") from error
-    return json.loads(Path(fetched).read_text(encoding="utf-8"))
+    return check_config(Path(fetched).parent)

@@ -9,12 +9,15 @@ likelihood:  SCALE times the mean log-probability of the response under the adap
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from align.console import Progress
 from align.errors import StageError
-from align.models.base import REWARD, BaseConfig, check_adapter, compute_dtype, dequantise, load_model, merge
+from align.models.base import REWARD, BaseConfig, check_adapter, compute_dtype, load_model, merge
 from align.models.chat import Chat, Example, pad
+from align.models.files import adapter_weights, read_json
+from align.models.finite import check_scores
+from align.models.quantise import dequantise
 
 Kind = Literal["head", "likelihood"]
 
@@ -53,7 +56,9 @@ def load_reward(base: BaseConfig, reward: Path) -> tuple[Any, Kind]:
     file = reward / "adapter" / REWARD
     if not file.is_file():
         raise StageError(f"{reward.name} is an adapter, but not a reward model (adapter/{REWARD} is missing).")
-    kind: Kind = json.loads(file.read_text())["kind"]
+    kind: Kind = read_json(file, StageError).get("kind", "")
+    if kind not in get_args(Kind):
+        raise StageError(f"{file} names no kind of reward model; run the stage reward again.")
     head = _saved_head(reward) if kind == "head" else None
     model = reward_base(base, kind)
     if base.quantization == "nf4":
@@ -69,16 +74,14 @@ def load_reward(base: BaseConfig, reward: Path) -> tuple[Any, Kind]:
 
 def _saved_head(reward: Path) -> Any:
     """The score head's weight as it lies in the artifact. StageError if it is not there, or PEFT would not load it."""
-    from safetensors import safe_open
-
-    with safe_open(str(reward / "adapter" / "adapter_model.safetensors"), framework="pt") as file:
-        saved = [name for name in file.keys() if f".{HEAD}." in name]  # noqa: SIM118 (not a dict)
-        if len(saved) != 1:
-            raise StageError(f"The reward model {reward.name} was saved without its score head, so it cannot score.")
-        head = file.get_tensor(saved[0])
-    if HEAD not in (json.loads((reward / "adapter" / "adapter_config.json").read_text())["modules_to_save"] or []):
+    weights = adapter_weights(reward)
+    saved = [name for name in weights if f".{HEAD}." in name]
+    if len(saved) != 1:
+        raise StageError(f"The reward model {reward.name} was saved without its score head, so it cannot score.")
+    declared = read_json(reward / "adapter" / "adapter_config.json", StageError).get("modules_to_save") or []
+    if HEAD not in declared:
         raise StageError(f"The reward model {reward.name} does not declare its score head, so PEFT would not load it.")
-    return head
+    return weights[saved[0]]
 
 
 def score(
@@ -92,7 +95,8 @@ def score(
 ) -> list[float]:
     """The reward of each conversation. It must end with the end-of-turn token, where a head reads it.
 
-    Conversations are batched by length; padding on the right is never scored.
+    Conversations are batched by length; padding on the right is never scored. Raises StageError where a score is not
+    finite.
     """
     import torch
 
@@ -110,4 +114,5 @@ def score(
             for i, value in zip(batch, found.float().tolist(), strict=True):
                 scores[i] = value
             progress.advance(len(batch))
+    check_scores(scores, label)
     return scores

@@ -15,6 +15,8 @@ from align.console import Progress
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig, check_policy, compute_dtype, device
 from align.models.chat import Chat
+from align.models.files import adapter_shape, attach
+from align.models.finite import check_end, watch
 
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
@@ -107,6 +109,7 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[dict[str, 
             "dataloader_pin_memory": cuda,
             "logging_steps": max(1, steps // LOGGED),
             "logging_first_step": True,
+            "logging_nan_inf_filter": False,  # it would log the average of earlier losses in place of a NaN
             "save_strategy": "no",
             "report_to": [],
             "disable_tqdm": True,
@@ -151,11 +154,11 @@ def write_dropped(out: Path, dropped: Sequence[Dropped]) -> int:
 def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, *, head: str | None = None) -> Any:
     """`model` with a trainable fp32 LoRA adapter: a new one, or a copy of the one in `<adapter>/adapter`.
 
-    `head` names a module that is trained and saved whole. Raises StageError if the adapter has another base.
+    `head` names a module that is trained and saved whole. Raises StageError if the adapter has another base, or is
+    damaged.
     """
     import torch
-    from peft import LoraConfig, PeftConfig, get_peft_model, set_peft_model_state_dict
-    from peft.utils.save_and_load import load_peft_weights
+    from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)
     task = "SEQ_CLS" if head else "CAUSAL_LM"
@@ -171,23 +174,14 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
         )
         return _full_precision(get_peft_model(model, shape))
     check_policy(base, adapter)
-    shape = PeftConfig.from_pretrained(str(adapter / "adapter"))
+    shape = adapter_shape(adapter)
     if config.lora is not None and (config.lora.r, config.lora.alpha) != (shape.r, shape.lora_alpha):
         raise InputError(
             f"lora asks for r {config.lora.r}, alpha {config.lora.alpha}, but the adapter that is continued has "
             f"r {shape.r}, alpha {shape.lora_alpha}; leave lora out."
         )
     shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, [head] if head else None
-    tuned = get_peft_model(model, shape)
-    weights = load_peft_weights(str(adapter / "adapter"), device=device())
-    if head:
-        weights[f"base_model.model.{head}.weight"] = (
-            model.get_submodule(head).modules_to_save["default"].weight.detach()
-        )
-    loaded: Any = set_peft_model_state_dict(tuned, weights)
-    if loaded.unexpected_keys:
-        raise StageError(f"The adapter {adapter.name} has weights that the base has no place for.")
-    return _full_precision(tuned)
+    return _full_precision(attach(model, adapter, shape, new_head=head))
 
 
 def _full_precision(model: Any) -> Any:
@@ -217,7 +211,7 @@ def restore(model: Any, values: dict[str, Any]) -> None:
 def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
     """Train; writes training_log.parquet and returns the log, one dict per entry.
 
-    Raises StageError on 0 steps or a loss that is not finite.
+    Raises StageError on 0 steps, and where the loss, a gradient or a weight is not finite (models.finite).
     """
     from transformers import PrinterCallback, TrainerCallback
 
@@ -235,12 +229,12 @@ def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Bar)
+    watch(trainer, label)
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.state.global_step == 0 or not log:
         raise StageError("The trainer made 0 steps.")
-    if not all(math.isfinite(entry["loss"]) for entry in log):
-        raise StageError(f"The loss of {label} is not a finite number; lower the learning rate.")
+    check_end(trainer, label)
     tables.write(
         out / "training_log.parquet",
         (

@@ -1,0 +1,54 @@
+"""NF4 layers: that they are there and of the right shapes, and the plain layers of the same values."""
+
+from typing import Any
+
+from align.errors import InputError, StageError
+
+
+def quantised(model: Any) -> dict[str, Any]:
+    """The 4-bit linear layers of a model, by name."""
+    import bitsandbytes
+
+    return {name: m for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+
+
+def check_quantised(model: Any, name: str) -> None:
+    """StageError unless the model has 4-bit layers with NF4 codes in them (asked for, but not active).
+
+    Raises InputError for a matrix of another shape than its layer: transformers quantises it and says nothing.
+    """
+    layers = quantised(model)
+    states = [m.weight.quant_state for m in layers.values()]
+    if not layers or any(state is None or state.quant_type != "nf4" for state in states):
+        raise StageError("base.quantization is nf4, but the loaded model has no NF4 layers; set it to none.")
+    for layer, module in layers.items():
+        found, wanted = list(module.weight.quant_state.shape), [module.out_features, module.in_features]
+        if found != wanted:
+            raise InputError(
+                f"The weight {layer}.weight of {name} has the shape {found} where config.json asks for {wanted}; "
+                "config.json and the weight files belong to different models."
+            )
+
+
+def dequantise(model: Any, dtype: Any) -> Any:
+    """Replace every 4-bit layer by a plain linear layer of the same values. Returns the model."""
+    import bitsandbytes
+    import torch
+
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, bitsandbytes.nn.Linear4bit):
+            continue
+        packed: Any = module.weight
+        weight = bitsandbytes.functional.dequantize_4bit(packed.data, packed.quant_state)
+        plain = torch.nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
+        plain.weight = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
+        if module.bias is not None:
+            plain.bias = torch.nn.Parameter(module.bias.data.to(dtype), requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
+    for flag in ("is_loaded_in_4bit", "is_quantized", "hf_quantizer", "quantization_method"):
+        if flag in model.__dict__:
+            delattr(model, flag)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model
