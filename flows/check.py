@@ -188,8 +188,8 @@ def _ending(pattern: str) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    try:
-        pc.match_substring_regex(pa.array([""]), f"(?:{pattern})\\s*$")
+    try:  # on nulls, because an array made of Python values imports pandas
+        pc.match_substring_regex(pa.nulls(1, pa.string()), f"(?:{pattern})\\s*$")
     except pa.ArrowInvalid as error:
         yield f"ending: {quote(pattern)} is no regular expression (RE2): {short(error)}."
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -80,11 +81,10 @@ def _code(module: str, named: frozenset[str] | None) -> dict[str, str]:
     while todo:
         name = todo.pop()
         path = _source(name)
-        if path is None or (relative := path.relative_to(ROOT).as_posix()) in seen:
+        if path is None or path.relative_to(ROOT).as_posix() in seen:
             continue
-        digests, imports = _read(path)
-        seen[relative] = digests[relative]
-        seen |= digests
+        imports = _read(path).imports
+        seen |= _read(path).digests
         if named is not None and name in CHOICES:
             imports = tuple(i for i in imports if not _is_choice(i, name) or i in named)
         todo += imports
@@ -94,18 +94,7 @@ def _code(module: str, named: frozenset[str] | None) -> dict[str, str]:
 def _is_choice(module: str, of: str) -> bool:
     """Whether a module defines one of the classes that a module of CHOICES lets a config choose from."""
     path = _source(module)
-    return path is not None and module.rpartition(".")[0] == of.rpartition(".")[0] and _chooses(path)
-
-
-@cache
-def _chooses(path: Path) -> bool:
-    """Whether a module has a class with a field that a union is told by: `kind` or `rule`."""
-    tree = parse(path.read_text(encoding="utf-8"))
-    return any(
-        isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in ("kind", "rule")
-        and ast.unparse(node.annotation).startswith("Literal[")
-        for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body
-    )  # fmt: skip
+    return path is not None and module.rpartition(".")[0] == of.rpartition(".")[0] and _read(path).chooses
 
 
 def _named(value: Any) -> set[str]:
@@ -130,16 +119,33 @@ def _source(module: str) -> Path | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Module:
+    """What one file adds to the identity of the stages that import it."""
+
+    digests: dict[str, str]  # of itself and of the files that it names, by path
+    imports: tuple[str, ...]
+    chooses: bool  # whether it has a class with a field that a union is told by: `kind` or `rule`
+
+
 @cache
-def _read(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Digests of a module and of the files that it names, and the modules that it imports. Each is read once."""
+def _read(path: Path) -> _Module:
+    """The facts of a module; each is read and parsed once."""
     tree = parse(path.read_text(encoding="utf-8"))
     facts, imports, texts = _facts(tree)
     digests = {path.relative_to(ROOT).as_posix(): _short(facts.encode("utf-8", "surrogatepass"))}
     for text in sorted(texts):
         if _FILE.fullmatch(text) and (file := path.parent / text).is_file():
             digests[file.relative_to(ROOT).as_posix()] = _short(file.read_bytes())
-    return digests, imports
+    return _Module(digests, imports, _chooses(tree))
+
+
+def _chooses(tree: ast.Module) -> bool:
+    return any(
+        isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in ("kind", "rule")
+        and ast.unparse(node.annotation).startswith("Literal[")
+        for part in tree.body if isinstance(part, ast.ClassDef) for node in part.body
+    )  # fmt: skip
 
 
 def parse(source: str) -> ast.Module:

@@ -62,7 +62,7 @@ def test_help_lists_every_verb():
 def test_help_and_plan_import_nothing_heavy(tmp_path):
     code = (
         "import sys, flows.cli\nflows.cli.main(sys.argv[1:])\n"
-        "print(sorted({'torch', 'prefect', 'transformers', 'datasets', 'trl', 'altair', 'scipy'} & set(sys.modules)))"
+        "print(sorted({'torch', 'prefect', 'transformers', 'datasets', 'trl', 'altair', 'scipy', 'pandas'} & set(sys.modules)))"
     )
     for words in (["--help"], ["plan", "--store", str(tmp_path)], ["graph"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
