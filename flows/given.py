@@ -22,8 +22,11 @@ def open_store(given: str | None, *, there: bool = False, write: bool = False) -
             raise InputError(f"The store {name} is a file; name a directory with --store.")
         if there and not path.exists():
             raise InputError(f"There is no store {name}; `align run` makes one, --store names another.")
+        above = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        if not above.is_dir():
+            raise InputError(f"The store {name} would lie in a file; name a directory with --store.")
         if write:
-            with TemporaryFile(dir=next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())):
+            with TemporaryFile(dir=above):
                 pass
     except OSError as error:
         raise InputError(f"The store {name} cannot be used ({error.strerror}); name another with --store.") from None

@@ -155,7 +155,7 @@ def _select(out: Path, samples: list[dict[str, Any]], rng: np.random.Generator) 
 
 
 def _evaluate(out: Path, rows: list[dict[str, Any]], models: list[str], rng: np.random.Generator, graded: bool) -> None:
-    config = evaluate.EvaluateConfig(primary="sampled", samples=4)
+    config = evaluate.EvaluateConfig(primary="sampled", n=4)
     items = [(r["source"], r["row_id"]) for r in rows if r["split"] == "evaluation"]
     ease = {i: rng.normal() for _, i in items}
     answers = []

@@ -31,6 +31,7 @@ def align(*words: str, cwd=None) -> subprocess.CompletedProcess:
     ],
 )
 def test_bad_usage_is_one_sentence_and_status_2(words, message, tmp_path):
+    (tmp_path / "store").mkdir()
     done = align(*words, *([] if words == ["fly"] else ["--store", str(tmp_path / "store")]))
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -69,8 +69,8 @@ SETTINGS = {
     "pairs.grader.warehouse=/nope": "pairs.grader.warehouse", "filter.rules.parses.warehouse=/nope": "filter.rules.parses.warehouse",
     "base.path=/nope": "base.path", "base.path=/dev/zero": "base.path", "base.chat_template=/nope": "base.chat_template: /nope", "base.path=": "exactly one",
     "base.chat_template=/dev/zero": "base.chat_template", "ingest.sources={}": "is empty", "ingest.sources.questions.path=/nope/*.jsonl": "no file matches",
-    "ingest.sources.questions.path=/": "is a directory", "ingest.sources.questions.encoding=klingon": "no text encoding",
-    "ingest.sources.questions.encoding=hex": "no text encoding", "ingest.sources.questions.encoding='a\\0'": "",
+    "ingest.sources.questions.path=/": "is a directory", "ingest.sources.questions.encoding=klingon": "no encoding of text",
+    "ingest.sources.questions.encoding=hex": "no encoding of text", "ingest.sources.questions.encoding='a\\0'": "",
     "evaluate.suites.question={}": "did you mean questions", "evaluate.suites={nobody: {}}": "names no source", "evaluate.suites={}": "0 evaluation items",
     "evaluate.primary=sampled": None, "pairs.grader={kind: none}": "pairs.grader", "pairs.origin=imported": "use: preferences",
     "pairs.grader={kind: python, function: 'os:nope'}": "cannot be imported", "pairs.grader={kind: python, function: 'nope.nope:f'}": "cannot be imported",
@@ -259,7 +259,8 @@ def test_a_model_that_answers_with_escapes(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(show, "artifact_of", lambda *_: tmp_path)
     monkeypatch.setattr(show, "base_of", lambda *_: None)
-    monkeypatch.setattr(generate, "generate", lambda *_, **__: [SimpleNamespace(text=EVIL)])
+    says = SimpleNamespace(draw=lambda *_, **__: [SimpleNamespace(text=EVIL)])
+    monkeypatch.setattr(generate, "Sampler", lambda *_: says)
     lines = iter(["hello", ""])
     monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
     cli.main(["chat", "--store", str(tmp_path)])

@@ -79,5 +79,5 @@ def test_a_whole_recipe(base: BaseConfig) -> None:
     recipe = load(overrides=[f"base.path={base.path}"])
     wanted = {s.name: (s.load, s.config_of(recipe)) for s in STAGES if s.load and not s.control}
     found = estimates(recipe.base, wanted)
-    assert list(found) == ["sft", "sample", "reward", "resample", "select", "sft_rs", "dpo", "evaluate"]
+    assert list(found) == ["sft", "sample", "reward", "resample", "select", "sft_rs", "dpo", "answer"]
     assert all(parts["total"] > 600 << 20 for parts in found.values())
