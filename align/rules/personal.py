@@ -1,9 +1,12 @@
 """Personal data in texts: found by form, confirmed by checksum where there is one, dropped or masked."""
 
-import datetime
 import re
 from collections.abc import Iterator
 from typing import Literal
+
+from stdnum import luhn
+from stdnum.exceptions import ValidationError
+from stdnum.kr import rrn
 
 from align.config import Config
 from align.rules.pool import Drop, Pool
@@ -81,10 +84,10 @@ def mask(text: str, spans: list[tuple[str, int, int]]) -> str:
 
 
 def _real(kind: str, text: str) -> bool:
-    digits = [int(c) for c in text if c.isdigit()]
+    digits = "".join(c for c in text if c.isdigit())
     match kind:
         case "card":
-            return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and digits[0] in (2, 3, 4, 5, 6) and luhn(digits)
+            return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and digits[0] in "23456" and luhn.is_valid(digits)
         case "rrn":
             return resident(digits)
         case "email":
@@ -93,20 +96,14 @@ def _real(kind: str, text: str) -> bool:
             return 9 <= len(digits) <= 15 and len(set(digits)) > 2 and not re.search(r"555[ .\-]01\d\d$", text)
 
 
-def luhn(digits: list[int]) -> bool:
-    """The checksum of card numbers (ISO/IEC 7812)."""
-    doubled = [d if i % 2 == 0 else d * 2 - 9 * (d > 4) for i, d in enumerate(reversed(digits))]
-    return sum(doubled) % 10 == 0
+def resident(digits: str) -> bool:
+    """Whether 13 digits have the checksum of Korean resident registration numbers and a date of birth that exists.
 
-
-def resident(digits: list[int]) -> bool:
-    """The checksum of Korean resident registration numbers, and a date of birth that exists."""
-    century = {1: 1900, 2: 1900, 5: 1900, 6: 1900, 3: 2000, 4: 2000, 7: 2000, 8: 2000}.get(digits[6])
-    if len(digits) != 13 or century is None:
-        return False
+    stdnum's own is_valid also asks for a place of birth that was once assigned: a number that passes all else is
+    someone's often enough to be hidden.
+    """
     try:
-        datetime.date(century + digits[0] * 10 + digits[1], digits[2] * 10 + digits[3], digits[4] * 10 + digits[5])
-    except ValueError:
+        rrn.get_birth_date(digits)
+    except ValidationError:
         return False
-    total = sum(w * d for w, d in zip((2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5), digits, strict=False))
-    return (11 - total % 11) % 10 == digits[12]
+    return rrn.calc_check_digit(digits[:-1]) == digits[-1]
