@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("align", "flows", "tasks", "storage")
 _FILE = re.compile(r"(?:\w+/)*[\w.-]+\.(?!py$)\w+")  # a module is named by importing it
 _parsing = threading.Lock()
-LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "pyarrow", "duckdb", "numpy", "rensa")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "pyarrow", "duckdb", "numpy")
 
 
 def canonical(store: Store, value: Any) -> Any:
