@@ -7,17 +7,14 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from align.config import Config, Seed
-from align.errors import StageError
+from align.endpoint import Endpoint, Question, fill
 from align.progress import track
-from align.redact import check_url, hide, redact, remember
 from align.rules.pool import Drop, Pool
 from align.rules.quality import within_length
 
@@ -38,16 +35,12 @@ reason in one sentence.
 [Rating]"""
 
 
-class Rating(Config):
+class Rating(Endpoint):
     """Keep rows by the rating of a language model. Score and reason of every asked row stay with it."""
 
+    failure: ClassVar[str] = "{model} at {base_url} failed to rate row {row_id}"
+
     rule: Literal["rating"] = "rating"
-    base_url: str
-    """The endpoint, such as http://localhost:8000/v1."""
-    model: str
-    """The model's name at the endpoint."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; endpoints of one's own usually need none."""
     template: str = TEMPLATE
     """What is asked; {prompt} and {response} are filled in."""
     pattern: str = r"(\d+(?:\.\d+)?)"
@@ -66,20 +59,6 @@ class Rating(Config):
     """Whether a row's rating competes with those of responses of like length only, where a budget is filled."""
     max_tokens: int = Field(default=256, ge=1)
     """Longest answer, in tokens."""
-    concurrency: int = Field(default=8, ge=1)
-    """Requests in flight."""
-    attempts: int = Field(default=5, ge=1)
-    """Tries per request, with exponential backoff, for errors that may pass (429, 5xx, connection, timeout)."""
-    timeout: float = Field(default=120.0, gt=0)
-    """Seconds that one request may take."""
-    seed: Seed = 0
-    """Seed for endpoints that take one; the temperature is 0."""
-
-    @model_validator(mode="after")
-    def _safe(self) -> "Rating":
-        check_url("rating.base_url", self.base_url)
-        remember(self.api_key_env)
-        return self
 
     @field_validator("template")
     @classmethod
@@ -129,51 +108,22 @@ class Rating(Config):
     def _answers(self, pool: Pool, live: np.ndarray) -> list[str | None]:
         """The model's answer for each row; None past the cap. Waves of `concurrency` requests make the cap exact to one
         wave, in the order of the rows."""
-        from openai import OpenAI
-
         rows = zip(pool.column("prompt").to_pylist(), pool.column("response").to_pylist(), strict=True)
         asked = [fill(self.template, prompt=p or "", response=r or "") for p, r in rows]
         kept = Answers([self.base_url, self.model, self.max_tokens, self.seed], pool.cache)
         todo = [i for i, text in enumerate(asked) if text not in kept]
-        spent, key = 0, os.environ.get(self.api_key_env) or "none"
-        with (
-            OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=0) as client,
-            ThreadPoolExecutor(self.concurrency) as threads,
-        ):
-            waves = [todo[i : i + self.concurrency] for i in range(0, len(todo), self.concurrency)]
+        waves = [todo[i : i + self.concurrency] for i in range(0, len(todo), self.concurrency)]
+        spent = 0
+        with self.asking() as ask:
             for wave in track(waves, "asking for ratings"):
                 if spent >= self.max_spend_tokens:
                     break
-                replies = threads.map(lambda i: self._ask(client, asked[i], pool.row_id(int(live[i]))), wave)
-                for i, (answer, tokens) in zip(wave, replies, strict=True):
-                    kept[asked[i]] = answer
-                    spent += tokens
+                answers = ask([Question(pool.row_id(int(live[i])), asked[i]) for i in wave])
+                for i, answer in zip(wave, answers, strict=True):
+                    kept[asked[i]] = answer.text
+                    spent += answer.tokens
         pool.notes |= {"rating.asked": sum(asked[i] in kept for i in todo), "rating.tokens": spent}
         return [kept.get(text) for text in asked]
-
-    def _ask(self, client: Any, text: str, row_id: str) -> tuple[str, int]:
-        """The answer and the tokens that it cost. Raises StageError naming the row for which the endpoint failed."""
-        from openai import APIConnectionError, InternalServerError, OpenAIError, RateLimitError
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
-        retry = Retrying(
-            retry=retry_if_exception_type((APIConnectionError, InternalServerError, RateLimitError)),
-            stop=stop_after_attempt(self.attempts),
-            wait=wait_random_exponential(multiplier=0.5, max=30),
-            reraise=True,
-        )
-        try:
-            reply = retry(
-                client.chat.completions.create, model=self.model, messages=[{"role": "user", "content": text}],
-                temperature=0, max_tokens=self.max_tokens, seed=self.seed,
-            )  # fmt: skip
-        except OpenAIError as error:
-            reason = redact(" ".join(str(error).split()))[:300]
-            raise StageError(f"{self.model} at {self.base_url} failed to rate row {row_id}: {reason}") from error
-        answer = (reply.choices[0].message.content or "") if reply.choices else ""
-        answer = hide(answer, os.environ.get(self.api_key_env, ""))  # of one that repeats its header
-        guess = (len(text) + len(answer)) // 3  # where an endpoint does not say what it used
-        return answer, reply.usage.total_tokens if reply.usage else guess
 
 
 class Answers:
@@ -239,8 +189,3 @@ def _record(line: bytes) -> tuple[str, str] | None:
         return (key, answer) if isinstance(answer, str) and check == _check(key, answer) else None
     except (ValueError, TypeError, RecursionError):
         return None
-
-
-def fill(template: str, **values: str) -> str:
-    """The template with its placeholders filled in one pass: text that is put in is never searched for placeholders."""
-    return re.sub(r"\{(prompt|response)\}", lambda m: values[m.group(1)], template)
