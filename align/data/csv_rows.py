@@ -1,16 +1,19 @@
 """Rows of CSV and TSV. A malformed row is set aside alone: reading goes on where rows are well formed again."""
 
 import csv
-import re
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 
-from align.data.streams import Line, Text, physical
+from align.data.streams import Line, Text, line_end, physical, twofold
 from align.errors import InputError
 
-AHEAD = 10  # rows in a row that must be well formed for what follows a malformed one to be believed
-LOST = 200  # lines after which nothing is believed any more: such a file is refused
+AHEAD = 10  # rows that are looked at to tell whether a line begins a row
+LOST = 200  # lines of which one must begin a row: a file in which none does is refused
+BAD = LOST // AHEAD  # lines that may be left out for the sake of one well-formed row more
+END = 5  # lines that may be left out for one row fewer that looks like the end of a field
+SWALLOWED = 5  # lines inside of one field that may look like rows: of 14,000 answers of many lines, one had 3
 
 csv.field_size_limit(1 << 26)
 
@@ -35,19 +38,16 @@ class _Feed:
         self._again.extendleft(reversed(self.taken[n:]))
         del self.taken[n:]
 
-    def ahead(self) -> list[str]:
-        """The next LOST lines, or all that there are."""
-        self._again.extend(line + "\n" for line in islice(self._lines, max(0, LOST - len(self._again))))
-        return list(islice(self._again, LOST))
+    def ahead(self, n: int) -> list[str]:
+        """The next `n` lines, or all that there are."""
+        self._again.extend(line + "\n" for line in islice(self._lines, max(0, n - len(self._again))))
+        return list(islice(self._again, n))
 
 
 def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
     """The rows of a text that begins with `start`, by the names in its header."""
-    end = "\r" if "\r" in start and "\n" not in start else "\n"
-    feed = _Feed(physical(start, text, end))
+    feed = _Feed(physical(start, text, line_end(start)))
     number, names = _header(feed, text, delimiter)
-    sound = _well_formed(len(names), delimiter)
-    strict = True  # whether rows are well formed, so far as they were looked at
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.taken.clear()
@@ -62,16 +62,20 @@ def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
         if any(cells) and len(cells) != len(names):
             problem = f"has {len(cells)} fields where the header has {len(names)}"
             torn = len(feed.taken) > 1  # a quote of the next row may have closed one of this row
-        if problem and (torn or strict) and not _recovered(feed, sound):
-            if torn:
+        elif not problem and (like_rows := _like_rows(feed.taken, len(names), delimiter)):
+            problem = f"has {like_rows} lines inside of its quotes that look like rows, as after a quote never closed"
+        if torn:
+            feed.back_to(0)
+            lost = _lost(feed.ahead(2 * LOST), len(names), delimiter)
+            if not lost:
                 raise InputError(
                     f"{text.path}:{number}: the row {problem}, where {delimiter!r} separates, "
                     "and so is what follows it: mend the file"
                 )
-            feed.back_to(1)
-            strict = False
+            for _ in range(lost):
+                next(feed)
         if problem:
-            yield Line(number, None, problem, "".join(feed.taken)[:2000].rstrip("\r\n"))
+            yield from _set_aside(number, problem, feed.taken)
         elif any(cells):
             yield Line(number, dict(zip(names, cells, strict=True)))
         number += len(feed.taken)
@@ -90,8 +94,7 @@ def _header(feed: _Feed, text: Text, delimiter: str) -> tuple[int, list[str]]:
         except StopIteration as e:
             raise InputError(f"{text.path} holds no header, only blank lines") from e
         number += len(feed.taken)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := twofold(names)) is not None:
         raise InputError(f"{text.path}: two columns have the same name in the header, {twice[:40]!r}")
     if len(names) < 2:
         raise InputError(
@@ -100,36 +103,64 @@ def _header(feed: _Feed, text: Text, delimiter: str) -> tuple[int, list[str]]:
     return number, names
 
 
-def _recovered(feed: _Feed, sound: re.Pattern[str]) -> bool:
-    """Leave in `feed.taken` the fewest lines after which rows are well formed; False if there are too many.
+def _set_aside(number: int, problem: str, lines: list[str]) -> Iterator[Line]:
+    """A Line for each of a malformed row's lines: each may have been a row, and the limit of bad rows counts them."""
+    for at, line in enumerate(lines):
+        if not at:
+            yield Line(number, None, problem, line[:2000].rstrip("\r\n"))
+        elif line.strip():
+            yield Line(number + at, None, f"lies in a malformed row, which {problem}", line[:2000].rstrip("\r\n"))
+
+
+def _like_rows(lines: list[str], columns: int, delimiter: str) -> int:
+    """How many lines within a row of many lines look like rows themselves, where nearly all do; else 0.
+
+    A quote that is never closed takes in rows up to the next quote, and where that one ends a field, csv.reader sees
+    nothing wrong. A text with commas seldom has the same number of them in each line with no space behind.
+    """
+    inner = lines[1:-1]
+    if len(inner) < SWALLOWED:
+        return 0
+    found = 0
+    for line in inner:
+        cells = line.rstrip("\r\n").split(delimiter)
+        found += len(cells) == columns and bool(cells[0] and cells[-1]) and not any(c[:1].isspace() for c in cells)
+    return found if found >= 0.9 * len(inner) else 0
+
+
+def _lost(lines: list[str], columns: int, delimiter: str) -> int:
+    """How many of `lines`, which begin with a malformed row, to leave out so that the rest reads best; 0 if none does.
 
     An unclosed quote takes in the rows after it, and a stray one in a field of several lines leaves lines that look
-    like rows; so neither the first line alone nor all of them can simply be left out.
+    like rows; so neither the first line alone nor all of them can simply be left out. The fewest lines are left out
+    after which AHEAD rows are well formed, or as many of them as can be. A row with an odd number of quotes, one of
+    them at the end of a field, may be right (a pipe of 5") and may be the end of a field whose beginning was left out.
     """
-    feed.back_to(1)
-    while not _believable(feed.ahead(), sound):
-        if len(feed.taken) == LOST:
-            return False
-        next(feed)
-    return True
 
+    @cache
+    def row(at: int) -> tuple[int, int]:
+        """What speaks against a row that begins with this line, and the line after it."""
+        reader = csv.reader(islice(lines, at, None), delimiter=delimiter, strict=True)
+        try:
+            cells = next(reader)
+        except csv.Error:
+            return BAD, at + 1
+        if any(cells) and len(cells) != columns:
+            return BAD, at + 1
+        after = at + reader.line_num
+        odd = sum(line.count('"') for line in lines[at:after]) % 2
+        return END if odd and any(cell.endswith('"') for cell in cells) else 0, after
 
-def _believable(lines: list[str], sound: re.Pattern[str]) -> bool:
-    text, at = "".join(lines), 0
-    for n in range(AHEAD):
-        found = sound.match(text, at)
-        if found is None:
-            return not text[at:].strip()
-        if found["open"] is not None:
-            return n > 0 and len(lines) == LOST
-        at = found.end()
-    return True
-
-
-def _well_formed(columns: int, delimiter: str) -> re.Pattern[str]:
-    """A row of RFC 4180: quotes around whole fields only, those inside doubled; or one that is open to the end."""
-    inside = r'"[^"]*+(?:""[^"]*+)*+'
-    field = rf'(?:{inside}"|[^"\r\n{delimiter}]*)'
-    return re.compile(
-        rf"{field}(?:{delimiter}{field}){{{columns - 1}}}\r?\n|(?P<open>(?:{field}{delimiter})*{inside}\Z)"
-    )
+    best, least = 0, len(lines) + AHEAD * BAD + 1
+    for n in range(1, len(lines) + 1):
+        if n >= least:
+            break
+        against, at = n, n
+        for _ in range(AHEAD):
+            if at < len(lines):
+                more, at = row(at)
+                against += more
+        if against < least:
+            best, least = n, against
+    sound = least < best + AHEAD * BAD
+    return best if sound else 0

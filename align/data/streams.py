@@ -3,7 +3,7 @@
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -101,6 +101,17 @@ def known(encoding: str) -> bool:
     except (LookupError, ValueError, TypeError):
         return False
     return True
+
+
+def line_end(start: str) -> str:
+    """What ends the lines of a text that begins with `start`: CR where there is no LF, as old Macs write."""
+    return "\r" if "\r" in start and "\n" not in start else "\n"
+
+
+def twofold(names: Iterable[str]) -> str | None:
+    """The first name that comes a second time."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def physical(start: str, text: Text, end: str = "\n") -> Iterator[str]:
