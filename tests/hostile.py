@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
 from align.data.readers import read_file
 from align.errors import InputError
+from tasks.ingest import IngestConfig, Source, ingest
 
 GOOD = b'{"question": "What?", "answer": "That."}'
 ROW = json.loads(GOOD)
@@ -22,6 +24,16 @@ def refusal(path: Path, **options: Any) -> str:
     sentence = str(e.value)
     assert sentence.isprintable() and len(sentence) < 600, sentence
     return sentence
+
+
+def through(path: Path, **options: Any) -> tuple[int, list[tuple[int, str]]]:
+    """How many rows ingest makes of a file, and which lines it sets aside for which reason."""
+    out = path.parent / "out"
+    out.mkdir(exist_ok=True)
+    ingest(IngestConfig(sources={"s": Source(path=path, **options)}), out)
+    bad = pq.read_table(out / "quarantine.parquet").to_pylist()
+    assert all(b["reason"].isprintable() and len(b["reason"]) <= 300 and len(b["text"]) <= 2000 for b in bad)
+    return pq.read_metadata(out / "rows.parquet").num_rows, [(b["line"], b["reason"]) for b in bad]
 
 
 def deep(n: int) -> bytes:

@@ -1,13 +1,10 @@
 """Hostile files and no files: nothing is lost in silence, and what is refused or set aside has one sentence."""
 
-import csv
 import datetime
-import io
 import json
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,19 +13,7 @@ import pytest
 from align.data.readers import expand, read_file
 from align.errors import InputError, StageError
 from tasks.ingest import IngestConfig, Source, ingest
-from tests.hostile import BAD_LINES, BAD_ROWS, GOOD, READ_ANYWAY, REFUSED, refusal
-
-ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca" / "alpaca_5000.json"
-
-
-def through(path: Path, **options: Any) -> tuple[int, list[tuple[int, str]]]:
-    """How many rows ingest makes of a file, and which lines it sets aside for which reason."""
-    out = path.parent / "out"
-    out.mkdir(exist_ok=True)
-    ingest(IngestConfig(sources={"s": Source(path=path, **options)}), out)
-    bad = pq.read_table(out / "quarantine.parquet").to_pylist()
-    assert all(b["reason"].isprintable() and len(b["reason"]) <= 300 and len(b["text"]) <= 2000 for b in bad)
-    return pq.read_metadata(out / "rows.parquet").num_rows, [(b["line"], b["reason"]) for b in bad]
+from tests.hostile import BAD_LINES, BAD_ROWS, GOOD, READ_ANYWAY, REFUSED, refusal, through
 
 
 @pytest.mark.parametrize("name", BAD_LINES)
@@ -128,63 +113,6 @@ def test_parquet_of_strange_columns(tmp_path: Path) -> None:
     twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["answer", "answer"])
     pq.write_table(twice, path)
     assert "two columns have the same name, 'answer'" in refusal(path)
-
-
-def stray(rows: list[dict[str, str]], quoting: int, at: float) -> tuple[str, int]:
-    """A CSV file of `rows` with a quote somewhere in the text after its header, and the line in which it is."""
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, list(rows[0]), quoting=quoting, lineterminator="\n")  # type: ignore[arg-type]
-    writer.writeheader()
-    writer.writerows(rows)
-    text = out.getvalue()
-    place = (start := text.index("\n") + 1) + int(at * (len(text) - start - 1))
-    return text[:place] + '"' + text[place:], text.count("\n", 0, place) + 1
-
-
-def many_lines(n: int) -> list[dict[str, str]]:
-    """Rows some of which hold lines, commas and quotes, as answers do."""
-    texts = ["short", 'with "quotes"', "1. one, two\n2. three, four\n\n3. five", "a, b, c\nd", 'so "he, she"\nsaid', ""]
-    return [{"question": f"What is {i}, {texts[i * 5 % 6]}?", "answer": texts[i % 6] + str(i)} for i in range(n)]
-
-
-@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
-@pytest.mark.parametrize("real", [False, True])
-def test_a_stray_quote_costs_one_row(tmp_path: Path, quoting: int, real: bool) -> None:
-    """In each of 200 places of 210 rows: one row is set aside or reads a little otherwise, and all others are as they
-    were. Where the quote splits a row of many lines, what follows may look like rows; hardly ever does it."""
-    if real and not ALPACA.exists():
-        pytest.skip("the shared data is not there")
-    rows = many_lines(210)
-    if real:
-        picked = random.Random(1).sample(json.loads(ALPACA.read_text(encoding="utf-8")), 210)
-        rows = [{"question": r["instruction"], "answer": r["output"]} for r in picked]
-    path = tmp_path / "a.csv"
-    strays = 0
-    for step in range(200):
-        text, at = stray(rows, quoting, step / 200)
-        path.write_bytes(text.encode())
-        found = list(read_file(path))
-        good, bad = [line.row for line in found if line.row], [line for line in found if line.row is None]
-        assert len(bad) <= 1 and sum(row in good for row in rows) == 209
-        assert all(abs(line.number - at) < 60 for line in bad)  # in the row that the quote is in
-        strays += len(good) + len(bad) - 210
-    assert strays <= 10
-
-
-def test_the_limit_of_bad_rows_holds_for_csv(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    text, at = stray(many_lines(210), csv.QUOTE_ALL, 0.5)
-    path.write_text(text)
-    rows, ((line, why),) = through(path)
-    assert rows == 209 and line <= at and "is not valid CSV" in why
-    lines = [f'{i}?,"it is {i}"' for i in range(300)]
-    lines[30] = lines[90] = lines[270] = 'x?,"it" is'
-    path.write_text("question,answer\n" + "\n".join(lines))
-    assert through(path)[0] == 297
-    lines[150] = 'x?,"it is'
-    path.write_text("question,answer\n" + "\n".join(lines))
-    with pytest.raises(InputError, match=r"4 of 300 rows of source s are unreadable.*as in a.csv:(32|152)"):
-        through(path)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ AHEAD = 10  # rows that are looked at to tell whether a line begins a row
 LOST = 200  # lines of which one must begin a row: a file in which none does is refused
 BAD = LOST // AHEAD  # lines that may be left out for the sake of one well-formed row more
 END = 5  # lines that may be left out for one row fewer that looks like the end of a field
-SWALLOWED = 5  # lines inside of one field that may look like rows: of 14,000 answers of many lines, one had 3
+SWALLOWED = 5  # lines within a row from which on they may not all look like rows: of 14,000 answers, one had 3
 
 csv.field_size_limit(1 << 26)
 
@@ -49,6 +49,7 @@ def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
     feed = _Feed(physical(start, text, line_end(start)))
     number, names = _header(feed, text, delimiter)
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    least = 1  # until a row of many lines is seen, one that looks like rows is more likely to be some
     while True:
         feed.taken.clear()
         problem, cells, torn = None, [], False
@@ -62,7 +63,7 @@ def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
         if any(cells) and len(cells) != len(names):
             problem = f"has {len(cells)} fields where the header has {len(names)}"
             torn = len(feed.taken) > 1  # a quote of the next row may have closed one of this row
-        elif not problem and (like_rows := _like_rows(feed.taken, len(names), delimiter)):
+        elif not problem and (like_rows := _like_rows(feed.taken, len(names), delimiter)) >= least:
             problem = f"has {like_rows} lines inside of its quotes that look like rows, as after a quote never closed"
         if torn:
             feed.back_to(0)
@@ -77,6 +78,7 @@ def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
         if problem:
             yield from _set_aside(number, problem, feed.taken)
         elif any(cells):
+            least = SWALLOWED if len(feed.taken) > 2 else least
             yield Line(number, dict(zip(names, cells, strict=True)))
         number += len(feed.taken)
 
@@ -113,19 +115,18 @@ def _set_aside(number: int, problem: str, lines: list[str]) -> Iterator[Line]:
 
 
 def _like_rows(lines: list[str], columns: int, delimiter: str) -> int:
-    """How many lines within a row of many lines look like rows themselves, where nearly all do; else 0.
+    """How many lines within a row of many lines look like rows themselves, where nine of ten do; else 0.
 
     A quote that is never closed takes in rows up to the next quote, and where that one ends a field, csv.reader sees
     nothing wrong. A text with commas seldom has the same number of them in each line with no space behind.
     """
-    inner = lines[1:-1]
-    if len(inner) < SWALLOWED:
-        return 0
-    found = 0
+    inner, unlike = lines[1:-1], 0
     for line in inner:
         cells = line.rstrip("\r\n").split(delimiter)
-        found += len(cells) == columns and bool(cells[0] and cells[-1]) and not any(c[:1].isspace() for c in cells)
-    return found if found >= 0.9 * len(inner) else 0
+        unlike += len(cells) != columns or not (cells[0] and cells[-1]) or any(c[:1].isspace() for c in cells)
+        if unlike > len(inner) // 10:
+            return 0
+    return len(inner) - unlike
 
 
 def _lost(lines: list[str], columns: int, delimiter: str) -> int:
