@@ -26,6 +26,13 @@ def refusal(path: Path, **options: Any) -> str:
     return sentence
 
 
+def wide(log: int) -> bytes:
+    """Rows in a zstd frame with a window of 2 ** `log` bytes."""
+    asked = zstandard.ZstdCompressionParameters(window_log=log, enable_ldm=True)
+    packer = zstandard.ZstdCompressor(compression_params=asked).compressobj()  # which does not know how little comes
+    return packer.compress((GOOD + b"\n") * 100) + packer.flush()
+
+
 def through(path: Path, **options: Any) -> tuple[int, list[tuple[int, str]]]:
     """How many rows ingest makes of a file, and which lines it sets aside for which reason."""
     out = path.parent / "out"
@@ -86,6 +93,7 @@ READ_ANYWAY: dict[str, tuple[str, bytes, list[Any]]] = {
     "99 brackets": ("a.jsonl", deep(98), [json.loads(deep(98))]),
     "a huge line": ("a.jsonl", b'{"q": "' + b"x" * 20_000_000 + b'"}\n{}', [{"q": "x" * 20_000_000}, {}]),
     "a huge field": ("a.csv", b'q,a\n1,"' + b"x\n" * 5_000_000 + b'"\n', [{"q": "1", "a": "x\n" * 5_000_000}]),
+    "a window of 128 MiB": ("a.jsonl.zst", wide(27), [ROW] * 100),
     "a comma apart": ("a.json", b"[" + GOOD + b" " * 2_000_000 + b"," + b"\n" * 2_000_000 + GOOD + b"]", [ROW] * 2),
 }
 
@@ -113,6 +121,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "twice packed": ("a.jsonl.gz", gzip.compress(gzip.compress(GOOD * 9)), "the file is not utf-8 text"),
     "garbage after a frame": ("a.jsonl.zst", zstandard.compress(GOOD) + b"garbage", "data is damaged or cut off"),
     "packed Parquet": ("a.parquet.gz", gzip.compress(b"PAR1"), "is Parquet packed once more, which is not read"),
+    "two bytes of zstd": ("a.jsonl.zst", b"\x28\xb5", "is cut off after 2 bytes"),
+    "three bytes of zstd": ("a.jsonl.zst", b"\x28\xb5\x2f", "is cut off after 3 bytes"),
+    "a byte of gzip": ("a.jsonl.gz", b"\x1f", "is cut off after 1 bytes"),
+    "three bytes of Parquet": ("a.parquet", b"PAR", "is cut off after 3 bytes"),
+    "three bytes that are not zstd": ("a.jsonl.zst", b"abc", "is not zstd, though its name says so"),
+    "a window of 256 MiB": ("a.jsonl.zst", wide(28), "is zstd with a window of more than 128 MiB, which is not read"),
     "bzip2": ("a.jsonl", b"BZh91AY&SY", "is a bzip2 file, which is not read"),
     "xz": ("a.jsonl", b"\xfd7zXZ\0", "is a xz file, which is not read"),
     "four bytes of Parquet": ("a.parquet", b"PAR1", "is a damaged Parquet file"),

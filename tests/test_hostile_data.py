@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from align.data.readers import expand, read_file
+from align.data.streams import twofold
 from align.errors import InputError, StageError
 from tasks.ingest import IngestConfig, Source, ingest
 from tests.hostile import BAD_LINES, BAD_ROWS, GOOD, READ_ANYWAY, REFUSED, refusal, through
@@ -60,6 +61,52 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str) -> None:
     assert sentence in refusal(tmp_path / file)
 
 
+def test_a_name_that_comes_twice_among_very_many(tmp_path: Path) -> None:
+    """Of objects, of headers and of Parquet; a search through all names for each of them would take half an hour."""
+    names = [f"k{i}" for i in range(200_000)]
+    (tmp_path / "a.jsonl").write_text("{" + ",".join(f'"{name}":1' for name in [*names, names[-1]]) + "}\n{}")
+    first, second = read_file(tmp_path / "a.jsonl")
+    assert first.problem == "has the key 'k199999' twice" and second.row == {}
+    (tmp_path / "a.csv").write_text(",".join([*names, names[-1]]) + "\n")
+    assert "two columns have the same name in the header, 'k199999'" in refusal(tmp_path / "a.csv")
+    assert twofold(names) is None and twofold(iter([*names, "k7"])) == "k7"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_whatever_the_first_rows_are_a_bad_row_is_set_aside_alone(tmp_path: Path, end: str) -> None:
+    """Rows that end in CR, rows longer than what is looked at to tell the form, and rows all of which are bad."""
+    path, good = tmp_path / "a.jsonl", GOOD.decode()
+    long = f'{{"question": "{"x" * 3_000_000}", "answer": "y"}}'
+    for lines, bad in (
+        ([good] * 150 + ["{oops"] + [good] * 50, [151]),
+        ([long] + [good] * 150 + ["{oops"] + [good] * 50, [152]),
+        ([long + "}"] + [good] * 200, [1]),
+        (["{a", '{"b', '{"c": [', "{d}", "{e"] + [good] * 600, [1, 2, 3, 4, 5]),
+        (["{"] * 30 + [good] * 3000, list(range(1, 31))),
+    ):
+        path.write_bytes(end.join(lines).encode())
+        rows, aside = through(path)
+        assert rows == len(lines) - len(bad) and [line for line, _ in aside] == bad
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_objects_over_several_lines(tmp_path: Path, end: str) -> None:
+    """Read as such, whatever stands in one of their lines; an error says in which line it is."""
+    rows = [{"question": f"{i}?", "answer": "x", "more": [{}, {"a": []}, {"b": {}}]} for i in range(50)]
+    for indent in (0, 1, 4):
+        text = "\n".join(json.dumps(row, indent=indent) for row in rows)
+        (tmp_path / "a.json").write_bytes(text.replace("\n", end).encode())
+        assert [line.row for line in read_file(tmp_path / "a.json")] == rows
+    at = text.index('"30?"') + 5
+    (tmp_path / "a.json").write_bytes((text[:at] + "oops" + text[at:]).replace("\n", end).encode())
+    assert f"a.json:{text.count(chr(10), 0, at) + 1}: not valid JSON" in refusal(tmp_path / "a.json")
+
+
+def test_a_run_of_objects_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes((GOOD + b" ") * 60_000)
+    assert [line.row for line in read_file(tmp_path / "a.json")] == [json.loads(GOOD)] * 60_000
+
+
 def test_encodings_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(GOOD + "\n답".encode())
     for encoding in ("ascii", "utf-16", "utf-32", "idna", "punycode", "utf-7", "unicode_escape", "cp949"):
@@ -79,6 +126,10 @@ def nested(n: int) -> pa.Table:
     for _ in range(n):
         value = pa.StructArray.from_arrays([value], ["x"])
     return table(deep=value)
+
+
+def lists(n: int) -> pa.DataType:
+    return pa.list_(lists(n - 1)) if n else pa.int32()
 
 
 def test_values_of_parquet_that_python_cannot_hold(tmp_path: Path) -> None:
@@ -108,8 +159,10 @@ def test_parquet_of_strange_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(nested(90), path)
     assert through(path) == (3, [])
-    pq.write_table(nested(300), path)
-    assert "too deeply nested" in refusal(path)
+    for n in (50, 99, 300, 400):
+        pq.write_table(nested(300) if n == 300 else table(deep=pa.nulls(3, lists(n))), path)
+        sentence = refusal(path)
+        assert "has columns nested deeper than is read" in sentence and "damaged" not in sentence
     twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["answer", "answer"])
     pq.write_table(twice, path)
     assert "two columns have the same name, 'answer'" in refusal(path)

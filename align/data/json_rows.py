@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from align.data import streams
-from align.data.streams import MAX_LINE, Line, Text, physical
+from align.data.streams import MAX_LINE, Line, Text, line_end, physical, twofold
 from align.errors import InputError
 
 MAX_DEPTH = 100  # brackets within brackets: far from where Python's own recursion ends, and from any real row
 MAX_DIGITS = 4300  # of an integer: past them Python does not write it any more
 _SPACE = re.compile(r"[ \t\r\n]*")
+_LINE_END = re.compile(r"[\r\n]")
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
@@ -29,9 +30,8 @@ class _Decoder:
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            self.flaw = f"has the key {twice[:40]!r} twice"
+            twice = twofold(name for name, _ in pairs)
+            self.flaw = f"has the key {(twice or '')[:40]!r} twice"
         return found
 
     def _int(self, digits: str) -> int | None:
@@ -67,11 +67,40 @@ def too_deep(value: Any) -> bool:
 def rows(start: str, text: Text) -> Iterator[Line]:
     """The rows of a text that begins with `start`, whichever of the three forms it has."""
     if start.lstrip()[:1] == "[":
-        yield from _values(start, text, array=True)
-    elif any(is_json(line) for line in [line for line in start.split("\n")[:20] if line.strip()][:5]):
-        yield from _lines(start, text)
+        yield from _values(start, text, line_end(start), array=True)
+        return
+    first = _SPACE.match(start).end()  # type: ignore[union-attr]
+    while not (_LINE_END.search(start, first) or text.ended or len(start) > MAX_LINE or _ends(start, first)):
+        start += text.read(len(start))  # the first row may be longer than a block
+    end = line_end(start)
+    if _by_lines(start, first, end):
+        yield from _lines(start, text, end)
     else:
-        yield from _values(start, text, array=False)
+        yield from _values(start, text, end, array=False)
+
+
+def _ends(start: str, first: int) -> bool:
+    """Whether the value that begins at `first` ends before the text does."""
+    try:
+        return _Decoder().value(start, first)[1] < len(start)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+
+
+def _by_lines(start: str, first: int, end: str) -> bool:
+    """Whether a text, of which the first value begins at `first`, holds one object per line.
+
+    Its first line tells, unless it is damaged; then a later one must be an object by itself. Within an object over
+    several lines none is, unless lines are not indented.
+    """
+    line = start[first:].split(end, 1)[0]
+    try:
+        rest = _Decoder().value(start, first)[1] - first
+        if rest > len(line) or not line[rest:].strip():
+            return rest <= len(line)
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    return is_json(line) or any(len(s) > 4 and s.startswith("{") and is_json(s) for s in start.split(end))
 
 
 def is_json(line: str) -> bool:
@@ -84,9 +113,9 @@ def is_json(line: str) -> bool:
         return not isinstance(e, json.JSONDecodeError)  # right but for a number that Python does not take
 
 
-def _lines(start: str, text: Text) -> Iterator[Line]:
+def _lines(start: str, text: Text, end_of_line: str) -> Iterator[Line]:
     decoder = _Decoder()
-    for number, line in enumerate(physical(start, text), 1):
+    for number, line in enumerate(physical(start, text, end_of_line), 1):
         line = line.strip(" \t\r\ufeff")
         if not line:
             continue
@@ -102,7 +131,7 @@ def _lines(start: str, text: Text) -> Iterator[Line]:
             yield decoder.row(number, value, line)
 
 
-def _values(start: str, text: Text, array: bool) -> Iterator[Line]:
+def _values(start: str, text: Text, end_of_line: str, array: bool) -> Iterator[Line]:
     """The elements of one JSON array, or of a run of JSON values, decoded one at a time."""
     decoder, path = _Decoder(), text.path
     buffer, at, number, first = start, 0, 1, True
@@ -112,7 +141,7 @@ def _values(start: str, text: Text, array: bool) -> Iterator[Line]:
         nonlocal buffer, at, number
         while True:
             after = _SPACE.match(buffer, at).end()  # type: ignore[union-attr]
-            number += buffer.count("\n", at, after)
+            number += buffer.count(end_of_line, at, after)
             at = after
             if at < len(buffer) or text.ended:
                 return buffer[at : at + 1]
@@ -147,7 +176,7 @@ def _values(start: str, text: Text, array: bool) -> Iterator[Line]:
             except json.JSONDecodeError as e:
                 cut = e.msg.startswith("Unterminated") or e.pos >= len(buffer) - 16
                 if not cut or text.ended or len(buffer) - at > MAX_LINE:
-                    line = number + buffer.count("\n", at, min(e.pos, len(buffer)))
+                    line = number + buffer.count(end_of_line, at, min(e.pos, len(buffer)))
                     raise InputError(f"{path}:{line}: not valid JSON ({e.msg})") from e
             except RecursionError as e:
                 value, end = None, _end(buffer, at)
@@ -158,7 +187,7 @@ def _values(start: str, text: Text, array: bool) -> Iterator[Line]:
                     raise InputError(f"{path}:{number}: not valid JSON (brackets that are never closed)") from e
             buffer, at = buffer[at:] + text.read(max(streams.BLOCK, len(buffer) - at)), 0
         yield decoder.row(number, value, buffer[at:end])
-        number += buffer.count("\n", at, end)
+        number += buffer.count(end_of_line, at, end)
         at, first = end, False
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from align.data.streams import Line
+from align.data.streams import Line, twofold
 from align.errors import InputError
 
 BATCH = 1024  # rows made into Python objects at a time
@@ -17,13 +17,14 @@ def rows(path: Path) -> Iterator[Line]:
     number = 0
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-        names = file.schema_arrow.names
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise InputError(f"{path}: two columns have the same name, {twice[0][:40]!r}")
+        if (twice := twofold(file.schema_arrow.names)) is not None:
+            raise InputError(f"{path}: two columns have the same name, {twice[:40]!r}")
         for batch in file.iter_batches(batch_size=BATCH):
             yield from _lines(batch, number)
             number += len(batch)
     except (pa.ArrowException, OSError) as e:
+        if "too deeply nested" in str(e):
+            raise InputError(f"{path} has columns nested deeper than is read (some 50 lists): make them flat") from e
         why = " ".join(str(e).split())[:300]
         raise InputError(f"{path} is a damaged Parquet file, of which {number:,} rows could be read ({why})") from e
 

@@ -65,8 +65,11 @@ def _rows(path: Path, encoding: str) -> Iterator[Line]:
         if not head:
             raise InputError(f"{path} is empty")
         found = next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+        begun = [(name, magic) for magic, name in MAGIC.items() if magic.startswith(head)]
         if SKIPPABLE.fullmatch(head):
             found = "zstd"
+        if any(name in (packed, named) and len(head) < len(magic) for name, magic in begun):
+            raise InputError(f"{path} is cut off after {len(head)} bytes: fetch it again")
         if packed and found != packed:
             raise InputError(f"{path} is not {packed}, though its name says so")
         if found == "Parquet":

@@ -65,9 +65,9 @@ class Text:
         self.ended = False
 
     def read(self, least: int) -> str:
-        """`least` characters or some more; fewer at the end only."""
+        """`least` characters or some more, not ending between CR and LF; fewer at the end only."""
         parts: list[str] = []
-        while not self.ended and sum(map(len, parts)) < least:
+        while not self.ended and (sum(map(len, parts)) < least or parts[-1].endswith("\r")):
             parts.append(self._some())
             self.line += parts[-1].count("\n")
         return "".join(parts)
@@ -78,6 +78,11 @@ class Text:
             self.ended = not data
             return self.decoder.decode(data, final=self.ended)
         except DAMAGE as e:
+            if "requires too much memory" in str(e):
+                raise InputError(
+                    f"{self.path} is zstd with a window of more than 128 MiB, which is not read: pack it again with "
+                    "--long=27 at most"
+                ) from e
             raise InputError(
                 f"{self.path}:{self.line}: the {self.packed} data is damaged or cut off at byte {self.raw.tell()} "
                 f"({e}): fetch or pack the file again"
