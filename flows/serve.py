@@ -173,7 +173,7 @@ def _deploy(environment: dict[str, str], log: Path) -> None:
     log.unlink(missing_ok=True)
     manifest = log.with_name("prefect.yaml")
     manifest.write_text(json.dumps(deployments()), encoding="utf-8")  # JSON is YAML
-    words = ["--no-prompt", "--prefect-file", str(manifest), "deploy", "--all"]
+    words = ["--no-prompt", "deploy", "--all", "--prefect-file", str(manifest)]
     deploying = child.spawn("prefect", *words, env=environment, log=log)
     try:
         if deploying.wait():

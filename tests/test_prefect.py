@@ -45,8 +45,8 @@ def test_a_form_runs_its_stage_with_what_was_typed_in(served):
     assert {e.id for edges in tasks["filter"].task_inputs.values() for e in edges} == {tasks["ingest"].id}
 
     artifacts = served.artifacts(done)
-    assert {"ingest-metrics", "filter-metrics", "filter-funnel"} == set(artifacts)
-    funnel = json.loads(artifacts["filter-funnel"].data)
+    assert {"tiny-ingest-metrics", "tiny-filter-metrics", "tiny-filter-funnel"} == set(artifacts)
+    funnel = json.loads(artifacts["tiny-filter-funnel"].data)
     assert [step["step"] for step in funnel[:2]] == ["read", "kept"]
     read, kept, *drops = (step["rows"] for step in funnel)
     assert drops and read + sum(drops) == kept > 0
