@@ -64,7 +64,7 @@ def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
             problem = f"has {len(cells)} fields where the header has {len(names)}"
             torn = len(feed.taken) > 1  # a quote of the next row may have closed one of this row
         elif not problem and (like_rows := _like_rows(feed.taken, len(names), delimiter)) >= least:
-            problem = f"has {like_rows} lines inside of its quotes that look like rows, as after a quote never closed"
+            problem = f"takes in lines that look like rows, {like_rows} of them, as after a quote never closed"
         if torn:
             feed.back_to(0)
             lost = _lost(feed.ahead(2 * LOST), len(names), delimiter)

@@ -69,7 +69,7 @@ def _rows(path: Path, encoding: str) -> Iterator[Line]:
         if SKIPPABLE.fullmatch(head):
             found = "zstd"
         if any(name in (packed, named) and len(head) < len(magic) for name, magic in begun):
-            raise InputError(f"{path} is cut off after {len(head)} bytes: fetch it again")
+            raise InputError(f"{path} is cut off at byte {len(head)}: fetch it again")
         if packed and found != packed:
             raise InputError(f"{path} is not {packed}, though its name says so")
         if found == "Parquet":
