@@ -2,30 +2,65 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from align.text import printable
 
+if TYPE_CHECKING:
+    import rich.progress
+
 T = TypeVar("T")
-_EVERY = 15.0  # seconds between lines where there is no terminal
+EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """How far `total` steps have come: a bar on a terminal, elsewhere a line now and then, so that logs stay short."""
+
+    def __init__(self, total: int | None, label: str):
+        self.total, self.label, self.done = total, label, 0
+        self._bar: rich.progress.Progress | None = None
+        self._said = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+
+            # stdout is for results and may be a file; what is printed on stderr meanwhile goes above the bar.
+            self._bar = Bar(*Bar.get_default_columns(), console=Console(stderr=True), transient=True,
+                            redirect_stdout=False)  # fmt: skip
+            self._bar.add_task(label, total=total)
+            self._bar.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def advance(self, n: int = 1) -> None:
+        """`n` more are done."""
+        self.done += n
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], n)
+        elif time.monotonic() - self._said > EVERY:
+            self._said = time.monotonic()
+            print(f"  {self.label}: {self.done} of {self.total or '?'}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away. Safe to call twice."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yield the items while showing how far it has come. `total` is len(items) where that is known."""
-    total = total if total is not None else (len(items) if hasattr(items, "__len__") else None)  # type: ignore[arg-type]
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track as rich_track
-
-        yield from rich_track(items, label, total=total, console=Console(stderr=True), transient=True)
-        return
-    last = time.monotonic()
-    for done, item in enumerate(items):
-        if time.monotonic() - last > _EVERY:
-            last = time.monotonic()
-            print(f"  {label}: {done} of {total or '?'}", file=sys.stderr, flush=True)
-        yield item
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(total, label) as progress:
+        for item in items:
+            yield item
+            progress.advance()
 
 
 def announce(stage_run: Any) -> None:

@@ -126,7 +126,7 @@ def _forward(caller: Connection) -> None:
 
 def warm() -> None:
     """Import what stages need, so that none has to."""
-    from align.console import prepare_libraries
+    from align.models.libraries import prepare_libraries
 
     prepare_libraries()
     import bitsandbytes  # noqa: F401

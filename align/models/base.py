@@ -12,7 +12,6 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from align.config import Config
-from align.console import prepare_libraries
 from align.errors import InputError, StageError
 from align.models.chat import Chat
 from align.models.files import (
@@ -25,6 +24,7 @@ from align.models.files import (
     read_json,
 )
 from align.models.finite import not_finite
+from align.models.libraries import prepare_libraries
 from align.models.quantise import check_quantised, dequantise, quantised
 from align.models.template import check_template
 

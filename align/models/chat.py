@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from align.console import Progress
 from align.errors import InputError, StageError
+from align.progress import Progress
 
 Message = dict[str, str]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from align.console import Progress
 from align.errors import InputError
 from align.models.base import BaseConfig, load_chat, policy
 from align.models.chat import Chat, pad
 from align.models.draws import choose, fork, key, new_cache, uniform
 from align.models.engine import Prompt, Sample, Sampling, sample_of
+from align.progress import Progress
 
 
 class Sampler:

@@ -90,7 +90,7 @@ def _context(shape: Any) -> int:
 
 def _empty_model(facts: dict[str, Any]) -> Any:
     """The architecture without storage, so that every model transformers knows has its exact shapes."""
-    from align.console import prepare_libraries
+    from align.models.libraries import prepare_libraries
 
     prepare_libraries()
     import torch

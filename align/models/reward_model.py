@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from align.console import Progress
 from align.errors import StageError
 from align.models.base import REWARD, BaseConfig, check_adapter, compute_dtype, load_model, merge
 from align.models.chat import Chat, Example, pad
 from align.models.files import adapter_weights, read_json
 from align.models.finite import check_scores
 from align.models.quantise import dequantise
+from align.progress import Progress
 
 Kind = Literal["head", "likelihood"]
 

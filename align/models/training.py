@@ -11,12 +11,12 @@ from pydantic import Field
 
 from align import tables
 from align.config import Config, Seed
-from align.console import Progress
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig, check_policy, compute_dtype, device
 from align.models.chat import Chat
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
+from align.progress import Progress
 
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
