@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from align import tables
+from align.config import Metrics
 from align.errors import StageError
 from align.models import training
 from align.models.base import BaseConfig, load_chat, load_model, save_adapter
@@ -32,7 +33,7 @@ class DpoConfig(Training):
     """Assumed share of flipped labels (loss robust only)."""
 
 
-def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path) -> dict[str, float | int | str]:
+def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path) -> Metrics:
     """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out.
 
     Writes adapter/ (the policy only), training_log.parquet and dropped.parquet. Before the first step the reference

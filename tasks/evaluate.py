@@ -11,7 +11,7 @@ from align import tables
 from align.config import Config, Metrics, Seed
 from align.errors import StageError
 from align.grading.grade import item_of, ungraded
-from align.grading.graders import Grader, NoGrader
+from align.grading.graders import AnyGrader, NoGrader
 from align.grading.kept_grades import grade_kept
 from align.grading.suites import OTHERS, Items, items
 from align.models.engine import Sampling
@@ -24,7 +24,7 @@ Mode = Literal["greedy", "sampled"]
 class SuiteConfig(Config):
     """How the rows of one source are evaluated."""
 
-    grader: Grader = NoGrader()
+    grader: AnyGrader = NoGrader()
     """What grades the responses; never the reward model, which would judge the policy that it helped to train."""
     limit: int | None = Field(default=None, ge=1)
     """Evaluate only so many items, chosen by hash."""

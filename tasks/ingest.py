@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator, model_validator
 
-from align.config import Config, Seed
+from align.config import Config, Metrics, Seed
 from align.data.readers import expand, read_file
 from align.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, detect, mapped
 from align.data.streams import Line, known
@@ -101,14 +101,14 @@ class IngestConfig(Config):
         return split
 
 
-def ingest(config: IngestConfig, out: Path) -> dict[str, float | int | str]:
+def ingest(config: IngestConfig, out: Path) -> Metrics:
     """Write rows.parquet (ROWS) and quarantine.parquet (QUARANTINE) to `out`; returns counts per source.
 
     Raises InputError for a file that is missing, empty, damaged, of no known shape, or with too many bad rows.
     """
     if not config.sources:
         raise InputError("ingest.sources is empty: name at least one file or Hub dataset")
-    metrics: dict[str, float | int | str] = {}
+    metrics: Metrics = {}
     staged = {name: out / f"source.{i}.parquet" for i, name in enumerate(config.sources)}
     counts: dict[str, int] = {}
     quarantined = 0
@@ -226,8 +226,8 @@ class _Reader:
             "chosen": record.chosen, "rejected": record.rejected, "reference": record.reference, "meta": meta(rest),
         }  # fmt: skip
 
-    def metrics(self, rows: int) -> dict[str, float | int | str]:
-        found: dict[str, float | int | str] = {
+    def metrics(self, rows: int) -> Metrics:
+        found: Metrics = {
             f"read.{self.name}": rows + self.bad, f"shape.{self.name}": ", ".join(self.shapes),
             f"quarantined.{self.name}": self.bad,
         }  # fmt: skip

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from align import tables
-from align.config import Config, Seed
+from align.config import Config, Metrics, Seed
 from align.errors import InputError, StageError
 from align.grading.grade import Grade, item_of
-from align.grading.graders import Grader, NoGrader, grade_all
+from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.text import digest, normalise
 
 Pair = dict[str, Any]
@@ -24,7 +24,7 @@ class PairsConfig(Config):
 
     origin: Literal["samples", "imported", "both"] = "samples"
     """Where pairs come from: graded samples, the rows of preference sources, or both."""
-    grader: Grader = NoGrader()
+    grader: AnyGrader = NoGrader()
     """What grades the samples."""
     strategy: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
     """A best response against a worst one, against a random lower one, or every response against every lower one."""
@@ -42,7 +42,7 @@ class PairsConfig(Config):
     """Seed of the random choices and of the held-out hash."""
 
 
-def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None) -> dict[str, float | int | str]:
+def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None) -> Metrics:
     """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences; writes pairs.parquet, scores.parquet.
 
     Raises StageError for 0 pairs (saying what became of the prompts), and for whatever a grader raises.

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from align import tables
+from align.config import Metrics
 from align.errors import InputError, StageError
 from align.models import training
 from align.models.base import BaseConfig, load_chat, save_adapter
@@ -29,9 +30,7 @@ class RewardConfig(Training):
     """Weight of the squared sum of both rewards, which keeps a head's scores around 0 (Eisenstein et al., 2023)."""
 
 
-def reward(
-    config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path | None = None
-) -> dict[str, float | int | str]:
+def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path | None = None) -> Metrics:
     """Train on the pairs (PAIRS) that are not held out, then measure on those that are.
 
     Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet and

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from align import tables
-from align.config import Config, Seed
+from align.config import Config, Metrics, Seed
 from align.errors import StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.reward_model import load_reward, score
@@ -35,9 +35,7 @@ class SelectConfig(Config):
     """Seed of the control arm."""
 
 
-def select(
-    config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, samples: Path, reward: Path
-) -> dict[str, float | int | str]:
+def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, samples: Path, reward: Path) -> Metrics:
     """Score `samples` (SAMPLES) with the reward artifact and keep the best response of each prompt of `rows` (ROWS).
 
     Writes scores.parquet, kept.parquet (best of n), control.parquet (random of n) and selections.parquet. Raises

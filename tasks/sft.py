@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from align import tables
+from align.config import Metrics
 from align.errors import InputError, StageError
 from align.models import training
 from align.models.base import BaseConfig, device, load_chat, load_model, save_adapter
@@ -17,9 +18,7 @@ class SftConfig(Training):
     """Pack rows into blocks of max_length (CUDA with flash attention only)."""
 
 
-def sft(
-    config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None
-) -> dict[str, float | int | str]:
+def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
     Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the

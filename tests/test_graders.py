@@ -14,14 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from align.errors import InputError, StageError
 from align.grading.grade import Item, item_of
-from align.grading.graders import ExactGrader, Grader, NoGrader, NumberGrader, PythonGrader, final_number, grade_all
+from align.grading.graders import AnyGrader, ExactGrader, NoGrader, NumberGrader, PythonGrader, final_number, grade_all
 from align.grading.judge import JudgeGrader, fill
 from align.grading.sandbox import Limits
 from align.grading.sql import SqlGrader, extract
 
 
 def test_the_union_is_chosen_by_kind(tmp_path: Path) -> None:
-    adapter: TypeAdapter[Any] = TypeAdapter(Grader)
+    adapter: TypeAdapter[Any] = TypeAdapter(AnyGrader)
     assert isinstance(adapter.validate_python({"kind": "sql", "warehouse": str(tmp_path)}), SqlGrader)
     assert isinstance(adapter.validate_python({"kind": "none"}), NoGrader)
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -31,7 +31,7 @@ def test_the_union_is_chosen_by_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["reward", "reward_model", "select"])
 def test_a_reward_model_cannot_be_a_grader(kind: str) -> None:
     with pytest.raises(ValidationError, match="does not match any of the expected tags"):
-        TypeAdapter(Grader).validate_python({"kind": kind})
+        TypeAdapter(AnyGrader).validate_python({"kind": kind})
 
 
 # SQL

@@ -1,8 +1,9 @@
 """What a grader is given and what it gives back."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from align.errors import StageError
 
@@ -28,6 +29,19 @@ class Grade:
     status: Literal["correct", "wrong", "ungraded"]
     detail: str = ""
     """Why, in words."""
+
+
+class Grader(Protocol):
+    """What a recipe chooses by `kind`: a config that grades. Its errors are a StageError that names the row."""
+
+    @property
+    def name(self) -> str:
+        """What scores and pairs call this grader."""
+        ...
+
+    def grade(self, items: Sequence[Item]) -> list[Grade]:
+        """One grade per item, in their order."""
+        ...
 
 
 def item_of(row: dict[str, Any], response: str) -> Item:

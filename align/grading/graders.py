@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from align.config import Config
 from align.errors import AlignError, InputError, StageError
-from align.grading.grade import Grade, Item, correct, scored, ungraded, wrong
+from align.grading.grade import Grade, Grader, Item, correct, scored, ungraded, wrong
 from align.grading.ifeval import IfevalGrader
 from align.grading.judge import JudgeGrader
 from align.grading.sql import SqlGrader
@@ -153,7 +153,7 @@ class NoGrader(Config):
         return [ungraded("no grader") for _ in items]
 
 
-Grader = Annotated[
+AnyGrader = Annotated[
     SqlGrader | NumberGrader | ExactGrader | IfevalGrader | JudgeGrader | PythonGrader | NoGrader,
     Field(discriminator="kind"),
 ]

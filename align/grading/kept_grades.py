@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
-from align.grading.grade import Grade, Item
-from align.grading.graders import Grader, PythonGrader, grade_all
+from align.grading.grade import Grade, Grader, Item
+from align.grading.graders import PythonGrader, grade_all
 from align.kept import Kept, code_of, key
 
 _COLUMNS = {"score": pa.float64(), "status": pa.string(), "detail": pa.string()}

@@ -7,7 +7,7 @@ is merged into them, which is the same function without a dequantisation in ever
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
@@ -27,6 +27,11 @@ from align.models.finite import not_finite
 from align.models.libraries import prepare_libraries
 from align.models.quantise import check_quantised, dequantise, quantised
 from align.models.template import check_template
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 REWARD = "reward.json"  # beside an adapter: it is a reward model, of the kind that stands there
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"]
@@ -73,7 +78,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def compute_dtype(base: BaseConfig) -> Any:
+def compute_dtype(base: BaseConfig) -> "torch.dtype":
     """The torch dtype that `base` computes in on this machine."""
     import torch
 
@@ -144,7 +149,7 @@ def _special_tokens(tokenizer: Any) -> dict[str, str]:
     return {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
 
 
-def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> Any:
+def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "PreTrainedModel":
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
@@ -218,7 +223,7 @@ def merge(model: Any, adapter: Path | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def save_adapter(model: Any, chat: Chat, base: BaseConfig, out: Path) -> Path:
+def save_adapter(model: "PeftModel", chat: Chat, base: BaseConfig, out: Path) -> Path:
     """Write `<out>/adapter`: the adapter named default, its tokenizer, and base.json. Equal models give equal bytes.
 
     Raises StageError if the base's files changed since the model was loaded, or a weight is not finite.

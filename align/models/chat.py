@@ -7,10 +7,13 @@ template's {% generation %} markers is trained on.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.errors import InputError, StageError
 from align.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
 
 Message = dict[str, str]
 
@@ -49,7 +52,7 @@ class Chat:
 
     def facts(self) -> dict[str, str]:
         """What of the template is recorded beside an adapter."""
-        return {"chat_template": self.digest, "end_of_turn": self.tokenizer.convert_ids_to_tokens(self.end_id)}
+        return {"chat_template": self.digest, "end_of_turn": str(self.tokenizer.convert_ids_to_tokens(self.end_id))}
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         """The text that the template makes of a conversation, in transformers' sandbox."""
@@ -186,7 +189,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return n
 
 
-def pad(examples: Sequence[Example], pad_id: int) -> tuple[Any, Any, Any]:
+def pad(examples: Sequence[Example], pad_id: int) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
     """Right-padded token ids, attention mask and response mask, [B, T] each."""
     import torch
 

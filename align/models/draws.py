@@ -1,15 +1,20 @@
 """The arithmetic of drawing tokens: counter-based random numbers, the inverse CDF, and a cache that can fork."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from align.text import digest
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+    from transformers.cache_utils import Cache, DynamicLayer
+
 GROW = 32  # tokens that a cache gets room for at a time
 
 
-def choose(logits: Any, rows: np.ndarray, u: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
+def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
     """One token per sample [B]: from the row of logits [R, V] that it shares, at its random number u in [0, 1).
 
     The argmax at temperature 0, else the inverse CDF. With top_p < 1 the distribution is cut to the smallest set of
@@ -72,7 +77,7 @@ def key(seed: int, row_id: str, index: int) -> int:
     return int(digest(str(seed), row_id, str(index)), 16)
 
 
-def new_cache(model: Any) -> Any:
+def new_cache(model: "PreTrainedModel") -> "Cache":
     """An empty key/value cache; with plain attention one that neither grows nor forks by copying the whole."""
     from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
@@ -83,16 +88,18 @@ def new_cache(model: Any) -> Any:
     return Cache(layers=[layer() for _ in plain.layers])
 
 
-def _roomy_layer() -> Any:
+def _roomy_layer() -> "type[DynamicLayer]":
     import torch
     from transformers.cache_utils import DynamicLayer
 
     class RoomyLayer(DynamicLayer):
         """Keys and values [rows, heads, length, size] are views into buffers with room for more rows and tokens."""
 
-        room: tuple[Any, Any] | None = None
+        room: tuple[torch.Tensor, torch.Tensor] | None = None
 
-        def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        def update(
+            self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             if self.keys is None:
                 self.lazy_initialization(key_states, value_states)
                 self.keys, self.values = key_states, value_states
@@ -102,10 +109,9 @@ def _roomy_layer() -> Any:
                 self._make_room(len(self.room[0]) if self.room else rows, length + GROW)
             for new, buffer in zip((key_states, value_states), self.room or (), strict=True):
                 buffer[:rows, :, used:length] = new
-            self._view(rows, length)
-            return self.keys, self.values
+            return self._view(rows, length)
 
-        def batch_select_indices(self, indices: Any) -> None:
+        def batch_select_indices(self, indices: torch.Tensor) -> None:
             """Row i of the new cache is row indices[i] of the old one. Only rows that move are copied."""
             assert self.keys is not None
             rows, used = len(indices), self.keys.shape[2]
@@ -124,8 +130,10 @@ def _roomy_layer() -> Any:
             for values, buffer in zip(old, self.room, strict=True):
                 buffer[: len(values), :, : values.shape[2]] = values
 
-        def _view(self, rows: int, length: int) -> None:
+        def _view(self, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
             assert self.room is not None
-            self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.room)
+            keys, values = (buffer[:rows, :, :length] for buffer in self.room)
+            self.keys, self.values = keys, values
+            return keys, values
 
     return RoomyLayer

@@ -9,7 +9,7 @@ likelihood:  SCALE times the mean log-probability of the response under the adap
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from align.errors import StageError
 from align.models.base import REWARD, BaseConfig, check_adapter, compute_dtype, load_model, merge
@@ -19,13 +19,17 @@ from align.models.finite import check_scores
 from align.models.quantise import dequantise
 from align.progress import Progress
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
 Kind = Literal["head", "likelihood"]
 
 HEAD = "score"
 SCALE = 3.0  # rewards of a likelihood model differ by about 1 where log-probabilities per token differ by a third
 
 
-def reward_base(base: BaseConfig, kind: Kind) -> Any:
+def reward_base(base: BaseConfig, kind: Kind) -> "PreTrainedModel":
     """The (quantised) base that a reward model of this kind is trained on."""
     model = load_model(base, head="reward" if kind == "head" else "lm")
     model.config.num_labels = 1
@@ -36,7 +40,9 @@ def reward_base(base: BaseConfig, kind: Kind) -> Any:
     return model
 
 
-def rewards(model: Any, kind: Kind, ids: Any, mask: Any, response: Any) -> Any:
+def rewards(
+    model: "PreTrainedModel", kind: Kind, ids: "torch.Tensor", mask: "torch.Tensor", response: "torch.Tensor"
+) -> "torch.Tensor":
     """One reward per row [B] of right-padded ids [B, T]; `response` [B, T] is 1 on the response and its end of turn."""
     if kind == "head":
         return model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0]
@@ -50,7 +56,7 @@ def save_kind(kind: Kind, out: Path) -> None:
     (out / "adapter" / REWARD).write_text(json.dumps({"kind": kind, "scale": SCALE}) + "\n")
 
 
-def load_reward(base: BaseConfig, reward: Path) -> tuple[Any, Kind]:
+def load_reward(base: BaseConfig, reward: Path) -> tuple["PreTrainedModel", Kind]:
     """The reward model of a reward artifact, for inference. Raises StageError if base or score head do not match."""
     check_adapter(base, reward)
     file = reward / "adapter" / REWARD
@@ -72,7 +78,7 @@ def load_reward(base: BaseConfig, reward: Path) -> tuple[Any, Kind]:
     return model, kind
 
 
-def _saved_head(reward: Path) -> Any:
+def _saved_head(reward: Path) -> "torch.Tensor":
     """The score head's weight as it lies in the artifact. StageError if it is not there, or PEFT would not load it."""
     weights = adapter_weights(reward)
     saved = [name for name in weights if f".{HEAD}." in name]
@@ -85,7 +91,7 @@ def _saved_head(reward: Path) -> Any:
 
 
 def score(
-    model: Any,
+    model: "PreTrainedModel",
     kind: Kind,
     chat: Chat,
     examples: Sequence[Example],

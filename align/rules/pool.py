@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from align.config import Metrics
 from align.models.base import BaseConfig
 from align.rules.languages import languages
 from align.rules.shingles import Units, all_units, bounds, each
@@ -47,7 +48,7 @@ class Pool:
     """Columns that rules add to the table; nan where a row was dropped before. [rows] each"""
     remarks: dict[int, Evidence] = field(default_factory=dict)
     """Evidence on rows that stay."""
-    notes: dict[str, float | int | str] = field(default_factory=dict)
+    notes: Metrics = field(default_factory=dict)
     """Metrics that rules add."""
     _quality: np.ndarray | None = None
     _units: dict[str, Units] = field(default_factory=dict)
