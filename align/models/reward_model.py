@@ -9,7 +9,7 @@ likelihood:  SCALE times the mean log-probability of the response under the adap
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from align.errors import StageError
 from align.models.base import REWARD, BaseConfig, check_adapter, compute_dtype, load_model, merge
