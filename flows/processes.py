@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from align.config import Metrics
 from align.errors import AlignError, StageError
+from storage.build import SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PEAK = "process.peak_mb"
@@ -79,7 +80,7 @@ class Processes:
     ) -> Metrics:
         """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours.
 
-        Its metrics have its peak memory beside what it returns. Raises what it raised: an AlignError as it is, anything
+        Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as it is, anything
         else by name and message, with its traceback as a note; StageError if its process was ended, or took longer than
         `timeout` seconds.
         """
@@ -87,7 +88,7 @@ class Processes:
             "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
             "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward,
         }  # fmt: skip
-        call = self._call()
+        call, begun = self._call(), time.monotonic()
         try:
             call.send((sys.path, pickle.dumps(request)))  # the path first: what is pickled is imported there
             answer, code, peak = self._listen(call, timeout)
@@ -104,7 +105,7 @@ class Processes:
             raise StageError(f"The process of the stage ended with status {code}{hint}.")
         if answer[0] == "failed":
             raise _error(*answer[1:])
-        return {**answer[1], PEAK: round(peak / 1000)}
+        return {**answer[1], PEAK: round(peak / 1000), SECONDS: time.monotonic() - begun}
 
     def _call(self) -> Connection:
         ours, theirs = socket.socketpair()
