@@ -80,15 +80,15 @@ class Processes:
     ) -> Metrics:
         """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours.
 
-        Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as it is, anything
-        else by name and message, with its traceback as a note; StageError if its process was ended, or took longer than
+        Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as
+        it is, anything else by name and message, with its traceback as a note; StageError if its process was ended, or took longer than
         `timeout` seconds.
         """
         request = {
             "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
             "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward,
         }  # fmt: skip
-        call, begun = self._call(), time.monotonic()
+        call = self._call()
         try:
             call.send((sys.path, pickle.dumps(request)))  # the path first: what is pickled is imported there
             answer, code, peak = self._listen(call, timeout)
@@ -105,7 +105,7 @@ class Processes:
             raise StageError(f"The process of the stage ended with status {code}{hint}.")
         if answer[0] == "failed":
             raise _error(*answer[1:])
-        return {**answer[1], PEAK: round(peak / 1000), SECONDS: time.monotonic() - begun}
+        return {**answer[1], PEAK: round(peak / 1000), SECONDS: answer[2]}
 
     def _call(self) -> Connection:
         ours, theirs = socket.socketpair()

@@ -93,8 +93,9 @@ def _run(caller: Connection) -> None:
         os.chdir(request["folder"])
         if request["forward"]:
             _forward(caller)
+        begun = time.monotonic()
         metrics = request["function"](request["config"], request["out"], **request["inputs"])
-        answer: tuple[Any, ...] = ("done", metrics)
+        answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__
         answer = ("failed", kind, str(error), traceback.format_exc())
