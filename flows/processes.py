@@ -81,8 +81,8 @@ class Processes:
         """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours.
 
         Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as
-        it is, anything else by name and message, with its traceback as a note; StageError if its process was ended, or took longer than
-        `timeout` seconds.
+        it is, anything else by name and message, with its traceback as a note; StageError if its process was ended, or
+        took longer than `timeout` seconds.
         """
         request = {
             "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
