@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-LARGEST = 2**32 - 1  # what libraries take as a seed, and more than any other setting means
+LARGEST = 2**32 - 1  # what libraries take as a seed, and more than any other whole number means
+WIDEST = 3e38  # what single precision holds
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 
@@ -18,8 +19,10 @@ class Config(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _sensible(cls, value: Any) -> Any:
-        if any(abs(number) > LARGEST for number in _numbers(value)):
-            raise ValueError(f"no setting may be larger than {LARGEST}")
+        for number in _numbers(value):
+            if abs(number) > (LARGEST if isinstance(number, int) else WIDEST):
+                most = LARGEST if isinstance(number, int) else WIDEST
+                raise ValueError(f"no setting may be larger than {most}")
         return value
 
 

@@ -87,9 +87,10 @@ def unreachable(error: BaseException) -> bool:
     """Whether an error of Prefect's means that its server did not answer, or failed, rather than refused something."""
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", 500)
-    return ("httpx" in modules and status >= 500) or (
-        type(error) is RuntimeError and "Failed to reach API" in str(error)
-    )
+    silent = type(error) is RuntimeError and "Failed to reach API" in str(error)
+    # A task asks for the slots of its tags before it begins; none of ours is limited.
+    slots = type(error).__name__ == "ConcurrencySlotAcquisitionError"
+    return ("httpx" in modules and status >= 500) or silent or slots
 
 
 def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:

@@ -21,7 +21,7 @@ PROBE = 128  # pairs on which log-probabilities are compared before and after
 class DpoConfig(Training):
     """Settings of dpo."""
 
-    lr: float = Field(default=5e-6, gt=0, le=1e3)
+    lr: float = Field(default=5e-6, gt=0)
     """Peak learning rate."""
     beta: float = Field(default=0.1, gt=0)
     """How strongly the policy is held to the reference (0.1; 5 with sigmoid_norm, as in Tülu 3)."""

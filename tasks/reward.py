@@ -19,7 +19,7 @@ from align.models.training import Training
 class RewardConfig(Training):
     """Settings of reward."""
 
-    lr: float = Field(default=1e-4, gt=0, le=1e3)
+    lr: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
     kind: Kind = "head"
     """head: a linear map at the end-of-turn token, for thousands of pairs; likelihood: the mean log-probability of the

@@ -1,5 +1,6 @@
 """Fixtures that several test modules share: a tiny base model, an adapter trained on it, and a Prefect server."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import tiny
 
 from align.models.base import BaseConfig
 from flows import server
+
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(_number, signal.SIG_DFL)  # under nohup, or in the background, children would inherit them ignored
 
 
 @pytest.fixture(scope="session")

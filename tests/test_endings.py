@@ -51,7 +51,9 @@ def test_a_run_outlives_its_server(tmp_path):
 
 
 def test_a_stage_that_fails_without_a_server_says_why(tmp_path):
-    up, process = served_run(tmp_path, "--select", "+pairs", "--set", "pairs.min_margin=1000")
+    up, process = served_run(
+        tmp_path, "--select", "+pairs", "--set", "pairs.min_margin=0.999", "--set", "sample.temperature=0"
+    )
     up.process.kill()
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err

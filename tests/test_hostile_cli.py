@@ -41,7 +41,7 @@ SETTINGS = {
     "sample.temperature=.inf": "finite", "evaluate.temperature=.nan": "finite", "select.min_score=.nan": "finite",
     "ingest.max_bad_share=.nan": "finite", "ingest.split.sft=.nan": "finite", "ingest.sources.questions.weight=.inf": "finite",
     f"{GRADER}.tolerance=.inf": "finite", f"{GRADER}.limits.seconds=.inf": "finite", "filter.seed=.inf": "filter.seed",
-    "sft.epochs=1e308": "1000000", "sft.epochs=1e309": "finite", "sft.epochs=0": "greater than 0", "sft.lr=1e300": "1000",
+    "sft.epochs=1e308": "1000000", "sft.epochs=1e309": "finite", "sft.epochs=0": "greater than 0", "sft.lr=1e300": "3e+38",
     "sft.seed=-1": "greater than or equal to 0", "ingest.seed=-1": "ingest.seed", "filter.seed=4294967296": "4294967295",
     f"sft.seed={'9' * 400}": "4294967295", f"sft.seed={'9' * 5000}": "not YAML", f"sft.lr={'9' * 400}": "sft.lr",
     "sft.batch_size=99999999999999999999": "1000000", "sample.n=999999999": "100000", "sft.lora.r=1e12": "65536",

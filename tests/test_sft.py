@@ -161,7 +161,8 @@ def test_limit_and_warmup(base: BaseConfig, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/data is not there")
 def test_a_real_pretrained_model(tmp_path: Path) -> None:
-    from align.models.generate import Prompt, generate
+    from align.models.engine import Prompt, Sampling
+    from align.models.generate import generate
 
     template = (
         "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
@@ -173,5 +174,5 @@ def test_a_real_pretrained_model(tmp_path: Path) -> None:
     metrics = run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), epochs=3)
     assert metrics["loss.final"] < metrics["loss.first"]
     prompt = Prompt("p", [{"role": "user", "content": "Tell me about a girl named Lily."}])
-    (story,) = generate(base, None, [prompt], temperature=0, max_new_tokens=40)
+    (story,) = generate(base, None, [prompt], Sampling(max_new_tokens=40).greedy())
     assert story.n_tokens == 40 and " she " in story.text

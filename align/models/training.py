@@ -39,7 +39,7 @@ class LoraSettings(Config):
 class Training(Config):
     """Settings of every training stage."""
 
-    lr: float = Field(default=2e-4, gt=0, le=1e3)
+    lr: float = Field(default=2e-4, gt=0)
     """Peak learning rate."""
     epochs: float = Field(default=1.0, gt=0, le=1e6)
     """Passes over the data."""
