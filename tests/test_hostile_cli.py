@@ -45,7 +45,7 @@ SETTINGS = {
     "sft.seed=-1": "greater than or equal to 0", "ingest.seed=-1": "ingest.seed", "filter.seed=4294967296": "4294967295",
     f"sft.seed={'9' * 400}": "4294967295", f"sft.seed={'9' * 5000}": "not YAML", f"sft.lr={'9' * 400}": "sft.lr",
     "sft.batch_size=99999999999999999999": "1000000", "sample.n=999999999": "100000", "sft.lora.r=1e12": "65536",
-    "filter.rules.near_duplicate.words=1e30": "filter.rules", "select.min_score=1e308": "4294967295", "sft.seed=1e308": "sft.seed",
+    "filter.rules.near_duplicate.words=1e30": "filter.rules", "select.min_score=1e308": "3e+38", "sft.seed=1e308": "sft.seed",
     "sft.seed=true": None, "sft.batch_size=1.5": "sft.batch_size", "sft.batch_size=[1]": "sft.batch_size", "sft.lora=[]": "sft.lora",
     "pairs.min_margin=1": "less than 1", "ingest.split={sft: 1.0e308, evaluation: -1.0e308}": "ingest.split",
     # names

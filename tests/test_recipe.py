@@ -13,13 +13,23 @@ from storage.store import Store
 
 @pytest.mark.parametrize("name", names())
 def test_every_recipe_loads_and_plans(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    def connect(*_):
+        raise AssertionError("a plan needs no network")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("socket.socket.connect", connect)
     recipe = load(name)
     planned = plan(Store(tmp_path), recipe)
     assert [p.stage for p in planned] == list(parents(recipe))
     assert planned[0].status == "run" and planned[0].reason == "never ran"
     assert {p.status for p in planned[1:]} == {"waits"}
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "cache"])
+
+
+def test_a_base_that_cannot_be_fetched_is_known_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"base\.hub: Qwen/.* is not in the cache, and HF_HUB_OFFLINE forbids"):
+        plan(Store(tmp_path), load("qlora-7b"))
 
 
 def changed(tmp_path: Path, old: str, new: str) -> Path:
