@@ -1,5 +1,7 @@
 """Recipes: every one loads and plans without network, and every mistake is named with file, line and what was meant."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,74 @@ def test_missing_input_file(tmp_path):
     recipe = load("quickstart", [f"ingest.sources.instructions.path={tmp_path}/none.jsonl"])
     with pytest.raises(InputError, match="there is no file .*none.jsonl"):
         plan(Store(tmp_path / "store"), recipe)
+
+
+def test_a_hub_model_that_cannot_be_fetched_is_found_before_the_first_stage(tmp_path, monkeypatch):
+    """Where the Hub is forbidden, what its cache lacks cannot come."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    recipe = load("quickstart", ["base={hub: nobody/nothing, revision: main}"])
+    with pytest.raises(InputError, match=r"^base\.hub: nobody/nothing at 'main' is not in the cache"):
+        plan(Store(tmp_path), recipe)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda base: (base / "config.json").write_text("[1"), "config.json is not a JSON object"),
+        (lambda base: (base / "config.json").unlink(), "has no config.json"),
+        (lambda base: (base / "model.safetensors").unlink(), "holds no weights"),
+        (lambda base: (base / "tokenizer.json").unlink(), "holds no tokenizer"),
+        (
+            lambda base: (base / "template.jinja").write_text("{% if %}"),
+            "chat_template: the template is no Jinja, line 1",
+        ),
+        (lambda base: (base / "template.jinja").write_text("{{ messages }}"), "no {% generation %} markers"),
+        (lambda base: (base / "template.jinja").write_bytes(b"\xff"), "is not UTF-8"),
+        (
+            lambda base: (base / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}'),
+            "lacks b.safetensors",
+        ),
+    ],
+)
+def test_a_base_is_looked_at_before_the_first_stage(damage, message, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(RECIPES.parent / "quickstart" / "base", base)
+    shutil.copy(RECIPES.parent / "quickstart" / "chat_template.jinja", base / "template.jinja")
+    recipe = load("quickstart", [f"base={{path: {base}, chat_template: {base}/template.jinja}}"])
+    assert plan(Store(tmp_path / "store"), recipe)
+    damage(base)
+    with pytest.raises(InputError, match=re.escape(message)):
+        plan(Store(tmp_path / "store"), recipe)
+
+
+def test_a_base_without_a_template(tmp_path):
+    recipe = load("quickstart", ["base.chat_template=null"])
+    with pytest.raises(InputError, match=r"^base\.chat_template: .* has none of its own"):
+        plan(Store(tmp_path), recipe)
+
+
+def test_warehouses_are_looked_at_before_the_first_stage(tmp_path):
+    warehouse = tmp_path / "warehouse"
+    shutil.copytree(RECIPES.parent / "quickstart" / "warehouse", warehouse)
+    recipe = load("quickstart", [f"evaluate.suites.questions.grader.warehouse={warehouse}"])
+    assert plan(Store(tmp_path / "store"), recipe)
+    (warehouse / "orders.parquet").write_bytes((warehouse / "orders.parquet").read_bytes()[:-100])
+    with pytest.raises(
+        InputError, match=r"^evaluate\.suites\.questions\.grader\.warehouse: .*orders\.parquet is no whole"
+    ):
+        plan(Store(tmp_path / "store"), recipe)
+
+
+def test_globs_over_folders_are_sources(tmp_path):
+    """What ingest would read is what the plan hashes, also where the pattern is in a folder's name."""
+    for name in ("a1", "a2"):
+        (tmp_path / name).mkdir()
+        shutil.copy(RECIPES.parent / "quickstart" / "data" / "instructions.jsonl", tmp_path / name / "x.jsonl")
+    recipe = load("quickstart", [f"ingest.sources.instructions.path={tmp_path}/a?/x.jsonl"])
+    first = plan(Store(tmp_path / "store"), recipe)[0].request
+    (tmp_path / "a2" / "x.jsonl").unlink()
+    second = plan(Store(tmp_path / "store"), recipe)[0].request
+    assert first and second and first.key != second.key
 
 
 def test_paths_are_relative_to_the_recipe_and_overrides_to_the_working_directory(tmp_path, monkeypatch):
