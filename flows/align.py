@@ -149,9 +149,11 @@ def _wait(work: Work, future: PrefectFuture[Any], log: runs.Log) -> None:
         future.wait()
         state = future.state
     except Exception as error:
-        if not runs.unreachable(error):
+        if not (log.lost or runs.unreachable(error)):
             raise
         log.lose()
+        return
+    if log.lost:
         return
     if work.done is None and work.error is None and not state.is_completed():  # Prefect did not let it begin
         refusal: Any = state.result(raise_on_failure=False)

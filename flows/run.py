@@ -83,14 +83,17 @@ def flow_run_name(recipe: Recipe, part: str = "") -> str:
     return " ".join(filter(None, [recipe.name, part, digest]))
 
 
-def unreachable(error: BaseException) -> bool:
-    """Whether an error of Prefect's means that its server did not answer, or failed, rather than refused something."""
+def unreachable(error: BaseException | None) -> bool:
+    """Whether an error of Prefect's, or what caused it, means that its server did not answer, or failed, rather than
+    refused something."""
+    if error is None:
+        return False
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", 500)
     silent = type(error) is RuntimeError and "Failed to reach API" in str(error)
     # A task asks for the slots of its tags before it begins; none of ours is limited.
     slots = type(error).__name__ == "ConcurrencySlotAcquisitionError"
-    return ("httpx" in modules and status >= 500) or silent or slots
+    return ("httpx" in modules and status >= 500) or silent or slots or unreachable(error.__cause__)
 
 
 def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:
