@@ -52,7 +52,7 @@ def test_a_run_outlives_its_server(tmp_path):
 
 def test_a_stage_that_fails_without_a_server_says_why(tmp_path):
     up, process = served_run(
-        tmp_path, "--select", "+pairs", "--set", "pairs.use_reference=false", "--set", "sample.temperature=0"
+        tmp_path, "--select", "+pairs", "--set", "pairs.use_reference=false", "--set", "sample.temperature=1.0e-6"
     )
     up.process.kill()
     _, err = process.communicate(timeout=PATIENCE)
