@@ -14,7 +14,7 @@ from align.redact import clean, leaving
 from flows import ending
 from flows import run as runs
 from flows.dag import Node, dag
-from flows.plan import Planned, latest, plan
+from flows.plan import Planned, latest, plan, read_code
 from flows.processes import PEAK, Processes
 from flows.recipe import Recipe, load
 from flows.slots import Slots
@@ -55,6 +55,7 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
     begins. Where Prefect's server is lost on the way, the stages that are left run without it.
     """
     ending.listen()
+    read_code(recipe)
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
     before = latest(store, recipe.name)
     works: list[Work] = []

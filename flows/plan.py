@@ -40,12 +40,24 @@ def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool 
     def stage(
         name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
     ) -> Node:
-        identity.code(function.__module__)  # of every stage now: Prefect's threads are not there yet
         planned[name] = _plan_stage(store, name, function, config, inputs, planned, before, name in chosen, refresh)
         return Node(name)
 
     dag(recipe, stage)
     return list(planned.values())
+
+
+def read_code(recipe: Recipe) -> None:
+    """Digest the code of every stage now, while no thread of Prefect's is there to parse beside."""
+
+    def stage(
+        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
+    ) -> Node:
+        identity.code(function.__module__)
+        identity.code(function.__module__, config)
+        return Node(name)
+
+    dag(recipe, stage)
 
 
 def _plan_stage(

@@ -12,7 +12,7 @@ from typing import Any
 
 from align.errors import AlignError, StageError
 from align.redact import redact
-from flows.plan import Planned, plan
+from flows.plan import Planned, plan, read_code
 from flows.recipe import Recipe, load
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
@@ -48,6 +48,7 @@ def run(
         return answer(store, loaded, planned)
     from flows.server import connect
 
+    read_code(loaded)
     connect(store)
     from flows.align import align
 

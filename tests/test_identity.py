@@ -121,13 +121,14 @@ def test_code_is_parsed_while_other_threads_parse():
     assert identity._facts(tree)[0] == alone
 
 
-def test_a_plan_reads_the_code_of_every_stage_before_anything_runs(tmp_path, monkeypatch):
+def test_the_code_of_every_stage_is_read_before_anything_runs(tmp_path, monkeypatch):
     """And each file once: what a stage asks for later is known by then, so that nothing is parsed beside Prefect."""
     read: list[str] = []
     parse = identity.parse
     identity._code.cache_clear()
     identity._read.cache_clear()
     monkeypatch.setattr(identity, "parse", lambda source: read.append(source) or parse(source))
+    planning.read_code(load("quickstart"))
     planning.plan(Store(tmp_path), load("quickstart"))
     assert len(read) == len(set(read)) > 40
     planned = len(read)
