@@ -18,7 +18,7 @@ from align.report.wording import count, nats, number, percent, plural, points
 
 Metrics = Mapping[str, Any]
 FATES = {
-    "samples": "samples", "ungraded": "samples that could not be graded", "truncated": "samples cut off",
+    "samples": "samples", "ungraded": "samples that could not be graded", "truncated": "samples truncated",
     "identical": "samples equal to another of their prompt", "prompts": "prompts",
     "prompts.paired": "prompts with a pair", "prompts.all_correct": "prompts with right samples only",
     "prompts.all_wrong": "prompts with wrong samples only", "prompts.ungraded": "prompts without a graded sample",
@@ -30,7 +30,7 @@ SIDES = {"chosen": charts.GREEN, "rejected": charts.RED}
 
 
 def sampling(drawn: Path, fresh: Path, labelled: Path, metrics: Mapping[str, Metrics]) -> Chapter:
-    """How many samples were drawn, how many were cut off, and how many prompts have both right and wrong ones."""
+    """How many samples were drawn, how many were truncated, and how many prompts have both right and wrong ones."""
     chapter = Chapter("sampling", "What was drawn")
     body = []
     for label, folder, stage in (
@@ -49,8 +49,8 @@ def sampling(drawn: Path, fresh: Path, labelled: Path, metrics: Mapping[str, Met
             number(float(pc.mean(table.column("n_tokens")).as_py() or 0)), f"{percent(cut / table.num_rows)} %",
             number(left),
         ])  # fmt: skip
-    names = ["samples", "prompts", "samples", "per prompt", "mean tokens", "cut off", "prompts too long"]
-    chapter.table(names, body, "Cut off: the response reached the token limit before its end-of-turn token.")
+    names = ["samples", "prompts", "samples", "per prompt", "mean tokens", "truncated", "prompts too long"]
+    chapter.table(names, body, "Truncated: the response reached the token limit before its end-of-turn token.")
     _mixed(chapter, drawn, labelled)
     return chapter
 
@@ -194,7 +194,7 @@ def selection(selected: Path, metrics: Metrics) -> Chapter:
             f"{number(mean['best of n'])}, a random one of the same n {number(mean['random of n'])}. The reward says "
             "how much the reward model likes them; whether they are better shows only in the evaluation."
         )
-    rest = [("samples scored", "samples"), ("of them eligible", "samples.eligible"), ("cut off", "samples.truncated"),
+    rest = [("samples scored", "samples"), ("of them eligible", "samples.eligible"), ("truncated", "samples.truncated"),
             ("prompts", "prompts"), ("prompts kept", "prompts.kept")]  # fmt: skip
     facts = [(label, number(metrics[k])) for label, k in rest if k in metrics]
     if "share.same" in metrics:
