@@ -45,14 +45,14 @@ filter:
     - {{rule: ifd, max: 1.0}}
     - {{rule: budget, rows: 300}}
 
-sft: {{epochs: 1, batch_size: 8, max_length: 448, max_truncated_share: 0.9}}
+sft: {{num_train_epochs: 1, per_device_train_batch_size: 8, max_length: 448, max_truncated_share: 0.9}}
 sample: {{split: preference, n: 2, limit: 40, max_new_tokens: 48}}
 pairs: {{origin: imported}}
-reward: {{epochs: 1, batch_size: 8, max_length: 448, max_truncated_share: 0.9, limit: 400}}
+reward: {{num_train_epochs: 1, per_device_train_batch_size: 8, max_length: 448, max_truncated_share: 0.9, limit: 400}}
 resample: {{split: rejection, n: 4, limit: 60, max_new_tokens: 48}}
 select: {{skip_truncated: false}}
-sft_rs: {{epochs: 1, batch_size: 8, max_length: 448, max_truncated_share: 0.9}}
-dpo: {{epochs: 1, batch_size: 4, max_length: 448, max_truncated_share: 0.9, limit: 400}}
+sft_rs: {{num_train_epochs: 1, per_device_train_batch_size: 8, max_length: 448, max_truncated_share: 0.9}}
+dpo: {{num_train_epochs: 1, per_device_train_batch_size: 4, max_length: 448, max_truncated_share: 0.9, limit: 400}}
 evaluate:
   suites:
     gsm8k: {{grader: {{kind: number}}, limit: 60}}

@@ -39,14 +39,16 @@ def bare(config: SftConfig, out: Path, base: BaseConfig, kept: Path) -> None:
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32, quantization_config=four_bit)
     model.config.use_cache = False
-    lora = LoraConfig(r=config.lora.r, lora_alpha=config.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = LoraConfig(r=config.lora.r, lora_alpha=config.lora.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, lora)
     rows = [{"messages": [*r["messages"], {"role": "assistant", "content": r["response"]}]} for r in tables.read(kept)][
         : config.limit
     ]
     args: dict[str, Any] = {
-        "output_dir": str(out / "trainer"), "learning_rate": config.lr, "num_train_epochs": config.epochs,
-        "per_device_train_batch_size": config.batch_size, "max_length": config.max_length, "bf16": False,
+        "output_dir": str(out / "trainer"), "learning_rate": config.learning_rate,
+        "num_train_epochs": config.num_train_epochs,
+        "per_device_train_batch_size": config.per_device_train_batch_size, 
+        "max_length": config.max_length, "bf16": False,
         "assistant_only_loss": True, "report_to": "none", "save_strategy": "no", "gradient_checkpointing": False,
         "use_cpu": not torch.cuda.is_available(), "disable_tqdm": True, "logging_steps": 10,
         "train_sampling_strategy": "group_by_length",
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     recipe = load("quickstart")
-    config = recipe.sft.model_copy(update={"limit": options.rows, "epochs": 1.0})
+    config = recipe.sft.model_copy(update={"limit": options.rows, "num_train_epochs": 1.0})
     folder = Path(tempfile.mkdtemp(prefix="align-sft-"))
 
     def fresh(name: str) -> Path:

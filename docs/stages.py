@@ -16,7 +16,7 @@ from tasks.filter import filter
 from tasks.ingest import ingest
 from tasks.sft import sft
 
-recipe = load("quickstart", ["ingest.sources.instructions.limit=300", "sft.limit=64", "sft.epochs=1"])
+recipe = load("quickstart", ["ingest.sources.instructions.limit=300", "sft.limit=64", "sft.num_train_epochs=1"])
 work = Path(tempfile.mkdtemp())
 
 

@@ -19,14 +19,15 @@ from align.data.readers import expand
 from align.data.shapes import Use
 from align.errors import InputError
 from align.grading.graders import PythonGrader
+from align.models.arguments import LoraSettings, Training, arguments
 from align.models.base import BaseConfig
-from align.models.training import LoraSettings, Training
 from align.text import quote, short
 from flows import check_base
 from flows.explain import listed
 from flows.recipe import Recipe
 from tasks.ingest import Source
 
+MANY = 1_000_000  # rows that a training stage is imagined to have
 OPTIMIZERS = {"auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"}
 
 
@@ -155,24 +156,31 @@ def _python(grader: PythonGrader) -> Iterator[str]:
 
 
 def _training(config: Training) -> Iterator[str]:
+    if config.extra:
+        try:
+            with arguments(config, BaseConfig(path=Path()), MANY):
+                pass
+        except InputError as error:
+            yield from str(error).splitlines()
     if getattr(config, "packing", False):
         from align.models.base import device
 
         if device() != "cuda":
             yield "packing: needs a GPU with flash attention, and there is none here; set packing to false."
-    if config.optimizer not in OPTIMIZERS:
+    if config.optim not in OPTIMIZERS:
         from transformers.training_args import OptimizerNames
 
         known = [str(o.value) for o in OptimizerNames]
-        if config.optimizer not in known:
-            near = get_close_matches(config.optimizer, known, 1)
+        if config.optim not in known:
+            near = get_close_matches(config.optim, known, 1)
             hint = f"did you mean {near[0]}?" if near else "adamw_torch_fused and paged_adamw_8bit are some."
-            yield f"optimizer: transformers knows no {quote(config.optimizer)}; {hint}"
-    if config.lora is not None and isinstance(config.lora.target, str):
+            yield f"optim: transformers knows no {quote(config.optim)}; {hint}"
+    if config.lora is not None and isinstance(config.lora.target_modules, str):
         try:
-            re.compile(config.lora.target)
+            re.compile(config.lora.target_modules)
         except (re.error, RecursionError, OverflowError) as error:
-            yield f"lora.target: {quote(config.lora.target)} is neither all-linear nor a regular expression ({error})."
+            what = f"{quote(config.lora.target_modules)} is neither all-linear nor a regular expression"
+            yield f"lora.target_modules: {what} ({error})."
 
 
 def _url(url: str) -> str | None:
@@ -254,8 +262,8 @@ def _adapters(recipe: Recipe) -> Iterator[str]:
     if recipe.reward.init_from_sft:
         continued["reward"] = recipe.reward
     for stage, config in continued.items():
-        if config.lora is not None and (config.lora.r, config.lora.alpha) != (first.r, first.alpha):
+        if config.lora is not None and (config.lora.r, config.lora.lora_alpha) != (first.r, first.lora_alpha):
             yield (
-                f"{stage}.lora: asks for r {config.lora.r}, alpha {config.lora.alpha}, but the adapter of sft that is "
-                f"continued has r {first.r}, alpha {first.alpha}; leave lora out."
+                f"{stage}.lora: asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter of "
+                f"sft that is continued has r {first.r}, lora_alpha {first.lora_alpha}; leave lora out."
             )

@@ -45,7 +45,7 @@ def _sentence(
     source = source or f"{short(path)}:{line}"
     if entry["type"] == "extra_forbidden":
         known = sorted(set(_keys(model, real[:-1])))
-        near = get_close_matches(parts[-1][:100], known, 1, 0.5)
+        near = [k for k in known if _initials(k) == parts[-1]] or get_close_matches(parts[-1][:100], known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}."
         return f"{source}: unknown key {dotted}; {hint}"
     if entry["type"] == "missing":
@@ -53,6 +53,10 @@ def _sentence(
     message = entry["msg"].removeprefix("Value error, ")
     got = "" if isinstance(entry["input"], dict | list | tuple | BaseModel) else f" (got {quote(entry['input'])})"
     return f"{source}: {dotted}: {message[0].lower()}{message[1:]}{got}."
+
+
+def _initials(key: str) -> str:
+    return "".join(word[:1] for word in key.split("_"))
 
 
 def _locate(

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,10 +10,10 @@ from align import tables
 from align.config import Metrics
 from align.errors import StageError
 from align.models import training
+from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat, load_model, save_adapter
 from align.models.finite import is_finite
 from align.models.pairs import Pair, encode
-from align.models.training import Training
 
 PROBE = 128  # pairs on which log-probabilities are compared before and after
 
@@ -21,16 +21,25 @@ PROBE = 128  # pairs on which log-probabilities are compared before and after
 class DpoConfig(Training):
     """Settings of dpo."""
 
-    lr: float = Field(default=5e-6, gt=0)
+    TRL: ClassVar[str] = "DPOConfig"
+
+    learning_rate: float = Field(default=5e-6, gt=0)
     """Peak learning rate."""
     beta: float = Field(default=0.1, gt=0)
     """How strongly the policy is held to the reference (0.1; 5 with sigmoid_norm, as in Tülu 3)."""
-    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust"] = "sigmoid"
+    loss_type: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust"] = "sigmoid"
     """The preference loss; sigmoid_norm divides log-probabilities by the response's length."""
     nll: float = Field(default=0.0, ge=0)
     """Weight of the chosen responses' NLL beside the loss, against falling likelihoods (Pang et al., 2024)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """Assumed share of flipped labels (loss robust only)."""
+    """Assumed share of flipped labels (loss_type robust only)."""
+
+    def own(self) -> dict[str, Any]:
+        losses: list[str] = [self.loss_type] + (["sft"] if self.nll else [])
+        weights = [1.0, self.nll] if self.nll else None
+        return {
+            "beta": self.beta, "label_smoothing": self.label_smoothing, "loss_type": losses, "loss_weights": weights,
+        }  # fmt: skip
 
 
 def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path) -> Metrics:
@@ -47,8 +56,8 @@ def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter:
     from datasets import Dataset
 
     data = Dataset.from_list([_columns(p) for p in train])
-    with training.arguments(config, base, len(train)) as args:
-        from trl import DPOConfig, DPOTrainer
+    with arguments(config, base, len(train)) as args:
+        from trl import DPOTrainer
 
         class Trainer(DPOTrainer):
             """The dataset is tokenised already, with checks that trl does not make."""
@@ -58,19 +67,7 @@ def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter:
 
         model = training.adapt(load_model(base), config, base, adapter)
         start = training.trainable(model)
-        losses: list[str] = [config.loss] + (["sft"] if config.nll else [])
-        trainer = Trainer(
-            model=model,
-            args=DPOConfig(
-                **args,
-                beta=config.beta,
-                loss_type=losses,
-                loss_weights=[1.0, config.nll] if config.nll else None,
-                label_smoothing=config.label_smoothing,
-            ),
-            train_dataset=data,
-            processing_class=chat.tokenizer,
-        )
+        trainer = Trainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
         training.restore(model, start)
         initial = check_reference(trainer, train[:16], config.beta)
         log = training.run(trainer, "dpo", out)
@@ -112,7 +109,9 @@ def _shift(trainer: Any, pairs: list[Pair], name: str) -> dict[str, float]:
     policy, reference = _logps(trainer, pairs)
     ratio = policy - reference
     if not is_finite(ratio):
-        raise StageError(f"The trained policy gives pairs ({name}) no finite log-probabilities; lower dpo.lr.")
+        raise StageError(
+            f"The trained policy gives pairs ({name}) no finite log-probabilities; lower dpo.learning_rate."
+        )
     return {
         f"logps.chosen_shift.{name}": float(ratio[:, 0].mean()),
         f"logps.rejected_shift.{name}": float(ratio[:, 1].mean()),

@@ -1,7 +1,7 @@
 """A Bradley-Terry reward model: which of two responses is better, learned from the pairs alone."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -9,25 +9,30 @@ from align import tables
 from align.config import Metrics
 from align.errors import InputError, StageError
 from align.models import training
+from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat, save_adapter
 from align.models.chat import Chat, Example, pad
 from align.models.pairs import Pair, encode
 from align.models.reward_model import HEAD, Kind, load_reward, reward_base, rewards, save_kind, score
-from align.models.training import Training
 
 
 class RewardConfig(Training):
     """Settings of reward."""
 
-    lr: float = Field(default=1e-4, gt=0)
+    TRL: ClassVar[str] = "RewardConfig"
+
+    learning_rate: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
     kind: Kind = "head"
     """head: a linear map at the end-of-turn token, for thousands of pairs; likelihood: the mean log-probability of the
     response, which starts from what SFT knows, for small models and few pairs."""
     init_from_sft: bool = True
     """Start from a copy of the SFT adapter instead of a fresh one."""
-    centering: float = Field(default=0.01, ge=0)
+    center_rewards_coefficient: float = Field(default=0.01, ge=0)
     """Weight of the squared sum of both rewards, which keeps a head's scores around 0 (Eisenstein et al., 2023)."""
+
+    def own(self) -> dict[str, Any]:
+        return {"center_rewards_coefficient": self.center_rewards_coefficient or None}
 
 
 def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path | None = None) -> Metrics:
@@ -45,7 +50,7 @@ def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, ad
 
     import torch
 
-    with training.arguments(config, base, len(train)) as args:
+    with arguments(config, base, len(train)) as args:
         torch.manual_seed(config.seed)  # a head starts at random
         head = HEAD if config.kind == "head" else None
         model = reward_base(base, config.kind)
@@ -96,11 +101,10 @@ def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, ad
     return metrics
 
 
-def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], args: dict[str, Any]) -> Any:
+def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], args: Any) -> Any:
     """trl's RewardTrainer; a likelihood model keeps its loss and metrics, and brings its own reward."""
     import torch
     from datasets import Dataset
-    from trl import RewardConfig as Arguments
     from trl import RewardTrainer
 
     class Likelihood(RewardTrainer):
@@ -125,7 +129,7 @@ def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], ar
     likelihood = config.kind == "likelihood"
     return (Likelihood if likelihood else RewardTrainer)(
         model=model,
-        args=Arguments(**args, center_rewards_coefficient=config.centering or None),
+        args=args,
         train_dataset=Dataset.from_dict(
             {
                 "chosen_ids": [p.chosen.ids for p in train],

@@ -2,20 +2,29 @@
 
 import math
 from pathlib import Path
+from typing import Any, ClassVar
 
 from align import tables
 from align.config import Metrics
 from align.errors import InputError, StageError
 from align.models import training
+from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, device, load_chat, load_model, save_adapter
-from align.models.training import Training
 
 
 class SftConfig(Training):
     """Settings of sft and sft_rs."""
 
+    TRL: ClassVar[str] = "SFTConfig"
+
     packing: bool = False
     """Pack rows into blocks of max_length (CUDA with flash attention only)."""
+
+    def own(self) -> dict[str, Any]:
+        prepared = {"skip_prepare_dataset": not self.packing}
+        return {"packing": self.packing, "dataset_kwargs": prepared} | (
+            {"max_length": self.max_length} if self.packing else {}
+        )
 
 
 def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None) -> Metrics:
@@ -53,18 +62,12 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
     rows_of_steps = len(kept)
     if config.packing:
         rows_of_steps = math.ceil(sum(len(examples[i].ids) for i in kept) / config.max_length)
-    with training.arguments(config, base, rows_of_steps) as args:
-        from trl import SFTConfig, SFTTrainer
+    with arguments(config, base, rows_of_steps) as args:
+        from trl import SFTTrainer
 
-        args["max_length"] = config.max_length if config.packing else None
         model = training.adapt(load_model(base), config, base, adapter)
         start = training.trainable(model)
-        trainer = SFTTrainer(
-            model=model,
-            args=SFTConfig(**args, packing=config.packing, dataset_kwargs={"skip_prepare_dataset": not config.packing}),
-            train_dataset=data,
-            processing_class=chat.tokenizer,
-        )
+        trainer = SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
         training.restore(model, start)
         log = training.run(trainer, "sft", out)
     save_adapter(model, chat, base, out)

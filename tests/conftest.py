@@ -28,7 +28,12 @@ def adapter(base: BaseConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sft")
     (folder / "out").mkdir()
     rows = tiny.kept(folder / "kept.parquet", 64)
-    sft(SftConfig(lr=5e-3, epochs=3, batch_size=16, max_length=128), folder / "out", base=base, rows=rows)
+    sft(
+        SftConfig(learning_rate=5e-3, num_train_epochs=3, per_device_train_batch_size=16, max_length=128),
+        folder / "out",
+        base=base,
+        rows=rows,
+    )
     return folder / "out"
 
 

@@ -112,10 +112,10 @@ def test_again_is_cached_without_torch_or_prefect(twice):
 KNOBS = {
     "ingest": "ingest.seed=1",
     "filter": "filter.seed=1",
-    "sft": "sft.lr=0.001",
+    "sft": "sft.learning_rate=0.001",
     "sample": "sample.n=3",
     "pairs": "pairs.held_out=0.3",
-    "reward": "reward.centering=0.02",
+    "reward": "reward.center_rewards_coefficient=0.02",
     "resample": "resample.temperature=0.8",
     "select": "select.top=0.5",
     "dpo": "dpo.beta=0.2",
@@ -138,7 +138,7 @@ def test_a_knob_reaches_its_stage_and_what_follows(twice, stage):
 
 
 def test_the_shared_settings_of_sft_rs_reach_both_arms(twice):
-    planned = plan(twice, load(TINY, ["sft_rs.lr=0.0005"]))
+    planned = plan(twice, load(TINY, ["sft_rs.learning_rate=0.0005"]))
     assert {p.stage for p in planned if p.status == "run"} == {"sft_rs", "sft_random"}
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pools import pool, row
 
 from align.rules.contamination import Contamination
 from tasks.ingest import IngestConfig, Source, ingest
-from tests.pools import pool, row
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ITEM = (

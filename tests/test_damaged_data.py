@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hostile import GOOD, refusal
 
 from align.data.readers import read_file
 from align.errors import InputError
 from tasks.ingest import IngestConfig, Source, ingest
-from tests.hostile import GOOD, refusal
 
 
 def jsonl(n: int) -> bytes:

@@ -8,15 +8,21 @@ import tiny
 import torch
 
 from align.errors import StageError
+from align.models.arguments import Training
 from align.models.base import BaseConfig, load_chat, load_model, save_adapter
 from align.models.finite import check_scores, is_finite, not_finite
 from align.models.reward_model import score
-from align.models.training import Training, adapt
+from align.models.training import adapt
 from tasks.dpo import DpoConfig, dpo
 from tasks.reward import RewardConfig, reward
 from tasks.sft import SftConfig, sft
 
-SETTINGS: dict[str, Any] = {"batch_size": 8, "max_length": 128, "warmup": 0.0, "epochs": 2}
+SETTINGS: dict[str, Any] = {
+    "per_device_train_batch_size": 8,
+    "max_length": 128,
+    "warmup_steps": 0.0,
+    "num_train_epochs": 2,
+}
 
 
 def _sft(base: BaseConfig, adapter: Path, folder: Path, out: Path, **changes: Any) -> Any:
@@ -53,10 +59,10 @@ def test_a_rate_that_is_far_too_high(
 ) -> None:
     """Also where the first step is the last one, after which no loss is computed any more."""
     (tmp_path / "out").mkdir()
-    changes = {"batch_size": 64, "epochs": 1} if steps == "one" else {}
-    sentence = rf"of {label} is not (a )?finite.* after \d of \d steps.*lower lr \(it is 1e\+30\)"
+    changes = {"per_device_train_batch_size": 64, "num_train_epochs": 1} if steps == "one" else {}
+    sentence = rf"of {label} is not (a )?finite.* after \d of \d steps.*lower learning_rate \(it is 1e\+30\)"
     with pytest.raises(StageError, match=sentence) as caught:
-        stage(base, adapter, tmp_path, tmp_path / "out", lr=1e30, **changes)
+        stage(base, adapter, tmp_path, tmp_path / "out", learning_rate=1e30, **changes)
     assert "\n" not in str(caught.value)
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {"dropped.parquet"}
 
@@ -100,7 +106,9 @@ def test_scores_that_are_no_numbers(base: BaseConfig) -> None:
     chat, model = load_chat(base), load_model(base, head="reward")
     examples = chat.examples([tiny.row(i)["messages"] for i in range(3)], ["Yes. "] * 3)
     model.score.weight.data.fill_(float("nan"))
-    with pytest.raises(StageError, match=r"gives 3 of 3 conversations \(scoring\) no finite score.*lower reward.lr"):
+    with pytest.raises(
+        StageError, match=r"gives 3 of 3 conversations \(scoring\) no finite score.*lower reward.learning_rate"
+    ):
         score(model, "head", chat, examples)
     check_scores([0.0, -1e30], "any")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pools import dropped, pool, row
 
 from align.errors import InputError
 from align.models.base import BaseConfig
 from align.rules.diversity import Budget, Embedder, fair, k_center
-from tests.pools import dropped, pool, row
 
 TOPICS = {
     "sea": "the ship sails over the deep blue ocean with its captain and crew number {}",

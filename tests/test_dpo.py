@@ -18,7 +18,10 @@ from tasks.dpo import DpoConfig, check_reference, dpo
 
 def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path, **settings: Any) -> dict[str, Any]:
     out.mkdir()
-    config = DpoConfig(**{"lr": 1e-3, "epochs": 1, "batch_size": 16, "max_length": 128} | settings)
+    config = DpoConfig(
+        **{"learning_rate": 1e-3, "num_train_epochs": 1, "per_device_train_batch_size": 16, "max_length": 128}
+        | settings
+    )
     return dpo(config, out, base=base, pairs=pairs, adapter=adapter)
 
 
@@ -26,7 +29,7 @@ def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path, **settings: Any
 def trained(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("dpo")
     pairs = tiny.pairs(folder / "pairs.parquet", 60, tiny.pair(99, rejected="word " * 200), tiny.pair(98, rejected=" "))
-    return folder / "out", run(base, folder / "out", pairs, adapter, epochs=2)
+    return folder / "out", run(base, folder / "out", pairs, adapter, num_train_epochs=2)
 
 
 def test_the_first_loss_is_ln_2(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -83,25 +86,26 @@ def test_a_reference_that_is_rounded(base: BaseConfig, adapter: Path) -> None:
 def _with_reference(base: BaseConfig, adapter: Path, change: Any) -> float:
     """check_reference on a trl trainer whose ref adapter was changed."""
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
     from align.models import training
+    from align.models.arguments import arguments
     from align.models.base import load_model
     from align.models.pairs import encode
     from tasks.dpo import _columns
 
-    chat, config = load_chat(base), DpoConfig(batch_size=4, max_length=128)
+    chat, config = load_chat(base), DpoConfig(per_device_train_batch_size=4, max_length=128)
     pairs, _ = encode(chat, [tiny.pair(i) for i in range(1, 5)], config, adapter.parent)
 
     class Trainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    with training.arguments(config, base, len(pairs)) as args:
+    with arguments(config, base, len(pairs)) as args:
         model = training.adapt(load_model(base), config, base, adapter)
         start = training.trainable(model)
         data = Dataset.from_list([_columns(p) for p in pairs])
-        trainer = Trainer(model=model, args=DPOConfig(**args), train_dataset=data, processing_class=chat.tokenizer)
+        trainer = Trainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
         training.restore(model, start)
         assert check_reference(trainer, pairs, 0.1) == pytest.approx(math.log(2), abs=1e-6)
         with torch.no_grad():
@@ -113,7 +117,7 @@ def _with_reference(base: BaseConfig, adapter: Path, change: Any) -> float:
 
 def test_an_nll_term_keeps_the_chosen_likely(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     pairs = tiny.pairs(tmp_path / "pairs.parquet", 60)
-    plain, held = (run(base, tmp_path / str(nll), pairs, adapter, nll=nll, epochs=3) for nll in (0.0, 1.0))
+    plain, held = (run(base, tmp_path / str(nll), pairs, adapter, nll=nll, num_train_epochs=3) for nll in (0.0, 1.0))
     assert held["logps.chosen_shift.train"] > plain["logps.chosen_shift.train"]
     assert held["loss.initial"] == pytest.approx(math.log(2), abs=1e-5)
 
@@ -121,7 +125,7 @@ def test_an_nll_term_keeps_the_chosen_likely(base: BaseConfig, adapter: Path, tm
 @pytest.mark.parametrize("loss", ["sigmoid_norm", "ipo", "hinge", "robust"])
 def test_other_losses(base: BaseConfig, adapter: Path, tmp_path: Path, loss: str) -> None:
     metrics = run(
-        base, tmp_path / "out", tiny.pairs(tmp_path / "p.parquet", 24), adapter, loss=loss, label_smoothing=0.1
+        base, tmp_path / "out", tiny.pairs(tmp_path / "p.parquet", 24), adapter, loss_type=loss, label_smoothing=0.1
     )
     assert metrics["accuracy.train"] > 0.5 and metrics["loss.initial"] == pytest.approx(math.log(2), abs=1e-5)
 
@@ -129,7 +133,7 @@ def test_other_losses(base: BaseConfig, adapter: Path, tmp_path: Path, loss: str
 def test_beta_matters_and_equal_runs_give_equal_bytes(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     pairs = tiny.pairs(tmp_path / "pairs.parquet", 24)
     a, b, c = (
-        run(base, tmp_path / name, pairs, adapter, beta=beta, epochs=2)
+        run(base, tmp_path / name, pairs, adapter, beta=beta, num_train_epochs=2)
         for name, beta in (("a", 0.1), ("b", 0.1), ("c", 0.5))
     )
     assert a == b and a["loss.final"] != c["loss.final"]

@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
+from pools import dropped, pool
 
 from align.rules.duplicates import Duplicates, NearDuplicates
 from align.rules.minhash import alike, bands, jaccard, signatures
 from align.rules.shingles import all_units, grams, sets, text_hashes, units
 from align.text import normalise
-from tests.pools import dropped, pool
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "rstvz"]
 

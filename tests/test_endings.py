@@ -99,7 +99,7 @@ def test_no_server_stays_after_a_run_with_an_empty_address(filtered):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT"])
 def test_signals_end_a_run_like_ctrl_c(filtered, name):
-    process = running(filtered, "--select", "+sft", "--set", "sft.epochs=500")
+    process = running(filtered, "--select", "+sft", "--set", "sft.num_train_epochs=500")
     children = descendants(process.pid)
     assert children
     process.send_signal(signal.Signals[name])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from pydantic import ValidationError
 
 from align import tables
@@ -17,7 +18,6 @@ from align.models.base import BaseConfig
 from align.models.engine import Prompt, Sample, Sampling
 from tasks.answer import AnswerConfig, answer
 from tasks.evaluate import EvaluateConfig, SuiteConfig, evaluate
-from tests import tiny
 
 BASE = BaseConfig(path=Path("nowhere"))
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pools import row
 from pydantic import ValidationError
 
 import align.rules.catalogue as rules
@@ -16,7 +17,6 @@ from align.errors import StageError
 from align.models.base import BaseConfig
 from align.tables import INSTRUCTIONS, KEPT, ROWS
 from tasks.filter import FilterConfig, filter
-from tests.pools import row
 
 NONE = BaseConfig(path=Path("no-model"))
 LENGTH = {"rule": "length", "unit": "characters"}

@@ -37,16 +37,16 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 SETTINGS = {
     # numbers
-    "sft.lr=.inf": "finite", "sft.lr=-.inf": "finite", "sft.lr=.nan": "finite", "dpo.beta=inf": "finite", "dpo.beta=nan": "finite",
+    "sft.learning_rate=.inf": "finite", "sft.learning_rate=-.inf": "finite", "sft.learning_rate=.nan": "finite", "dpo.beta=inf": "finite", "dpo.beta=nan": "finite",
     "sample.temperature=.inf": "finite", "evaluate.temperature=.nan": "finite", "select.min_score=.nan": "finite",
     "ingest.max_bad_share=.nan": "finite", "ingest.split.sft=.nan": "finite", "ingest.sources.questions.weight=.inf": "finite",
     f"{GRADER}.tolerance=.inf": "finite", f"{GRADER}.limits.seconds=.inf": "finite", "filter.seed=.inf": "filter.seed",
-    "sft.epochs=1e308": "1000000", "sft.epochs=1e309": "finite", "sft.epochs=0": "greater than 0", "sft.lr=1e300": "3e+38",
+    "sft.num_train_epochs=1e308": "1000000", "sft.num_train_epochs=1e309": "finite", "sft.num_train_epochs=0": "greater than 0", "sft.learning_rate=1e300": "3e+38",
     "sft.seed=-1": "greater than or equal to 0", "ingest.seed=-1": "ingest.seed", "filter.seed=4294967296": "4294967295",
-    f"sft.seed={'9' * 400}": "4294967295", f"sft.seed={'9' * 5000}": "not YAML", f"sft.lr={'9' * 400}": "sft.lr",
-    "sft.batch_size=99999999999999999999": "1000000", "sample.n=999999999": "100000", "sft.lora.r=1e12": "65536",
+    f"sft.seed={'9' * 400}": "4294967295", f"sft.seed={'9' * 5000}": "not YAML", f"sft.learning_rate={'9' * 400}": "sft.learning_rate",
+    "sft.per_device_train_batch_size=99999999999999999999": "1000000", "sample.n=999999999": "100000", "sft.lora.r=1e12": "65536",
     "filter.rules.near_duplicate.words=1e30": "filter.rules", "select.min_score=1e308": "3e+38", "sft.seed=1e308": "sft.seed",
-    "sft.seed=true": None, "sft.batch_size=1.5": "sft.batch_size", "sft.batch_size=[1]": "sft.batch_size", "sft.lora=[]": "sft.lora",
+    "sft.seed=true": None, "sft.per_device_train_batch_size=1.5": "sft.per_device_train_batch_size", "sft.per_device_train_batch_size=[1]": "sft.per_device_train_batch_size", "sft.lora=[]": "sft.lora",
     "pairs.min_margin=1": "less than 1", "ingest.split={sft: 1.0e308, evaluation: -1.0e308}": "ingest.split",
     # names
     "name=": "name", "name=''": "1 to 100", "name='../..'": "1 to 100", 'name="a\\nb"': "1 to 100", "name=a/b": "1 to 100",
@@ -81,7 +81,10 @@ SETTINGS = {
     "filter.rules=[{rule: rating, base_url: 'http://x', model: m, pattern: '*'}]": "", "filter.rules=[{rule: truncated, ending: '('}]": "regular expression",
     "filter.rules=[{rule: rating, base_url: 'http://x', model: m, min: 6}]": "above highest", "filter.rules=[{rule: ifd, min: 2}]": "above max",
     "filter.rules=[{rule: budget, rows: 9, embedding: /nope}]": "embedding", "sample.use=[promts]": "promts", "ingest.split={sft: 1.0}": "preference",
-    "sample.split=nope": "sample.split", "sft.optimizer=adamw_tork_fused": "adamw_torch_fused", "sft.lora.target='('": "lora.target", "dpo.lora={r: 3}": "dpo.lora",
+    "sample.split=nope": "sample.split", "sft.optim=adamw_tork_fused": "adamw_torch_fused", "sft.lora.target_modules='('": "lora.target", "dpo.lora={r: 3}": "dpo.lora",
+    "sft.lr=1": "did you mean learning_rate", "sft.epochs=1": "did you mean num_train_epochs", "sft.extra={neftune_noise_alfa: 5}": "did you mean neftune_noise_alpha",
+    "dpo.extra={beta: 1}": "the key of that name", "reward.extra={report_to: wandb}": "the stage itself", "sft.extra={adam_beta1: big}": "valid number",
+    "dpo.extra={output_dir: /x, nope: 1}": "dpo.extra.nope", "sft.extra={eval_strategy: now}": "sft.extra", "sft.extra=3": "sft.extra",
     "base={hub: 'a/../b', revision: main}": "no id of the Hub", "base={hub: a/b}": "needs base.revision",
 }  # fmt: skip
 
@@ -195,11 +198,12 @@ def test_every_mistake_is_told_at_once(tmp_path, capsys):
     lines = QUICKSTART.splitlines()
     dpo, pairs = (next(i for i, line in enumerate(lines, 1) if what in line) for what in ("dpo: {beta:", "held_out:"))
     err = refused(
-        ["plan", str(path), "--set", "sft.lr=.nan", "--set", "sample.nn=3", "--store", str(tmp_path / "s")], capsys
+        ["plan", str(path), "--set", "sft.learning_rate=.nan", "--set", "sample.nn=3", "--store", str(tmp_path / "s")],
+        capsys,
     )
     assert f"r.yaml:{dpo}: unknown key dpo.betta; did you mean beta?" in err
     assert f"r.yaml:{pairs}: unknown key pairs.held_uot; did you mean held_out?" in err
-    assert "--set sft.lr=.nan: sft.lr: input should be a finite number (got nan)" in err
+    assert "--set sft.learning_rate=.nan: sft.learning_rate: input should be a finite number (got nan)" in err
     assert "--set sample.nn=3: unknown key sample.nn; did you mean n?" in err
     assert len(err.splitlines()) == 4
 

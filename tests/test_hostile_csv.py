@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hostile import through
 
 from align.data.readers import read_file
 from align.errors import InputError
-from tests.hostile import through
 
 ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca" / "alpaca_5000.json"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hostile import BAD_LINES, BAD_ROWS, GOOD, READ_ANYWAY, REFUSED, refusal, through
 
 from align.data.readers import expand, read_file
 from align.data.streams import twofold
 from align.errors import InputError, StageError
 from tasks.ingest import IngestConfig, Source, ingest
-from tests.hostile import BAD_LINES, BAD_ROWS, GOOD, READ_ANYWAY, REFUSED, refusal, through
 
 
 @pytest.mark.parametrize("name", BAD_LINES)

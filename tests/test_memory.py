@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from align.models.arguments import LoraSettings
 from align.models.base import BaseConfig, load_model
 from align.models.memory import NF4, estimate, estimates
-from align.models.training import LoraSettings
 from flows.recipe import load
 from flows.stages import STAGES
 from tasks.dpo import DpoConfig
@@ -41,7 +41,9 @@ def test_weights_are_those_of_the_model(base: BaseConfig) -> None:
 
 
 def test_an_8b_qlora_is_what_people_measure() -> None:
-    parts = estimate(LLAMA_8B, "sft", SftConfig(batch_size=4, max_length=2048, lora=LoraSettings(r=16)))
+    parts = estimate(
+        LLAMA_8B, "sft", SftConfig(per_device_train_batch_size=4, max_length=2048, lora=LoraSettings(r=16))
+    )
     assert 5.2 * GIB < parts["weights"] < 5.8 * GIB  # 8.03 B parameters, of which 1.05 B stay in bf16
     assert parts["adapter"] == 4 * 41_943_040  # LoRA r 16 on all linear layers of Llama 3 8B
     assert 8 * GIB < parts["total"] < 20 * GIB
@@ -51,10 +53,10 @@ def test_an_8b_qlora_is_what_people_measure() -> None:
 @pytest.mark.parametrize(
     ("less", "more", "part"),
     [
-        ({"batch_size": 1}, {"batch_size": 8}, "activations"),
+        ({"per_device_train_batch_size": 1}, {"per_device_train_batch_size": 8}, "activations"),
         ({"max_length": 512}, {"max_length": 4096}, "activations"),
         ({"gradient_checkpointing": "on"}, {"gradient_checkpointing": "off"}, "activations"),
-        ({"optimizer": "auto"}, {"optimizer": "adamw_torch"}, "optimiser"),
+        ({"optim": "auto"}, {"optim": "adamw_torch"}, "optimiser"),
         ({"lora": LoraSettings(r=8)}, {"lora": LoraSettings(r=64)}, "adapter"),
     ],
 )
@@ -64,7 +66,7 @@ def test_every_knob_points_the_right_way(less: dict[str, Any], more: dict[str, A
 
 
 def test_stages_differ_as_they_should() -> None:
-    same = {"batch_size": 4, "max_length": 1024}
+    same = {"per_device_train_batch_size": 4, "max_length": 1024}
     sft = estimate(LLAMA_8B, "sft", SftConfig(**same))
     dpo = estimate(LLAMA_8B, "dpo", DpoConfig(**same))
     reward = estimate(LLAMA_8B, "reward", RewardConfig(**same))

@@ -97,8 +97,9 @@ def test_the_same_weights_elsewhere_are_the_same_base(base: BaseConfig, tmp_path
 
 
 def test_a_base_that_changes_during_training(tmp_path: Path) -> None:
+    from align.models.arguments import Training
     from align.models.base import save_adapter
-    from align.models.training import Training, adapt
+    from align.models.training import adapt
 
     base = tiny.tiny_base(tmp_path / "base")
     model = adapt(load_model(base), Training(), base, None)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pools import dropped
 from pydantic import ValidationError
 
 from align.rules.parses import Parses
-from tests.pools import dropped
 
 PYTHON: dict[str, bool] = {
     "def f(x):\n    return x + 1\n": True,

@@ -113,7 +113,16 @@ def test_one_server_per_store_and_per_port(served, tmp_path):
 
 
 def test_ctrl_c_ends_a_stage_at_once(served):
-    words = ["run", str(TINY), "--store", str(served.store.root), "--select", "+sft", "--set", "sft.epochs=500"]
+    words = [
+        "run",
+        str(TINY),
+        "--store",
+        str(served.store.root),
+        "--select",
+        "+sft",
+        "--set",
+        "sft.num_train_epochs=500",
+    ]
     code = (  # a shell's background jobs, which tests may be, ignore SIGINT
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import flows.cli; flows.cli.main(sys.argv[1:])"

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from served import alive, wait_for
 
 from align.config import Config
 from align.errors import InputError, StageError
 from flows.processes import PEAK, ROOT, Processes
 from flows.slots import Slots
 from storage.store import Store
-from tests.served import alive, wait_for
 
 
 class Ask(Config):
@@ -125,8 +125,8 @@ def test_closing_ends_a_stage_and_what_it_started(tmp_path):
 
 def test_a_killed_caller_takes_its_stages_with_it(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from flows.processes import Processes; "
-        "from tests.test_processes import Ask, tell; "
+        "import sys; sys.path.insert(0, 'tests'); from pathlib import Path; from flows.processes import Processes; "
+        "from test_processes import Ask, tell; "
         "Processes().run(tell, Ask(what='sleep'), Path(sys.argv[1]), {})"
     )
     caller = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)

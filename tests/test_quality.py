@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pools
 import pytest
+from pools import dropped, pool
 from pydantic import ValidationError
 
 from align.kept import Kept
@@ -16,8 +18,6 @@ from align.models.base import BaseConfig, load_model
 from align.rules.losses import Scorer, batches
 from align.rules.mismatch import Mismatched
 from align.rules.quality import IFD, Perplexity, within_length
-from tests import pools
-from tests.pools import dropped, pool
 
 ROWS = [(f"Which way is {i}?", "That way, up. " * (1 + i % 5)) for i in range(12)] + [
     ("한국어 질문?", "답은 다섯입니다."),

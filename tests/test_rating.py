@@ -9,14 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pools
 import pytest
+from pools import pool
 from pydantic import ValidationError
 
 from align.errors import InputError, StageError
 from align.rules.rating import Answers, Rating
 from flows.recipe import load
-from tests import pools
-from tests.pools import pool
 
 
 class Endpoint(ThreadingHTTPServer):

@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+from test_store import Knob, made, produce
 
 from storage import build, records, runs
 from storage.runs import Run, StageRun
 from storage.store import Store
 from storage.upkeep import verify
 from storage.views import ask
-from tests.test_store import Knob, made, produce
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from artifacts import ARMS, HOSTILE, artifacts
 
 from align import tables
 from align.errors import InputError
@@ -18,7 +19,6 @@ from align.report import charts, evidence, wording
 from align.report.answers import KINDS, _spread
 from flows.stages import outline
 from tasks.report import ReportConfig, report
-from tests.artifacts import ARMS, HOSTILE, artifacts
 
 
 class Page(HTMLParser):

@@ -22,7 +22,10 @@ from tasks.reward import RewardConfig, check_saved, reward
 
 def run(base: BaseConfig, out: Path, pairs: Path, adapter: Path | None, **settings: Any) -> dict[str, Any]:
     out.mkdir()
-    config = RewardConfig(**{"lr": 2e-3, "epochs": 2, "batch_size": 16, "max_length": 128} | settings)
+    config = RewardConfig(
+        **{"learning_rate": 2e-3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "max_length": 128}
+        | settings
+    )
     return reward(config, out, base=base, pairs=pairs, adapter=adapter)
 
 
@@ -123,7 +126,7 @@ def test_a_head_that_scores_otherwise_is_noticed(base: BaseConfig, headed: Path)
 
 def test_a_likelihood_reward_is_the_mean_log_probability(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     pairs = tiny.pairs(tmp_path / "pairs.parquet", 20)
-    run(base, tmp_path / "out", pairs, adapter, kind="likelihood", lr=1e-9, epochs=1)
+    run(base, tmp_path / "out", pairs, adapter, kind="likelihood", learning_rate=1e-9, num_train_epochs=1)
     (model, kind), plain, chat = load_reward(base, tmp_path / "out"), policy(base, adapter), load_chat(base)
     for e in examples(base, 4):
         with torch.no_grad():
@@ -141,7 +144,7 @@ def test_it_starts_from_the_sft_adapter_or_not(base: BaseConfig, adapter: Path, 
     pairs = tiny.pairs(tmp_path / "pairs.parquet", 20)
     sft = load_file(adapter / "adapter/adapter_model.safetensors")
     for init in (True, False):
-        run(base, tmp_path / str(init), pairs, adapter, init_from_sft=init, lr=1e-7, epochs=1)
+        run(base, tmp_path / str(init), pairs, adapter, init_from_sft=init, learning_rate=1e-7, num_train_epochs=1)
         weights = load_file(tmp_path / str(init) / "adapter/adapter_model.safetensors")
         moved = max(float((weights[k] - v).abs().max()) for k, v in sft.items())
         assert (moved < 1e-5) == init

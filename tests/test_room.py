@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from test_records import record
+from test_store import Knob, consume, made, produce
 
 from flows.cli import main
 from storage import build, records, room, runs, tags
 from storage.runs import Run, StageRun
 from storage.store import Store
 from storage.upkeep import verify
-from tests.test_records import record
-from tests.test_store import Knob, consume, made, produce
 
 
 @pytest.fixture

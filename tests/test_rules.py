@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from pools import dropped, pool, row
 
 from align.models.base import BaseConfig
 from align.rules.form import Broken, Echo, Empty, Length, Repetition, Truncated
 from align.rules.language import Language
 from align.rules.personal import PersonalData, personal, resident
 from align.rules.texts import Mojibake, Refusal, misread
-from tests.pools import dropped, pool, row
 
 LONG = "The committee met on Monday to discuss the budget. It was decided that the museum would "
 ES = "Normalmente este dato se ve en el panel de logística y se actualiza todos los lunes por la mañana."

@@ -1,9 +1,9 @@
 """The rules on prompts: what they point at without showing it, and placeholders where there is no input."""
 
 import pytest
+from pools import dropped, pool, row
 
 from align.rules.prompts import Placeholder, Unseen
-from tests.pools import dropped, pool, row
 
 UNSEEN = {
     "link": ["Summarize the article.\n\nhttps://news.example/a-story", "Sum up this article: https://news.example/x",

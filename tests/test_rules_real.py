@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pools import dropped, pool
 
 from align import tables
 from align.rules.catalogue import DEFAULT
@@ -13,7 +14,6 @@ from align.rules.form import Echo, Repetition, Truncated
 from align.rules.language import Language
 from align.rules.texts import Mojibake
 from tasks.ingest import IngestConfig, Source, ingest
-from tests.pools import dropped, pool
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")

@@ -20,7 +20,7 @@ def inputs(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFac
     """Rows, samples (one sum and three queries for each prompt) and a reward model that likes sums."""
     folder = tmp_path_factory.mktemp("select")
     (folder / "reward").mkdir()
-    config = RewardConfig(lr=2e-3, epochs=3, batch_size=16, max_length=128)
+    config = RewardConfig(learning_rate=2e-3, num_train_epochs=3, per_device_train_batch_size=16, max_length=128)
     reward(config, folder / "reward", base=base, pairs=tiny.pairs(folder / "p.parquet", 80), adapter=adapter)
     tables.write(folder / "rows.parquet", [tiny.row(i, split="rejection") for i in range(PROMPTS + 5)], tables.ROWS)
     samples = [

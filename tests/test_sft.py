@@ -11,8 +11,8 @@ import torch
 
 from align import tables
 from align.errors import InputError, StageError
+from align.models.arguments import LoraSettings
 from align.models.base import BaseConfig, load_chat, policy
-from align.models.training import LoraSettings
 from tasks.sft import SftConfig, sft
 
 STORIES = Path(__file__).parents[2] / "shared" / "data" / "stories260K"
@@ -20,7 +20,10 @@ STORIES = Path(__file__).parents[2] / "shared" / "data" / "stories260K"
 
 def run(base: BaseConfig, out: Path, rows: Path, adapter: Path | None = None, **settings: Any) -> dict[str, Any]:
     out.mkdir()
-    config = SftConfig(**{"lr": 5e-3, "epochs": 1, "batch_size": 16, "max_length": 128} | settings)
+    config = SftConfig(
+        **{"learning_rate": 5e-3, "num_train_epochs": 1, "per_device_train_batch_size": 16, "max_length": 128}
+        | settings
+    )
     return sft(config, out, base=base, rows=rows, adapter=adapter)
 
 
@@ -37,9 +40,20 @@ def nll(model: Any, base: BaseConfig, table: list[dict[str, Any]]) -> float:
     return total / count
 
 
+def test_arguments_of_trl_by_their_own_names(base: BaseConfig, tmp_path: Path) -> None:
+    rows = tiny.kept(tmp_path / "kept.parquet", 16)
+    plain, decayed, few = (
+        run(base, tmp_path / str(i), rows, per_device_train_batch_size=4, extra=extra)
+        for i, extra in enumerate(({}, {"adam_beta1": 0.1}, {"max_steps": 1}))
+    )
+    assert plain["loss.final"] != decayed["loss.final"] and (plain["steps"], few["steps"]) == (4, 1)
+    with pytest.raises(InputError, match=r"adam_beta_1.*did you mean adam_beta1"):
+        run(base, tmp_path / "wrong", rows, extra={"adam_beta_1": 0.1})
+
+
 def test_it_learns_from_the_assistants_words_alone(base: BaseConfig, tmp_path: Path) -> None:
     rows = tiny.kept(tmp_path / "kept.parquet", 64)
-    metrics = run(base, tmp_path / "out", rows, batch_size=64, epochs=8)
+    metrics = run(base, tmp_path / "out", rows, per_device_train_batch_size=64, num_train_epochs=8)
     table = tables.read(rows)
     assert metrics["loss.first"] == pytest.approx(nll(policy(base, None), base, table), rel=1e-3)
     assert nll(policy(base, tmp_path / "out"), base, table) < 0.7 * metrics["loss.first"]
@@ -50,7 +64,7 @@ def test_it_learns_from_the_assistants_words_alone(base: BaseConfig, tmp_path: P
 
 
 def test_the_log_is_a_table(base: BaseConfig, tmp_path: Path) -> None:
-    run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), batch_size=8)
+    run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), per_device_train_batch_size=8)
     log = tables.read(tmp_path / "out" / "training_log.parquet")
     assert [e["step"] for e in log if e["name"] == "loss"] == [1, 2, 3, 4]
     assert {"loss", "learning_rate", "grad_norm"} <= {e["name"] for e in log}
@@ -72,7 +86,7 @@ def test_equal_runs_give_equal_bytes(base: BaseConfig, adapter: Path, tmp_path: 
 def test_an_adapter_is_continued_not_replaced(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     rows = tiny.kept(tmp_path / "kept.parquet", 32)
     start = nll(policy(base, adapter), base, tables.read(rows))
-    metrics = run(base, tmp_path / "out", rows, adapter, batch_size=32, lr=1e-6)
+    metrics = run(base, tmp_path / "out", rows, adapter, per_device_train_batch_size=32, learning_rate=1e-6)
     assert metrics["loss.first"] == pytest.approx(start, rel=1e-3)
     ids = torch.arange(5, 40)[None]
     with torch.no_grad():
@@ -82,7 +96,7 @@ def test_an_adapter_is_continued_not_replaced(base: BaseConfig, adapter: Path, t
 
 def test_another_shape_for_a_continued_adapter(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     rows = tiny.kept(tmp_path / "kept.parquet", 8)
-    with pytest.raises(InputError, match="asks for r 8, alpha 16, but the adapter that is continued has r 16"):
+    with pytest.raises(InputError, match="asks for r 8, lora_alpha 16, but the adapter that is continued has r 16"):
         run(base, tmp_path / "out", rows, adapter, lora=LoraSettings(r=8))
 
 
@@ -96,7 +110,7 @@ def test_the_shape_of_a_new_adapter(base: BaseConfig, tmp_path: Path) -> None:
     from peft import PeftConfig
 
     rows = tiny.kept(tmp_path / "kept.parquet", 8)
-    run(base, tmp_path / "out", rows, lora=LoraSettings(r=4, alpha=8, target=("q_proj", "v_proj")))
+    run(base, tmp_path / "out", rows, lora=LoraSettings(r=4, lora_alpha=8, target_modules=("q_proj", "v_proj")))
     shape: Any = PeftConfig.from_pretrained(str(tmp_path / "out" / "adapter"))
     assert (shape.r, shape.lora_alpha, sorted(shape.target_modules)) == (4, 8, ["q_proj", "v_proj"])
 
@@ -133,7 +147,7 @@ def test_a_template_without_markers_fails_before_training(base: BaseConfig, tmp_
 
 def test_without_quantisation(tmp_path: Path) -> None:
     base = tiny.tiny_base(tmp_path / "base", quantization="none", tie=False)
-    metrics = run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 16), epochs=4)
+    metrics = run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 16), num_train_epochs=4)
     assert metrics["loss.final"] < metrics["loss.first"]
     policy(base, tmp_path / "out")
 
@@ -146,13 +160,20 @@ def test_packing_without_a_gpu(base: BaseConfig, tmp_path: Path) -> None:
 
 def test_bf16_on_a_cpu(base: BaseConfig, tmp_path: Path) -> None:
     half = base.model_copy(update={"dtype": "bfloat16"})
-    metrics = run(half, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), epochs=4)
+    metrics = run(half, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), num_train_epochs=4)
     assert metrics["loss.final"] < 0.9 * metrics["loss.first"]
     assert policy(half, tmp_path / "out").dtype == torch.bfloat16
 
 
 def test_limit_and_warmup(base: BaseConfig, tmp_path: Path) -> None:
-    metrics = run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 30), limit=16, batch_size=4, warmup=0.5)
+    metrics = run(
+        base,
+        tmp_path / "out",
+        tiny.kept(tmp_path / "kept.parquet", 30),
+        limit=16,
+        per_device_train_batch_size=4,
+        warmup_steps=0.5,
+    )
     assert metrics["rows"] == 16 and metrics["steps"] == 4
     log = tables.read(tmp_path / "out" / "training_log.parquet", name="learning_rate")
     rates = [e["value"] for e in log]
@@ -171,7 +192,7 @@ def test_a_real_pretrained_model(tmp_path: Path) -> None:
     )
     (tmp_path / "template.jinja").write_text(template)
     base = BaseConfig(path=STORIES, chat_template=tmp_path / "template.jinja")
-    metrics = run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), epochs=3)
+    metrics = run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), num_train_epochs=3)
     assert metrics["loss.final"] < metrics["loss.first"]
     prompt = Prompt("p", [{"role": "user", "content": "Tell me about a girl named Lily."}])
     (story,) = generate(base, None, [prompt], Sampling(max_new_tokens=40).greedy())

@@ -68,10 +68,11 @@ def test_work_per_row_is_kept_in_the_store(store):
 
 def test_a_changed_filter_scores_only_what_is_new(store):
     """The pipeline's own way: another threshold, then another row, and no loss is computed twice."""
+    from pools import row
+
     from align.models.base import BaseConfig
     from flows.recipe import ROOT
     from tasks.filter import FilterConfig, filter
-    from tests.pools import row
 
     def losses(prompts: list[str], limit: float) -> list[int]:
         file = store.root.with_name(f"{len(prompts)}.parquet")

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_records import record
+from test_store import Knob, made, produce
 
 from align.errors import InputError
 from align.tables import TABLES, about
@@ -15,8 +17,6 @@ from storage.record_views import OF_A_RUN, RECORDS
 from storage.runs import Run, StageRun
 from storage.store import Store
 from storage.views import ask, connect
-from tests.test_records import record
-from tests.test_store import Knob, made, produce
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ def merge(model: Any, adapter: Path | None) -> Any:
         if name := not_finite(model.named_parameters()):
             raise StageError(
                 f"The adapter {adapter.name} merged into the base gives a weight that is not finite ({name}); train it "
-                "again with a lower lr."
+                "again with a lower learning_rate."
             )
     model.config.use_cache = True
     return model.eval().requires_grad_(False)
@@ -231,7 +231,9 @@ def save_adapter(model: "PeftModel", chat: Chat, base: BaseConfig, out: Path) ->
     from peft import get_peft_model_state_dict
 
     if name := not_finite(get_peft_model_state_dict(model, save_embedding_layers=False).items()):
-        raise StageError(f"The trained weight {name} is not finite; nothing is saved; train again with a lower lr.")
+        raise StageError(
+            f"The trained weight {name} is not finite; nothing is saved; train again with a lower learning_rate."
+        )
     if identity(base) != model.base_identity:
         raise StageError(f"The files of {base.name} changed while an adapter was trained on it; run again.")
     folder = out / "adapter"

@@ -102,7 +102,8 @@ def adapter_weights(adapter: Path) -> dict[str, Any]:
         ) from error
     if wrong := not_finite(weights.items()):
         raise StageError(
-            f"The weight {wrong} in {file} holds numbers that are not finite; train the adapter again with a lower lr."
+            f"The weight {wrong} in {file} holds numbers that are not finite; train the adapter again with a "
+            "lower learning_rate."
         )
     return weights
 

@@ -68,7 +68,10 @@ def _where(trainer: Any) -> str:
             f"at step 1 of {steps}, before anything was trained; look for extreme numbers in the base and the adapter "
             "that training starts from, or set base.dtype to float32."
         )
-    return f"after {done} of {steps} steps, so training diverged; lower lr (it is {rate:g}) or raise warmup."
+    return (
+        f"after {done} of {steps} steps, so training diverged; lower learning_rate (it is {rate:g}) or raise "
+        "warmup_steps."
+    )
 
 
 def check_scores(scores: Sequence[float], label: str) -> None:
@@ -77,5 +80,5 @@ def check_scores(scores: Sequence[float], label: str) -> None:
     if wrong:
         raise StageError(
             f"The reward model gives {wrong} of {len(scores)} conversations ({label}) no finite score; train it again "
-            "with a lower reward.lr."
+            "with a lower reward.learning_rate."
         )

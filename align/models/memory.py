@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from align.config import Config
 from align.errors import InputError
+from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig
 from align.models.files import check_config
-from align.models.training import LoraSettings, Training
 
 Load = Literal["sft", "reward", "dpo", "sample", "score"]
 """What a stage puts on a GPU: a kind of training, drawing samples, or scoring them."""
@@ -38,13 +38,13 @@ def estimate(facts: dict[str, Any], kind: Load, config: Any, *, nf4: bool = True
     tokens = min(getattr(config, "max_length", PROMPT), _context(shape))
     parts: dict[str, float] = {}
     if isinstance(config, Training):
-        rows = config.batch_size * (1 if kind == "sft" else 2)  # pairs are two sequences
+        rows = config.per_device_train_batch_size * (1 if kind == "sft" else 2)  # pairs are two sequences
         parts["weights"] = 2 * plain + (NF4 if nf4 else 2) * sum(i * o for i, o in linear)
         lora = (config.lora or LoraSettings()).r * sum(i + o for i, o in linear)
         parts["adapter"] = 4 * lora * (2 if kind == "dpo" else 1)
         parts["gradients"] = 4 * lora
-        parts["optimiser"] = lora * (2 if "8bit" in config.optimizer or config.optimizer == "auto" else 8)
-        parts["activations"] = rows * tokens * _activation(shape, linear, config.gradient_checkpointing != "off")
+        parts["optimiser"] = lora * (2 if "8bit" in config.optim or config.optim == "auto" else 8)
+        parts["activations"] = rows * tokens * _activation(shape, linear, config.gradient_checkpointing is not False)
         if nf4:
             parts["activations"] += 2 * max(i * o for i, o in linear)  # one layer's weights, dequantised
         if kind != "reward":

@@ -7,8 +7,8 @@ from typing import Any
 
 from align.errors import StageError
 from align.models import training
+from align.models.arguments import Training
 from align.models.chat import Chat, Example
-from align.models.training import Training
 
 
 @dataclass(frozen=True)

@@ -1,121 +1,19 @@
-"""What sft, reward and dpo share: their settings, the arguments for trl, the adapter, the log, and the final save."""
+"""What sft, reward and dpo share beside their settings: the adapter, the log, and the checks."""
 
-import math
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from align import tables
-from align.config import Config, Seed
 from align.errors import InputError, StageError
-from align.models.base import BaseConfig, check_policy, compute_dtype, device
+from align.models.arguments import LoraSettings, Training
+from align.models.base import BaseConfig, check_policy
 from align.models.chat import Chat
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
 from align.progress import Progress
 
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
-
-LOGGED = 100  # entries that a training log aims for
-
-
-class LoraSettings(Config):
-    """Shape of a new adapter (LoRA, Hu et al., 2021)."""
-
-    r: int = Field(default=16, ge=1, le=65_536)
-    """Rank."""
-    alpha: int = Field(default=16, ge=1)
-    """Scale: the update is multiplied by alpha / r."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the adapter's input."""
-    target: str | tuple[str, ...] = "all-linear"
-    """Layers to adapt: all-linear, or names such as q_proj."""
-
-
-class Training(Config):
-    """Settings of every training stage."""
-
-    lr: float = Field(default=2e-4, gt=0)
-    """Peak learning rate."""
-    epochs: float = Field(default=1.0, gt=0, le=1e6)
-    """Passes over the data."""
-    batch_size: int = Field(default=16, ge=1, le=1_000_000)
-    """Rows (or pairs) in a forward pass."""
-    grad_accum: int = Field(default=1, ge=1, le=1_000_000)
-    """Forward passes per optimiser step."""
-    max_length: int = Field(default=1024, ge=8)
-    """Longest row in tokens, prompt and response together; longer rows are dropped and counted."""
-    max_truncated_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of rows that may be dropped for their length before the stage fails."""
-    warmup: float = Field(default=0.03, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises."""
-    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """Course of the learning rate after the warm-up."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are clipped to this norm."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's weight decay."""
-    optimizer: str = "auto"
-    """An optimiser that transformers knows; auto is paged_adamw_8bit on CUDA and adamw_torch_fused on a CPU."""
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute activations to save memory: auto is on with CUDA and off on a CPU."""
-    lora: LoraSettings | None = None
-    """Shape of a new adapter; where an adapter is continued its own shape stays."""
-    limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many rows."""
-    seed: Seed = 0
-    """Seed of shuffling, initialisation and dropout."""
-
-
-def steps_of(config: Training, n: int) -> int:
-    """Optimiser steps over n rows. Raises StageError if there are none."""
-    per_epoch = math.ceil(math.ceil(n / config.batch_size) / config.grad_accum)
-    steps = math.ceil(per_epoch * config.epochs)
-    if n == 0 or steps == 0:
-        raise StageError("Nothing to train on: 0 rows are left after the checks, so there would be 0 steps.")
-    return steps
-
-
-@contextmanager
-def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[dict[str, Any]]:
-    """Keyword arguments for a trl config over n rows; they write to a temporary directory that is gone afterwards."""
-    import torch
-
-    cuda, steps = device() == "cuda", steps_of(config, n)
-    checkpointing = config.gradient_checkpointing
-    with tempfile.TemporaryDirectory() as folder:
-        yield {
-            "output_dir": folder,
-            "learning_rate": config.lr,
-            "num_train_epochs": config.epochs,
-            "per_device_train_batch_size": config.batch_size,
-            "gradient_accumulation_steps": config.grad_accum,
-            "warmup_steps": math.ceil(config.warmup * steps),
-            "lr_scheduler_type": config.scheduler,
-            "max_grad_norm": config.max_grad_norm,
-            "weight_decay": config.weight_decay,
-            "optim": config.optimizer
-            if config.optimizer != "auto"
-            else ("paged_adamw_8bit" if cuda else "adamw_torch_fused"),
-            "gradient_checkpointing": cuda if checkpointing == "auto" else checkpointing == "on",
-            "train_sampling_strategy": "group_by_length",
-            "remove_unused_columns": False,  # the sampler reads the column length
-            "bf16": compute_dtype(base) == torch.bfloat16,
-            "use_cpu": not cuda,
-            "dataloader_pin_memory": cuda,
-            "logging_steps": max(1, steps // LOGGED),
-            "logging_first_step": True,
-            "logging_nan_inf_filter": False,  # it would log the average of earlier losses in place of a NaN
-            "save_strategy": "no",
-            "report_to": [],
-            "disable_tqdm": True,
-            "seed": config.seed,
-            "max_length": None,
-        }
 
 
 def within_length(
@@ -166,19 +64,19 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
         lora = config.lora or LoraSettings()
         shape: Any = LoraConfig(
             r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target if isinstance(lora.target, str) else list(lora.target),
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
             modules_to_save=[head] if head else None,
             task_type=task,
         )
         return _full_precision(get_peft_model(model, shape))
     check_policy(base, adapter)
     shape = adapter_shape(adapter)
-    if config.lora is not None and (config.lora.r, config.lora.alpha) != (shape.r, shape.lora_alpha):
+    if config.lora is not None and (config.lora.r, config.lora.lora_alpha) != (shape.r, shape.lora_alpha):
         raise InputError(
-            f"lora asks for r {config.lora.r}, alpha {config.lora.alpha}, but the adapter that is continued has "
-            f"r {shape.r}, alpha {shape.lora_alpha}; leave lora out."
+            f"lora asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter that is "
+            f"continued has r {shape.r}, lora_alpha {shape.lora_alpha}; leave lora out."
         )
     shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, [head] if head else None
     return _full_precision(attach(model, adapter, shape, new_head=head))
