@@ -28,7 +28,7 @@ def one(rows: Path) -> None:
     spent = {}
     in_order = stage._in_order
 
-    def timed(config, pool):  # type: ignore[no-untyped-def]
+    def timed(config, pool):
         for name, drops in in_order(config, pool):
             start = time.process_time()
             found = list(drops)

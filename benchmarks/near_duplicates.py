@@ -63,7 +63,8 @@ def edited(text: str, rate: float, words: list[str], rng: random.Random) -> str:
         at, what = rng.randrange(len(found)), rng.random()
         found[at : at + (what < 0.9)] = [rng.choice(words)] * (what > 0.1)
     changed = " ".join(found)
-    return rng.choice([str.upper, str.lower, str.title, str])(changed.replace(".", rng.choice([".", "!", " ;"])))
+    cases: list[Callable[[str], str]] = [str.upper, str.lower, str.title, str]
+    return rng.choice(cases)(changed.replace(".", rng.choice([".", "!", " ;"])))
 
 
 def shingles(text: str) -> list[str]:

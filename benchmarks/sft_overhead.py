@@ -37,9 +37,11 @@ def bare(config: SftConfig, out: Path, base: BaseConfig, kept: Path) -> None:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=["lm_head"],
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32, quantization_config=four_bit)
+    model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32, quantization_config=four_bit)
     model.config.use_cache = False
-    lora = LoraConfig(r=config.lora.r, lora_alpha=config.lora.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = LoraConfig(
+        r=config.lora.r, lora_alpha=config.lora.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     model = get_peft_model(model, lora)
     rows = [{"messages": [*r["messages"], {"role": "assistant", "content": r["response"]}]} for r in tables.read(kept)][
         : config.limit
@@ -47,7 +49,7 @@ def bare(config: SftConfig, out: Path, base: BaseConfig, kept: Path) -> None:
     args: dict[str, Any] = {
         "output_dir": str(out / "trainer"), "learning_rate": config.learning_rate,
         "num_train_epochs": config.num_train_epochs,
-        "per_device_train_batch_size": config.per_device_train_batch_size, 
+        "per_device_train_batch_size": config.per_device_train_batch_size,
         "max_length": config.max_length, "bf16": False,
         "assistant_only_loss": True, "report_to": "none", "save_strategy": "no", "gradient_checkpointing": False,
         "use_cpu": not torch.cuda.is_available(), "disable_tqdm": True, "logging_steps": 10,

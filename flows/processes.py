@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,47 @@ PEAK = "process.peak_mb"
 """The metric that holds the most memory a stage's process held, in MB."""
 
 
+_early: list[tuple[socket.socket, subprocess.Popen[bytes]]] = []
+
+
+@contextmanager
+def early() -> Iterator[None]:
+    """Start the server of the next Processes now: it imports the libraries while Prefect's server starts."""
+    started = _start()
+    _early.append(started)
+    try:
+        yield
+    finally:
+        if started in _early:  # nobody came for it
+            _early.remove(started)
+            control, server = started
+            server.kill()  # it may be in its imports
+            server.wait()
+            control.close()
+
+
+def _start() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair()
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    with theirs:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flows.stage_server", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the stages
+        )
+    return ours, server
+
+
+def _stop(control: socket.socket, server: subprocess.Popen[bytes]) -> None:
+    control.close()
+    try:
+        server.wait(15)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
 class Processes:
     """Runs stages, each in a process of its own. Close it to end what is running."""
 
@@ -38,16 +79,7 @@ class Processes:
         self._lock = threading.Lock()
         self._calls: set[Connection] = set()
         self._closed = False
-        self._control, theirs = socket.socketpair()
-        paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "flows.stage_server", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the stages
-        )
-        theirs.close()
+        self._control, self._server = _early.pop() if _early else _start()
 
     def __enter__(self) -> Self:
         return self
@@ -63,11 +95,7 @@ class Processes:
                 # The stage's supervisor sees this at once; the thread that waits for the stage then closes the rest.
                 with socket.socket(fileno=os.dup(call.fileno())) as end, suppress(OSError):
                     end.shutdown(socket.SHUT_WR)
-        self._control.close()
-        try:
-            self._server.wait(15)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
+        _stop(self._control, self._server)
 
     def run(
         self,

@@ -46,9 +46,17 @@ def run(
     planned = plan(store, loaded, select, refresh)
     if all(stage.status in ("cached", "skipped") for stage in planned):
         return answer(store, loaded, planned)
-    from flows.server import connect
+    from flows.processes import early
 
     read_code(loaded)
+    with early():
+        return _flow(recipe, overrides, store, select, refresh)
+
+
+def _flow(recipe: str, overrides: Sequence[str], store: Store, select: str | None, refresh: bool) -> Outcome:
+    """Run the recipe as a Prefect flow; what it did stays done where Prefect's server goes away meanwhile."""
+    from flows.server import connect
+
     connect(store)
     from flows.align import align
 

@@ -25,12 +25,14 @@ class Served:
         with self.log.open("w") as out:
             self.process = subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, env=env)
         self.ui = wait_for(self._address)
-        self.login = server.address(self.store)["login"]
+        address = server.address(self.store)
+        assert address is not None
+        self.login = address["login"]
 
     def _address(self) -> str | None:
         assert self.process.poll() is None, self.log.read_text()
         found = re.search(r"Prefect UI: (\S+)", self.log.read_text())
-        return found and "asks for a login" in self.log.read_text() and found[1]
+        return found[1] if found and "asks for a login" in self.log.read_text() else None
 
     def client(self):
         from prefect.client.orchestration import SyncPrefectClient
@@ -76,6 +78,11 @@ def own_environment(**more: str) -> dict[str, str]:
 
 def align(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([*ALIGN, *words], capture_output=True, text=True, timeout=PATIENCE, env=own_environment())
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
 
 
 def descendants(pid: int) -> list[int]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,9 +179,13 @@ def test_every_view_has_rows(twice):
 
 def test_a_question_can_be_followed_to_its_evaluations(twice):
     con = connect(twice)
-    item = con.execute("SELECT row_id FROM evaluations LIMIT 1").fetchone()[0]
-    prompt = con.execute("SELECT row_id FROM pairs LIMIT 1").fetchone()[0]
-    row = con.execute("SELECT row_id FROM instructions WHERE NOT kept LIMIT 1").fetchone()[0]
+
+    def first(rows: str) -> str:
+        found = con.execute(f"SELECT row_id FROM {rows} LIMIT 1").fetchone()
+        assert found is not None
+        return found[0]
+
+    item, prompt, row = first("evaluations"), first("pairs"), first("instructions WHERE NOT kept")
     expected = {item: {"ingested", "evaluated"}, prompt: {"ingested", "sampled", "paired"}, row: {"filtered"}}
     for id_, chapters in expected.items():
         done = align("trace", id_, "--store", str(twice.root), "--json")
@@ -212,9 +217,9 @@ def test_report_show_runs_and_export(twice, tmp_path):
     assert done.returncode == 0, done.stderr
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    ids = tokenizer.apply_chat_template(
+    ids: Any = tokenizer.apply_chat_template(
         [{"role": "user", "content": "고객 수는?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     assert model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] > ids["input_ids"].shape[1]

@@ -105,7 +105,8 @@ def test_a_reference_that_is_no_number(base: BaseConfig, adapter: Path) -> None:
 def test_scores_that_are_no_numbers(base: BaseConfig) -> None:
     chat, model = load_chat(base), load_model(base, head="reward")
     examples = chat.examples([tiny.row(i)["messages"] for i in range(3)], ["Yes. "] * 3)
-    model.score.weight.data.fill_(float("nan"))
+    head: Any = model.score
+    head.weight.data.fill_(float("nan"))
     with pytest.raises(
         StageError, match=r"gives 3 of 3 conversations \(scoring\) no finite score.*lower reward.learning_rate"
     ):

@@ -19,7 +19,7 @@ TOPICS = {
 ROWS = [(TOPICS[t].format(i), "yes") for i in range(20) for t in TOPICS]
 
 
-def chosen(rule: Budget, rows: list = ROWS, quality: np.ndarray | None = None, **options) -> list[int]:  # type: ignore[no-untyped-def]
+def chosen(rule: Budget, rows: list = ROWS, quality: np.ndarray | None = None, **options) -> list[int]:
     p = pool(rows, **options)
     if quality is not None:
         p.rate(quality)
@@ -72,11 +72,11 @@ def test_strata() -> None:
     assert sum(i >= 50 for i in kept) == 4 and len(kept) == 20
     rows = [row(f"the cat of the house {i}", meta=json.dumps({"level": i % 2})) for i in range(30)]
     assert sum(i % 2 for i in chosen(Budget(rows=10, stratify="level"), rows=rows)) == 5
-    rows = [("what is the name of the cat", "x")] * 20 + [("고양이의 이름은 무엇인가요", "x")] * 20
-    rows = [(p + str(i), r) for i, (p, r) in enumerate(rows)]
-    assert sum(i >= 20 for i in chosen(Budget(rows=10, stratify="language"), rows=rows)) == 5
+    pairs = [("what is the name of the cat", "x")] * 20 + [("고양이의 이름은 무엇인가요", "x")] * 20
+    numbered = [(p + str(i), r) for i, (p, r) in enumerate(pairs)]
+    assert sum(i >= 20 for i in chosen(Budget(rows=10, stratify="language"), rows=numbered)) == 5
     with pytest.raises(InputError, match="no row has the column 'colour'"):
-        chosen(Budget(rows=3, stratify="colour"), rows=rows)
+        chosen(Budget(rows=3, stratify="colour"), rows=numbered)
 
 
 def test_shares() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from served import ALIGN, PATIENCE, TINY, alive, descendants, own_environment, wait_for
+from served import ALIGN, PATIENCE, TINY, alive, descendants, next_line, own_environment, wait_for
 
 from flows import server
 from storage.runs import history, stages
@@ -130,9 +130,9 @@ except ending.Told as told:
 
 def test_a_second_signal_does_not_stop_the_cleaning(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, "caught"], stdin=-1, stdout=-1, text=True)
-    assert process.stdout.readline() == "ready\n"
+    assert next_line(process) == "ready\n"
     process.send_signal(signal.SIGHUP)
-    assert process.stdout.readline() == "cleaning\n"
+    assert next_line(process) == "cleaning\n"
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         process.send_signal(number)
     assert process.communicate("\n")[0] == "clean\nSIGHUP\n" and process.returncode == 0
@@ -153,7 +153,7 @@ def test_a_signal_in_an_import_is_heard_after_it(tmp_path, name, flow):
         "        print('slept', flush=True)\nexcept ending.Told as told: print(told, flush=True)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True)
-    assert process.stdout.readline() == "importing\n"
+    assert next_line(process) == "importing\n"
     process.send_signal(signal.Signals[name])
     with pytest.raises(subprocess.TimeoutExpired):  # the import goes on
         process.wait(1)
@@ -162,6 +162,6 @@ def test_a_signal_in_an_import_is_heard_after_it(tmp_path, name, flow):
 
 def test_what_nohup_ignores_stays_ignored():
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, "ignored"], stdin=-1, stdout=-1, text=True)
-    assert process.stdout.readline() == "ready\n"
+    assert next_line(process) == "ready\n"
     process.send_signal(signal.SIGHUP)
     assert process.communicate("\n\n")[0] == "cleaning\nclean\n" and process.returncode == 0

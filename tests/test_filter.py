@@ -20,8 +20,9 @@ from tasks.filter import FilterConfig, filter
 
 NONE = BaseConfig(path=Path("no-model"))
 LENGTH = {"rule": "length", "unit": "characters"}
-RULES = ["empty", "mojibake", "refusal", "truncated", "broken", "repetition", "echo", LENGTH, "wrong_language", "duplicate",
-         "near_duplicate"]  # fmt: skip
+RULES: list[str | dict[str, Any]] = [
+    "empty", "mojibake", "refusal", "truncated", "broken", "repetition", "echo", LENGTH, "wrong_language", "duplicate",
+    "near_duplicate"]  # fmt: skip
 
 
 def config(*names: str | dict[str, Any], **options: Any) -> FilterConfig:

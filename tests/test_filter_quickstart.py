@@ -38,7 +38,7 @@ def test_recall_and_precision_of_every_class(filtered: list[dict]) -> None:
     by_id: dict[str, list[dict]] = {}
     for row in filtered:
         by_id.setdefault(row["row_id"], []).append(row)
-    planted, found, right, wrong = Counter(), Counter(), Counter(), Counter()
+    planted, found, right, wrong = (Counter[str]() for _ in range(4))
     copies = {"exact_duplicate", "near_duplicate"}
     for row in filtered:
         others = by_id.get(row["evidence"].get("duplicate_of"), [])

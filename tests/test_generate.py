@@ -1,6 +1,7 @@
 """The sampler: the same greedy text as transformers, and draws that depend on (seed, prompt, index, step) alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_more_samples_keep_the_earlier_ones(sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize("options", [{"top_p": 1.0}, {"top_p": 0.8}])
-def test_neither_batches_nor_shards_change_the_draws(sampler: Sampler, options: dict[str, float]) -> None:
+def test_neither_batches_nor_shards_change_the_draws(sampler: Sampler, options: dict[str, Any]) -> None:
     def draw(prompts: list[Prompt], batch_size: int) -> dict[tuple[str, int], str]:
         return texts(
             drawn_by(sampler, prompts, n=4, temperature=0.8, max_new_tokens=16, batch_size=batch_size, **options)
@@ -194,7 +195,7 @@ def test_only_what_is_not_kept_is_drawn(base: BaseConfig, tmp_path: Path) -> Non
     asked: list[tuple[int, int, int]] = []
 
     class Watched(Sampler):
-        def draw(self, prompts, sampling, *, first=0, **options):  # type: ignore[no-untyped-def]
+        def draw(self, prompts, sampling, *, first=0, **options):
             asked.append((len(prompts), first, sampling.n))
             return super().draw(prompts, sampling, first=first, **options)
 

@@ -246,7 +246,12 @@ def test_whatever_a_grader_raises_names_a_row(monkeypatch: pytest.MonkeyPatch) -
 def test_equal_responses_to_a_row_are_graded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Item] = []
     original = ExactGrader.grade
-    monkeypatch.setattr(ExactGrader, "grade", lambda self, items: (seen.extend(items), original(self, items))[1])
+
+    def grade(self: ExactGrader, items: list[Item]) -> list[Any]:
+        seen.extend(items)
+        return original(self, items)
+
+    monkeypatch.setattr(ExactGrader, "grade", grade)
     items = [Item("a", "", "x", "x"), Item("b", "", "x", "y"), Item("a", "", "x", "x"), Item("a", "", "z", "x")]
     assert [g.status for g in grade_all(ExactGrader(), items)] == ["correct", "wrong", "correct", "wrong"]
     assert len(seen) == 3

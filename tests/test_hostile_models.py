@@ -61,6 +61,11 @@ def with_value(weights: dict[str, torch.Tensor], name: str, value: float) -> Non
     weights[name].view(-1)[7] = value
 
 
+def directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 def sharded(index: str) -> Change:
     def change(file: Path) -> None:
         file.rename(file.with_name("model-00001-of-00002.safetensors"))
@@ -77,7 +82,7 @@ BASES: list[tuple[str, str, Change, str]] = [
     ("empty", "model.safetensors", truncated(0), "no whole safetensors file"),
     ("no safetensors", "model.safetensors", text("version https://git-lfs.github.com/spec/v1\n"), "no whole safetensors"),
     ("absent", "model.safetensors", lambda file: file.unlink(), "is missing"),
-    ("a directory", "model.safetensors", lambda file: (file.unlink(), file.mkdir()), "is missing"),
+    ("a directory", "model.safetensors", directory, "is missing"),
     ("missing shard", "model.safetensors", sharded(SHARDS), "weight file .*-00002-of-00002.safetensors is missing"),
     ("index that is no JSON", "model.safetensors", sharded("{"), "index.json cannot be read as JSON"),
     ("index without a map", "model.safetensors", sharded("{}"), "index.json has no weight_map"),

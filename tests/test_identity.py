@@ -127,7 +127,12 @@ def test_the_code_of_every_stage_is_read_before_anything_runs(tmp_path, monkeypa
     parse = identity.parse
     identity._code.cache_clear()
     identity._read.cache_clear()
-    monkeypatch.setattr(identity, "parse", lambda source: read.append(source) or parse(source))
+
+    def watched(source: str) -> ast.Module:
+        read.append(source)
+        return parse(source)
+
+    monkeypatch.setattr(identity, "parse", watched)
     planning.read_code(load("quickstart"))
     planning.plan(Store(tmp_path), load("quickstart"))
     assert len(read) == len(set(read)) > 40

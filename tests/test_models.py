@@ -29,7 +29,7 @@ def logits(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("keys", [{}, {"path": "a", "hub": "b", "revision": "c"}, {"hub": "b"}, {"path": "a", "x": 1}])
 def test_a_base_is_one_path_or_one_pinned_hub_id(keys: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
-        BaseConfig(**keys)  # type: ignore[arg-type]
+        BaseConfig(**keys)
 
 
 def test_a_directory_that_is_no_model(tmp_path: Path) -> None:

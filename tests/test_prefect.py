@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from served import PATIENCE, TINY, Served, align, alive, descendants, own_environment, wait_for
+from served import PATIENCE, TINY, Served, align, alive, descendants, next_line, own_environment, wait_for
 
 from align.config import Config
 from align.errors import AlignError
@@ -135,6 +135,7 @@ def test_ctrl_c_ends_a_stage_at_once(served):
     begun = time.monotonic()
     assert process.wait(PATIENCE) == 130
     assert time.monotonic() - begun < PATIENCE / 3
+    assert process.stderr is not None
     assert process.stderr.read().splitlines()[-1] == "align: interrupted; the same command resumes."
     assert history(served.store)[-1]["status"] == "interrupted"
     assert not list((served.store.root / "tmp").glob("sft-*"))
@@ -157,7 +158,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
         "print(child.spawn('http.server', '0', env=os.environ, log=Path(sys.argv[1])).pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True)
-    pid = int(parent.stdout.readline())
+    pid = int(next_line(parent))
     assert alive(pid)
     parent.kill()
     parent.wait()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from served import alive, wait_for
@@ -23,7 +24,7 @@ class Ask(Config):
     what: str = ""
 
 
-def tell(config: Ask, out: Path, **inputs: object) -> dict[str, float | int | str]:
+def tell(config: Ask, out: Path, **inputs: Any) -> dict[str, float | int | str]:
     """Does what it is asked."""
     if config.what == "pid":
         print("here", os.getpid())

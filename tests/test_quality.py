@@ -90,7 +90,12 @@ def test_an_added_source_scores_only_its_rows(
 
     scored: list[int] = []
     real = losses.mean_losses
-    monkeypatch.setattr(losses, "mean_losses", lambda m, pairs, *a: (scored.append(len(pairs)), real(m, pairs, *a))[1])
+
+    def mean_losses(model: Any, pairs: list[Any], *rest: Any) -> Any:
+        scored.append(len(pairs))
+        return real(model, pairs, *rest)
+
+    monkeypatch.setattr(losses, "mean_losses", mean_losses)
     monkeypatch.setattr(pools, "CACHE", tmp_path)
     first = pool(ROWS[:8], base=base)
     dict(IFD(max=99).drops(first))
@@ -208,7 +213,7 @@ def test_prefer_decides_who_stays(base: BaseConfig) -> None:
     rows = [(f"Which way is {i}?", "That way, up.") for i in range(10)]
     for prefer, sign in (("high", 1), ("low", -1)):
         p = pool(rows, base=base)
-        dict(IFD(max=99, prefer=prefer).drops(p))  # type: ignore[arg-type]
+        dict(IFD(max=99, prefer=prefer).drops(p))
         assert (np.argsort(p.quality) == np.argsort(sign * p.scores["ifd"])).all()
     p = pool(rows, base=base)
     dict(IFD(max=99, prefer="none").drops(p))

@@ -27,7 +27,9 @@ def quickstart(tmp_path_factory, prefect_server) -> Store:
 
 
 def value(store: Store, query: str):
-    return connect(store).execute(query).fetchone()[0]
+    found = connect(store).execute(query).fetchone()
+    assert found is not None, query
+    return found[0]
 
 
 def accuracy(store: Store, model: str, mode: str) -> float:
@@ -35,10 +37,12 @@ def accuracy(store: Store, model: str, mode: str) -> float:
 
 
 def difference(store: Store, model: str, against: str, mode: str) -> tuple[float, float, float]:
-    return connect(store).execute(
+    found = connect(store).execute(
         "SELECT diff, diff_low, diff_high FROM comparisons WHERE model = ? AND against = ? AND mode = ?",
         [model, against, mode],
     ).fetchone()  # fmt: skip
+    assert found is not None
+    return found
 
 
 def test_held_out_questions(quickstart):

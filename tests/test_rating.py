@@ -4,7 +4,7 @@ import json
 import re
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Endpoint(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.fail: list[int] = []
-        self.reply = lambda number: f"{number}\nBecause it says so."
+        self.reply: Callable[[str], str] = lambda number: f"{number}\nBecause it says so."
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,6 +62,10 @@ def endpoint() -> Iterator[Endpoint]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+def always(reply: str) -> Callable[[str], str]:
+    return lambda _: reply
 
 
 def rating(endpoint: Endpoint, **options: Any) -> Rating:
@@ -125,7 +129,7 @@ def test_money_is_not_spent_twice(endpoint: Endpoint, tmp_path: Path, monkeypatc
 
 def test_answers_without_a_rating(endpoint: Endpoint) -> None:
     for reply in ("It is fine.", "9\nwonderful"):
-        endpoint.reply = lambda _, reply=reply: reply
+        endpoint.reply = always(reply)
         p = pool(ROWS[:1])
         assert dict(rating(endpoint).drops(p))[0]["rating"] is None
         assert dict(rating(endpoint, unrated="keep").drops(p)) == {}

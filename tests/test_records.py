@@ -61,7 +61,8 @@ def test_fields_of_a_later_version_stay_and_harm_nobody(store, kind):
     path.unlink()
     records.write(path, value | {"format": 2, "later": {"a": [1]}})
     use(store)
-    assert records.read(path, kind)["later"] == {"a": [1]} and not wrong(store)
+    later = records.read(path, kind)
+    assert later is not None and later["later"] == {"a": [1]} and not wrong(store)
     _, ran = made(store, "ingest", produce, Knob(value=1))
     assert not ran
 
@@ -84,6 +85,7 @@ def test_a_malformed_record_is_named_and_skipped(store, kind, harm):
 def test_records_of_the_first_version_have_no_checksum_and_are_read(store):
     for kind, path in files(store).items():
         value = records.read(path, kind)
+        assert value is not None
         path.write_text(json.dumps({k: v for k, v in value.items() if k != "format"}))
     use(store)
     assert not wrong(store)

@@ -41,7 +41,7 @@ class Page(HTMLParser):
 def make(folder: Path, inputs: Mapping[str, Path], **config: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The page, the result table, the metrics."""
     folder.mkdir()
-    metrics = report(ReportConfig(**config), folder, outline=outline(), **inputs)  # type: ignore[arg-type]
+    metrics = report(ReportConfig(**config), folder, outline=outline(), **inputs)
     return (folder / "report.html").read_text(), json.loads((folder / "summary.json").read_text()), metrics
 
 
@@ -103,7 +103,7 @@ def test_page_is_self_contained_and_safe(inputs: dict[str, Path], made: Any) -> 
     assert HOSTILE in page.text
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids))
-    targets = [a["href"][1:] for t, a in page.tags if t == "a" and a.get("href")]
+    targets = [href[1:] for t, a in page.tags if t == "a" and (href := a.get("href"))]
     assert targets and set(targets) <= set(ids)
     svgs = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     assert len(svgs) > 15
@@ -241,7 +241,12 @@ def test_imports_wait() -> None:
 
 def test_empty_buckets_are_drawn_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[dict[str, Any]]] = []
-    monkeypatch.setattr(charts, "_steps", lambda points, *rest: drawn.append(points) or "")
+
+    def draw(points: list[dict[str, Any]], *rest: Any) -> str:
+        drawn.append(points)
+        return ""
+
+    monkeypatch.setattr(charts, "_steps", draw)
     charts.steps({"a": {0.0: 0.5, 8.0: 0.5}}, x="x", key="k", octaves=True)
     charts.steps({"a": {0.1: 0.5, 0.2: 0.25, 0.4: 0.25}}, x="x", key="k")
     assert [(p["x"], p["y"]) for p in drawn[0]] == [(0, 0.5), (1, 0), (2, 0), (4, 0), (8, 0.5), (16, 0)]

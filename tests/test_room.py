@@ -30,6 +30,7 @@ def age(store: Store, run_id: str, days: float) -> None:
     """Make a run older than it is."""
     path = store.root / "runs" / run_id / "run.json"
     value = records.read(path, "run")
+    assert value is not None
     path.unlink()
     records.write(path, value | {"started_at": (datetime.now(UTC) - timedelta(days=days)).isoformat()})
     (store.root / "cache" / "index" / "runs.json").unlink(missing_ok=True)

@@ -286,8 +286,8 @@ def test_leaving_it_ends_the_child(warehouse: Path) -> None:
 
 def test_a_child_without_parent_ends(warehouse: Path) -> None:
     with Sandbox(warehouse, LIMITS) as box:
-        assert box._child is not None and box._child.stdin is not None
         child = box._child
+        assert child is not None and child.stdin is not None
         os.close(os.dup(child.stdin.fileno()))
         child.stdin.close()
         assert child.wait(10) == 0

@@ -135,7 +135,7 @@ def test_a_login_in_an_address_is_refused_and_not_repeated(place, url):
 )
 def test_an_address_without_a_login_is_taken(url):
     grader = load(TINY, [f"pairs.grader={{kind: judge, model: m, base_url: '{url}'}}"]).pairs.grader
-    assert grader.base_url == url
+    assert isinstance(grader, JudgeGrader) and grader.base_url == url
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "my_api_key", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "PREFECT_API_AUTH_STRING",

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from served import ALIGN, PATIENCE, TINY, Served, align, alive, descendants, own_environment
+from served import ALIGN, PATIENCE, TINY, Served, align, alive, descendants, next_line, own_environment
 
 from flows import login
 
@@ -234,8 +234,13 @@ def test_a_login_that_others_could_know_is_not_used_again(tmp_path: Path) -> Non
     path = tmp_path / "server" / "login"
     first = login.kept(path)
     assert login.kept(path) == login.read(path) == first
+
+    def link() -> None:
+        path.unlink()
+        path.symlink_to(tmp_path / "theirs")
+
     for spoil in (lambda: path.chmod(0o644), lambda: path.write_text(""), lambda: path.write_text("admin:1\n"),
-                  lambda: (path.unlink(), path.symlink_to(tmp_path / "theirs"))):  # fmt: skip
+                  link):  # fmt: skip
         (tmp_path / "theirs").write_text(first + "\n")
         spoil()
         assert login.read(path) is None
@@ -260,7 +265,7 @@ def test_temporary_servers_have_logins_and_databases_of_their_own(served: Served
         for _ in range(2)
     ]
     try:
-        found = [json.loads(process.stdout.readline()) for process in running]
+        found = [json.loads(next_line(process)) for process in running]
         for given in found:
             ask = Asking(given["PREFECT_API_URL"].removesuffix("/api"), given["PREFECT_API_AUTH_STRING"])
             assert (

@@ -1,5 +1,7 @@
 """Shapes: every spelling of a row that people have, found from columns and types."""
 
+from typing import Any
+
 import pytest
 
 from align.data.shapes import SHAPES, detect, mapped
@@ -9,7 +11,7 @@ from align.errors import InputError
 USER, BOT = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}
 HUMAN, GPT = {"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Ho."}
 
-INSTRUCTIONS = {
+INSTRUCTIONS: dict[str, dict[str, Any]] = {
     "alpaca": {"instruction": "Hi?", "input": "", "output": "Ho."},
     "sharegpt": {"conversations": [HUMAN, GPT], "id": "7"},
     "messages": {"messages": [USER, BOT]},
@@ -29,7 +31,7 @@ MORE = [
     ("messages", {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi?"}]}, BOT]}),
     ("prompt_completion", {"prompt": "Hi?", "response": "Ho."}),
 ]
-PREFERENCES = {
+PREFERENCES: dict[str, dict[str, Any]] = {
     "hh": {"chosen": "\n\nHuman: Hi?\n\nAssistant: Ho.", "rejected": "\n\nHuman: Hi?\n\nAssistant: No."},
     "chosen_rejected": {"prompt": "Hi?", "chosen": "Ho.", "rejected": "No."},
     "conversations_chosen_rejected": {

@@ -51,8 +51,9 @@ def tiny_base(
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>")
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
+    sliding: dict[str, Any] = {"sliding_window": window} if window else {}
     config = (MistralConfig if window else LlamaConfig)(
-        **({"sliding_window": window} if window else {}),
+        **sliding,
         vocab_size=384,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -69,7 +70,7 @@ def tiny_base(
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     file = folder / "template.jinja"
     file.write_text(template, encoding="utf-8")
-    return BaseConfig(path=folder, chat_template=file, quantization=quantization)  # type: ignore[arg-type]
+    return BaseConfig(path=folder, chat_template=file, quantization=quantization)
 
 
 def row(i: int, **changes: Any) -> dict[str, Any]:
