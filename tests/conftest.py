@@ -1,12 +1,14 @@
-"""Fixtures that several test modules share: a tiny base model, an adapter trained on it, and a Prefect server."""
+"""Fixtures that several test modules share: a tiny base model, an adapter of it, a sandbox, and a Prefect server."""
 
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sandboxes
 import tiny
 
+from align.grading.sandbox import Sandbox
 from align.models.base import BaseConfig
 from flows import server
 
@@ -35,6 +37,17 @@ def adapter(base: BaseConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows=rows,
     )
     return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sandboxes.build(tmp_path_factory.mktemp("sandbox") / "warehouse")
+
+
+@pytest.fixture(scope="module")
+def sandbox(warehouse: Path) -> Iterator[Sandbox]:
+    with Sandbox(warehouse, sandboxes.LIMITS) as box:
+        yield box
 
 
 @pytest.fixture(scope="session")

@@ -242,6 +242,7 @@ def test_a_login_that_others_could_know_is_not_used_again(tmp_path: Path) -> Non
     for spoil in (lambda: path.chmod(0o644), lambda: path.write_text(""), lambda: path.write_text("admin:1\n"),
                   link):  # fmt: skip
         (tmp_path / "theirs").write_text(first + "\n")
+        (tmp_path / "theirs").chmod(0o600)  # so that nothing but the link is wrong with it
         spoil()
         assert login.read(path) is None
         renewed = login.kept(path)
