@@ -77,18 +77,20 @@ def key(seed: int, row_id: str, index: int) -> int:
     return int(digest(str(seed), row_id, str(index)), 16)
 
 
-def new_cache(model: "PreTrainedModel") -> "Cache":
-    """An empty key/value cache; with plain attention one that neither grows nor forks by copying the whole."""
+def new_cache(model: "PreTrainedModel", most: int) -> "Cache":
+    """An empty key/value cache for at most so many rows; with plain attention one that neither grows nor forks by
+    copying the whole, and never has room for more.
+    """
     from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
     plain = DynamicCache(config=model.config)
     if not plain.layers or any(type(layer) is not DynamicLayer for layer in plain.layers):
         return plain
-    layer = _roomy_layer()
+    layer = _roomy_layer(most)
     return Cache(layers=[layer() for _ in plain.layers])
 
 
-def _roomy_layer() -> "type[DynamicLayer]":
+def _roomy_layer(most: int) -> "type[DynamicLayer]":
     import torch
     from transformers.cache_utils import DynamicLayer
 
@@ -116,7 +118,7 @@ def _roomy_layer() -> "type[DynamicLayer]":
             assert self.keys is not None
             rows, used = len(indices), self.keys.shape[2]
             if self.room is None or len(self.room[0]) < rows:
-                self._make_room(rows + rows // 2, self.room[0].shape[2] if self.room else used + GROW)
+                self._make_room(max(rows, min(rows + rows // 2, most)), self.room[0].shape[2] if self.room else used + GROW)
             moved = (indices != torch.arange(rows, device=indices.device)).nonzero()[:, 0]
             for buffer in self.room or ():
                 buffer[moved, :, :used] = buffer[indices[moved], :, :used]

@@ -6,7 +6,7 @@ cumulative distribution at a number that depends on (seed, prompt, sample index,
 shards nor n change what sample i of a prompt is (up to floating point).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from align.models.base import BaseConfig, load_chat, policy
 from align.models.chat import Chat, pad
 from align.models.draws import choose, fork, key, new_cache, uniform
 from align.models.engine import Prompt, Sample, Sampling, sample_of
+from align.models.memory_inference import DRAWN, batches, cache_bytes, drawing, forward, rows_that_fit
 from align.progress import Progress
 
 
@@ -54,8 +55,8 @@ class Sampler:
         order = sorted(fits, key=lambda i: len(encoded[i]))
         drawn: dict[int, list[Sample]] = {}
         with Progress(len(order) * len(indices), label) as progress:
-            size = max(1, sampling.batch_size // len(indices))
-            for group in _groups(order, [len(ids) for ids in encoded], size):
+            rows = self._rows(sampling, len(indices))
+            for group in batches(order, lambda i: max(1, rows(len(encoded[i])) // len(indices))):
                 ids = [encoded[i] for i in group]
                 keys = np.array(
                     [key(sampling.seed, prompts[i].row_id, index) for i in group for index in indices], dtype=np.uint64
@@ -90,6 +91,22 @@ class Sampler:
                     found[i] = value
         return found
 
+    def _rows(self, sampling: Sampling, n: int) -> Callable[[int], int]:
+        """How many samples are drawn together, n for each prompt of so many tokens."""
+        fit = rows_that_fit(sampling.batch_size, DRAWN)
+        if fit is None:
+            size = DRAWN if sampling.batch_size == "auto" else sampling.batch_size
+            return lambda prompt: size
+        shape, itemsize = self.model.config.get_text_config(), self.model.dtype.itemsize
+        layers = cache_bytes(self.model)
+
+        def rows(prompt: int) -> int:
+            length = min(prompt + sampling.max_new_tokens, self.context)
+            row = sum(drawing(shape, layers, length, itemsize).values())
+            return fit(row + forward(shape, prompt, itemsize) / n)
+
+        return rows
+
     def _decode(self, tokens: np.ndarray, counts: np.ndarray, stopped: np.ndarray) -> list[str]:
         kept = [row[: c - s].tolist() for row, c, s in zip(tokens, counts, stopped, strict=True)]
         return [str(t) for t in self.chat.tokenizer.batch_decode(kept, skip_special_tokens=True)]
@@ -120,7 +137,7 @@ class Sampler:
         rows = np.repeat(np.arange(len(ids)), n)  # sample -> row of the batch that holds its tokens so far
         live = np.arange(len(keys))  # the samples that are not finished
         with torch.inference_mode():
-            cache = new_cache(model)
+            cache = new_cache(model, len(keys))
             mask = mask.to(device)
             inputs, position = input_ids.to(device), (mask.cumsum(1) - 1).clamp(min=0)
             for step in range(tokens.shape[1]):
@@ -159,8 +176,3 @@ def generate(
 ) -> list[Sample]:
     """Load base plus adapter and draw, with the options of Sampler.draw. To draw several times, keep a Sampler."""
     return Sampler(base, adapter).draw(prompts, sampling, **options)
-
-
-def _groups(order: list[int], lengths: list[int], size: int) -> list[list[int]]:
-    """Runs of at most `size` prompts of increasing length."""
-    return [order[i : i + size] for i in range(0, len(order), size)]
