@@ -114,22 +114,21 @@ class Memory:
         found = {"weights": weight_bytes(model), "adapter": adapter}
         if self.need.load == "dpo":
             found["reference"] = adapter
-        widest = max((p.numel() for p in model.parameters() if p.ndim == 2 and not p.requires_grad), default=0)
-        plain = 2 * widest if self.model.nf4 else 0  # one matrix at a time, dequantised
-        return found | {
-            "gradients": adapter, "optimiser": state_bytes(self.config.optim, trained(model)), "dequantised": plain,
-        }  # fmt: skip
+        return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained(model))}
 
     @cached_property
     def _activations(self) -> Activations:
-        return Activations(self.model, self.config, min(self.config.max_length, self._context), self._head)
+        tokens, checkpointing = min(self.config.max_length, self._context), self.config.gradient_checkpointing is not False
+        return Activations(self.model, self.config, tokens, self._head, checkpointing)
 
     def _training(self, rows: int) -> Parts:
         rows *= 1 if self.need.load == "sft" else 2  # pairs are two sequences
         found = dict(self._fixed)
-        found["activations"] = self._activations.kept(rows, self.config.gradient_checkpointing is not False)
+        found["activations"] = self._activations.peak(rows)
+        tokens = rows * self._activations.tokens
+        # a matrix at a time is dequantised, and three of the widest gradients of a layer are there at once
+        found["workspace"] = self._itemsize * (self._widest[0] * self.model.nf4 + 3 * tokens * self._widest[1])
         if self._head == "lm":
-            tokens = rows * self._activations.tokens
             tile = min(tokens, TILE[0]) * min(self._shape.vocab_size, TILE[1])
             found["logits"] = 2 * tile * self._itemsize + 4 * tokens * self._shape.hidden_size  # and its gradient
         return found
@@ -150,6 +149,15 @@ class Memory:
     @cached_property
     def _plain(self) -> Any:
         return self.model.empty()
+
+    @cached_property
+    def _widest(self) -> tuple[int, int]:
+        """Weights of the largest linear layer within the model, and numbers per token of the widest."""
+        import torch
+
+        head = self._plain.get_output_embeddings()
+        linear = [m for m in self._plain.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        return max((m.weight.numel() for m in linear), default=0), max((max(m.weight.shape) for m in linear), default=0)
 
     @cached_property
     def _cache(self) -> list[tuple[int, int | None]]:

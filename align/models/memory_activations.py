@@ -1,11 +1,13 @@
 """What training keeps for the backward pass, by running the step on tensors that have shapes and no storage.
 
-torch's FakeTensorMode runs the model's own code with trl's LM head and PEFT's layers, and autograd tells what it saves:
-the figure follows the architecture, the adapter's dropout and the attention without a formula for any of them. It is
-linear in the layers, where they are alike, and in the rows.
+torch's FakeTensorMode runs the model's own code with trl's LM head and PEFT's layers, forward and backward, and autograd
+tells what it saves: the figure follows the architecture, the adapter's dropout, the attention and checkpointing without a
+formula for any of them. It is linear in the layers, where they are alike, and in the rows.
 """
 
-from collections.abc import Iterator
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,37 +25,27 @@ class Activations:
     config: Training
     tokens: int
     head: Head = "lm"
+    checkpointing: bool = False
 
-    def kept(self, rows: int, checkpointing: bool) -> int:
-        """Bytes that are held at the peak: all layers in full; checkpointing keeps their inputs and one in full."""
-        outside, layer, depth = self._parts(rows)
-        if not checkpointing:
-            return outside + layer * depth
-        return outside + layer + depth * rows * self.tokens * self._stream
-
-    @cached_property
-    def _stream(self) -> int:
-        """Bytes of a token in the residual stream, which is what a checkpoint holds."""
-        model = self.architecture.empty(self.head)
-        return int(model.config.get_text_config().hidden_size) * int(model.dtype.itemsize)
-
-    def _parts(self, rows: int) -> tuple[int, int, int]:
-        """Bytes outside of layers, of a layer (the mean), and how many layers there are."""
-        (one, two), depth = self._linear, self._depth
-        outside, layer = ((a + (rows - 1) * (b - a)) for a, b in zip(one, two, strict=True))
-        return outside, layer, depth
+    def peak(self, rows: int) -> int:
+        """Bytes that are held at once at most."""
+        one, two = self._of_one_and_two
+        return one + (rows - 1) * (two - one)
 
     @cached_property
-    def _linear(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Bytes outside of layers and of a layer, for one row and for two."""
-        low, high = (1, 2) if self._alike else (1, self._depth)
-        found = []
-        for rows in (1, 2):
-            few = saved(self.architecture.cut(low), self.config, rows, self.tokens, self.head)
-            many = saved(self.architecture.cut(high), self.config, rows, self.tokens, self.head) if high > low else few
-            layer = (many - few) // max(1, high - low)
-            found.append((few - low * layer, layer))
+    def _of_one_and_two(self) -> tuple[int, int]:
+        """Bytes for one row and for two."""
+        found = [self._whole(rows) for rows in (1, 2)]
         return found[0], found[1]
+
+    def _whole(self, rows: int) -> int:
+        few, many = (2, 3) if self._alike else (self._depth, self._depth)
+        least, most = (self._saved(layers, rows) for layers in (few, many))
+        return least + (self._depth - few) * (most - least)
+
+    def _saved(self, layers: int, rows: int) -> int:
+        model = self.architecture.cut(layers)
+        return saved(model, self.config, rows, self.tokens, self.head, self.checkpointing)
 
     @cached_property
     def _depth(self) -> int:
@@ -71,46 +63,85 @@ class Activations:
         return self._depth > 1 and len(shapes) == 1 and len(set(kinds)) == 1
 
 
-def saved(architecture: Architecture, config: Training, rows: int, tokens: int, head: Head) -> int:
-    """Bytes that autograd saves in the forward pass of a training step without checkpointing, parameters not counted."""
+def saved(
+    architecture: Architecture, config: Training, rows: int, tokens: int, head: Head, checkpointing: bool
+) -> int:
+    """The most bytes that autograd holds at once in a training step, parameters not counted."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from trl.trainer.utils import add_fused_lm_head
+    from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
     model = architecture.adapted(config, head).train()
+    if _no_dropout(config):
+        disable_dropout_in_model(model)
     if head == "lm":
         add_fused_lm_head(model.get_base_model())
-    with FakeTensorMode() as mode:
+    if checkpointing:  # the variant that tells autograd what it keeps; the usual one keeps the same
+        model.gradient_checkpointing_enable({"use_reentrant": True, "preserve_rng_state": False})
+        model.enable_input_require_grads()
+    with FakeTensorMode():
         _give_shapes(model)
         ids = torch.zeros(rows, tokens, dtype=torch.long)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
         if head == "lm":
             inputs |= {"labels": ids, "fused_lm_head": True}
         half = torch.autocast("cpu", torch.bfloat16, enabled=architecture.dtype == "bfloat16")
-        with half, storages(model) as found:
-            model(**inputs)
-        del mode
-    return sum(found.values())
+        with saving(model) as held:
+            with half:
+                output = model(**inputs)
+                loss = output.loss if head == "lm" else output.logits.float().mean()
+            if checkpointing:
+                loss.backward()
+    return held.peak
+
+
+def _no_dropout(config: Training) -> bool:
+    """Whether trl's trainer turns dropout off, as those of reward and DPO do by default."""
+    import trl
+
+    default = getattr(getattr(trl, config.TRL), "disable_dropout", False)
+    return bool(config.extra.get("disable_dropout", default))
+
+
+class Held:
+    """A tensor that autograd saves, for as long as it does."""
+
+    def __init__(self, tensor: Any):
+        self.tensor = tensor
+
+
+class Saved:
+    """Bytes of the storages that autograd holds now (`live`) and held at most (`peak`), but for those of `known`."""
+
+    def __init__(self, known: Iterable[Any]):
+        self.known = {t.untyped_storage()._cdata for t in known}
+        self.holders: Counter[int] = Counter()
+        self.live = self.peak = 0
+
+    def pack(self, tensor: Any) -> Held:
+        """What autograd keeps in place of a tensor."""
+        storage = tensor.untyped_storage()
+        held, place, size = Held(tensor), storage._cdata, storage.nbytes()
+        if place not in self.known:
+            self.live += 0 if self.holders[place] else size
+            self.peak = max(self.peak, self.live)
+            self.holders[place] += 1
+            weakref.finalize(held, self._let_go, place, size)
+        return held
+
+    def _let_go(self, place: int, size: int) -> None:
+        self.holders[place] -= 1
+        self.live -= 0 if self.holders[place] else size
 
 
 @contextmanager
-def storages(model: Any) -> Iterator[dict[Any, int]]:
-    """Collect the bytes of each storage that autograd saves, but for those of the model's own parameters."""
+def saving(model: Any) -> Iterator[Saved]:
+    """Watch what autograd saves; a model's parameters are there anyway."""
     import torch
 
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
-    found: dict[Any, int] = {}
-    held = []  # a storage that is freed would give its place to another
-
-    def pack(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own and storage._cdata not in found:
-            found[storage._cdata] = storage.nbytes()
-            held.append(storage)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield found
+    saved = Saved(model.parameters())
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda held: held.tensor):
+        yield saved
 
 
 def _give_shapes(model: Any) -> None:
