@@ -24,6 +24,7 @@ from align.models.files import (
     read_json,
 )
 from align.models.finite import not_finite
+from align.models.kinds import refusals, stateful
 from align.models.libraries import prepare_libraries
 from align.models.quantise import check_quantised, dequantise, quantised
 from align.models.template import check_template
@@ -153,14 +154,17 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
-    Raises InputError for weight files that are missing, damaged, not finite or of another architecture, and StageError
-    if quantisation was asked for and is not active.
+    Raises InputError for weight files that are missing, damaged, not finite or of another architecture, and for
+    architectures that cannot be trained or sampled (models.kinds), StageError if quantisation was asked for and is not
+    active.
     """
     prepare_libraries()
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
+    for why in refusals(read_json(folder / "config.json", InputError), base.quantization):
+        raise InputError(f"The model {base.name} cannot be trained here: {why}")
     check_weights(folder)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded ignores nothing
@@ -184,6 +188,11 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     except Exception as error:
         raise InputError(f"The model {base.name} cannot be loaded: {one_line(error)}.") from error
     check_loaded(info, base.name, "score" if head == "reward" else None)
+    if what := stateful(model):
+        raise InputError(
+            f"The model {base.name} cannot be sampled here: the cache of {what} cannot be forked; choose a base with "
+            "attention only."
+        )
     if base.quantization == "nf4":
         check_quantised(model, base.name)
         for module in quantised(model).values():
