@@ -132,7 +132,9 @@ def _short(value: Any) -> str:
 def memory(estimates: "Mapping[str, Estimate]", gpu: int | None, advice: Mapping[str, str]) -> None:
     """Print bytes as GB, a part in a line and a stage in a column, and what to do where one does not fit on the GPU."""
     names = {part: None for e in estimates.values() for part in e.parts if part != "total"}
-    rows: list[list[Any]] = [[part, *(_gb(e.parts.get(part)) for e in estimates.values())] for part in (*names, "total")]
+    rows: list[list[Any]] = [
+        [part, *(_gb(e.parts.get(part)) for e in estimates.values())] for part in (*names, "total")
+    ]
     rows.append(["batch", *(" x ".join(map(str, e.settings.values())) for e in estimates.values())])
     if gpu:
         rows.append([f"fits in {gpu / 1e9:.1f}", *("yes" if e.fits else "no" for e in estimates.values())])

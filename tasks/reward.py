@@ -39,7 +39,15 @@ class RewardConfig(Training):
         return {"center_rewards_coefficient": self.center_rewards_coefficient or None}
 
 
-def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path | None = None) -> Metrics:
+def reward(
+    config: RewardConfig,
+    out: Path,
+    *,
+    base: BaseConfig,
+    pairs: Path,
+    adapter: Path | None = None,
+    checkpoints: Path | None = None,
+) -> Metrics:
     """Train on the pairs (PAIRS) that are not held out, then measure on those that are.
 
     Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet and
@@ -56,7 +64,16 @@ def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, ad
     size, probes = config.per_device_eval_batch_size, _both(every[:8])
     with arguments(config, base, len(train)) as args:
         log, before, after = _train(
-            config, out, base, adapter if config.init_from_sft else None, args, chat, train, _both(held), probes
+            config,
+            out,
+            base,
+            adapter if config.init_from_sft else None,
+            args,
+            chat,
+            train,
+            _both(held),
+            probes,
+            checkpoints,
         )
     release()
     scorer, kind = load_reward(base, out)
@@ -96,8 +113,16 @@ def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, ad
 
 
 def _train(
-    config: RewardConfig, out: Path, base: BaseConfig, adapter: Path | None, args: Any, chat: Chat,
-    train: list[Pair], held: list[Example], probes: list[Example],
+    config: RewardConfig,
+    out: Path,
+    base: BaseConfig,
+    adapter: Path | None,
+    args: Any,
+    chat: Chat,
+    train: list[Pair],
+    held: list[Example],
+    probes: list[Example],
+    checkpoints: Path | None,
 ) -> tuple[list[dict[str, float]], list[float], list[float]]:
     """Train and save; the log, and the scores of `held` before and of `probes` after. Nothing keeps the model alive."""
     import torch
@@ -111,7 +136,7 @@ def _train(
     trainer = _trainer(config, model, chat, train, args)
     training.restore(model, start)
     before = score(model.eval(), config.kind, chat, held, batch_size=size, label="held-out pairs")
-    log = training.run(trainer, "reward", out)
+    log = training.run(trainer, "reward", out, config, checkpoints)
     save_adapter(model, chat, base, out)
     save_kind(config.kind, out)
     return log, before, score(model.eval(), config.kind, chat, probes, batch_size=size)

@@ -46,7 +46,9 @@ def test_a_hybrid_is_refused_before_anything_runs_and_by_the_stage(
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="recurrent state"):
         sft(config, tmp_path / "out", base=base, rows=rows)
-    monkeypatch.setattr("align.models.base.refusals", lambda *given: [])  # what config.json may not tell, the model does
+    monkeypatch.setattr(
+        "align.models.base.refusals", lambda *given: []
+    )  # what config.json may not tell, the model does
     plain = base.model_copy(update={"quantization": "none"})
     with pytest.raises(InputError, match="cannot be forked"):
         sft(config, tmp_path / "out", base=plain, rows=rows)

@@ -85,7 +85,7 @@ def measured(
     kind, function = STAGES[stage]
     seen: list[tuple[dict[str, int], int]] = []
 
-    def one_step(trainer: Any, label: str, out: Path) -> Any:
+    def one_step(trainer: Any, *given: Any) -> Any:
         seen.append(step(trainer))
         raise Measured
 

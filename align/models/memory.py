@@ -118,7 +118,10 @@ class Memory:
 
     @cached_property
     def _activations(self) -> Activations:
-        tokens, checkpointing = min(self.config.max_length, self._context), self.config.gradient_checkpointing is not False
+        tokens, checkpointing = (
+            min(self.config.max_length, self._context),
+            self.config.gradient_checkpointing is not False,
+        )
         return Activations(self.model, self.config, tokens, self._head, checkpointing)
 
     def _training(self, rows: int) -> Parts:

@@ -63,9 +63,7 @@ class Activations:
         return self._depth > 1 and len(shapes) == 1 and len(set(kinds)) == 1
 
 
-def saved(
-    architecture: Architecture, config: Training, rows: int, tokens: int, head: Head, checkpointing: bool
-) -> int:
+def saved(architecture: Architecture, config: Training, rows: int, tokens: int, head: Head, checkpointing: bool) -> int:
     """The most bytes that autograd holds at once in a training step, parameters not counted."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -56,7 +56,9 @@ class Architecture:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-        known = {k: v for k, v in self.facts.items() if k not in ("model_type", "architectures", "dtype", "torch_dtype")}
+        known = {
+            k: v for k, v in self.facts.items() if k not in ("model_type", "architectures", "dtype", "torch_dtype")
+        }
         kind, options = AutoModelForCausalLM, {}
         if head == "reward":
             kind, options = AutoModelForSequenceClassification, {"num_labels": 1}
