@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from align.config import Config
 from align.errors import InputError
 from align.models.arguments import Training
 from align.models.base import BaseConfig

@@ -6,10 +6,11 @@ PEFT know has its exact shapes.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from align.models.arguments import Training
+from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig
 
 Head = Literal["lm", "reward"]
@@ -27,7 +28,7 @@ def nf4_bytes(n: int) -> int:
 
 
 def state_bytes(optim: str, sizes: Iterable[int]) -> int:
-    """Bytes of the optimiser's state for trained tensors of so many numbers; `auto` is that of a GPU, AdamW in 8 bit."""
+    """Bytes of the optimiser's state for trained tensors of so many numbers; `auto` is AdamW in 8 bit, as on a GPU."""
     full = next((size for name, size in PER_NUMBER.items() if name in optim), 8.0)
     if optim == "auto" or "8bit" in optim:  # two moments in 8 bit, each with a 32-bit scale per 256 numbers
         moments = (8.0 if optim == "auto" else full) / 4
@@ -35,7 +36,7 @@ def state_bytes(optim: str, sizes: Iterable[int]) -> int:
     return round(sum(full * n for n in sizes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself only, so that what is found out about it can be kept
 class Architecture:
     """A base model by its config.json (`facts`), and how it is loaded. `dtype` is the torch dtype's name."""
 
@@ -44,6 +45,7 @@ class Architecture:
     dtype: str = "bfloat16"
     attention: str = "auto"
 
+    @cache  # noqa: B019 (as few as there are base models)
     def cut(self, layers: int) -> "Architecture":
         """The same with its first so many layers."""
         return Architecture(_cut(self.facts, layers), self.nf4, self.dtype, self.attention)
@@ -59,7 +61,8 @@ class Architecture:
         known = {
             k: v for k, v in self.facts.items() if k not in ("model_type", "architectures", "dtype", "torch_dtype")
         }
-        kind, options = AutoModelForCausalLM, {}
+        kind: Any = AutoModelForCausalLM
+        options: dict[str, Any] = {}
         if head == "reward":
             kind, options = AutoModelForSequenceClassification, {"num_labels": 1}
         config = AutoConfig.for_model(self.facts["model_type"], **known, **options)
@@ -70,7 +73,12 @@ class Architecture:
         model.config.use_cache, model.config.get_text_config().pad_token_id = False, 0
         return model
 
-    def adapted(self, config: Training, head: Head = "lm") -> Any:
+    @cached_property
+    def plain(self) -> Any:
+        """The language model, not quantised, for whoever looks and changes nothing."""
+        return self.empty()
+
+    def adapted(self, lora: LoraSettings, head: Head = "lm") -> Any:
         """The model with its layers quantised, as far as shapes go, and a new adapter as training gives it."""
         from align.models.reward_model import HEAD
         from align.models.training import adapt
@@ -78,7 +86,14 @@ class Architecture:
         model = self.empty(head)
         if self.nf4:
             _quantise(model, self.dtype)
+        config = Training(lora=lora)
         return adapt(model, config, BaseConfig(path=Path()), None, head=HEAD if head == "reward" else None)
+
+    @cache  # noqa: B019
+    def held(self, lora: LoraSettings, head: Head = "lm") -> tuple[int, tuple[int, ...]]:
+        """Bytes of what is not trained, and how many numbers each trained tensor has."""
+        model = self.adapted(lora, head)
+        return weight_bytes(model), tuple(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _cut(facts: dict[str, Any], layers: int) -> dict[str, Any]:
@@ -93,7 +108,7 @@ def _cut(facts: dict[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _quantise(model: Any, dtype: str) -> None:
-    """Make the linear layers that load_model quantises 4-bit ones to PEFT, which compute like plain ones of any type."""
+    """Make the linear layers that load_model quantises 4-bit ones to PEFT; they compute like plain ones of any type."""
     import bitsandbytes
     import torch
 
@@ -118,8 +133,3 @@ def weight_bytes(model: Any) -> int:
     frozen = [p for p in model.parameters() if not p.requires_grad]
     weights = sum(nf4_bytes(p.numel()) if id(p) in packed else p.numel() * p.element_size() for p in frozen)
     return weights + sum(b.numel() * b.element_size() for b in model.buffers())
-
-
-def trained(model: Any) -> list[int]:
-    """How many numbers each trained tensor of a model has."""
-    return [p.numel() for p in model.parameters() if p.requires_grad]

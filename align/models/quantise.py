@@ -5,7 +5,6 @@ from typing import Any
 
 from align.errors import InputError, StageError
 
-
 SHARE = 0.9  # of a dense model's weights between embedding and head, all but a router or a convolution are in NF4
 
 
