@@ -103,7 +103,7 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
 
 
 def _warn(recipe: Recipe, names: list[str]) -> None:
-    """Say which of the stages that are to run will not fit on the GPU that is here. It is an estimate: nothing stops."""
+    """Say which of the stages that are to run will not fit on the GPU that is here. As an estimate it stops nothing."""
     size = gpu_bytes()
     if size is None:
         return

@@ -82,9 +82,14 @@ def test_scores_do_not_depend_on_what_fits(
     reward(RewardConfig(**settings), tmp_path / "out", base=base, pairs=tiny.pairs(tmp_path / "p", 24), adapter=adapter)
     chat, (model, kind) = load_chat(base), load_reward(base, tmp_path / "out")
     conversations: list[Any] = [[{"role": "user", "content": "no " * i}] for i in range(70)]
-    examples, sizes = chat.examples(conversations, ["It is."] * 70), []
+    examples, sizes = chat.examples(conversations, ["It is."] * 70), list[int]()
     inner = reward_model.rewards
-    monkeypatch.setattr(reward_model, "rewards", lambda *a: sizes.append(len(a[2])) or inner(*a))
+
+    def spy(*given: Any) -> Any:
+        sizes.append(len(given[2]))
+        return inner(*given)
+
+    monkeypatch.setattr(reward_model, "rewards", spy)
     whole = score(model, kind, chat, examples)
     assert sizes == [64, 6] and SelectConfig().batch_size == "auto"
     monkeypatch.setattr(memory_inference, "free_bytes", lambda: 3_000_000)
@@ -113,7 +118,12 @@ def test_the_trained_reward_model_is_gone_before_it_is_loaded_again(
     inner = reward_model.rewards
     monkeypatch.setattr(stage, "reward_base", built)
     monkeypatch.setattr(stage, "load_reward", loaded)
-    monkeypatch.setattr(reward_model, "rewards", lambda *a: sizes.append(len(a[2])) or inner(*a))
+
+    def spy(*given: Any) -> Any:
+        sizes.append(len(given[2]))
+        return inner(*given)
+
+    monkeypatch.setattr(reward_model, "rewards", spy)
     gc.disable()  # that it is gone must not be luck
     try:
         reward(

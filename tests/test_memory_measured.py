@@ -75,7 +75,11 @@ def step(trainer: Any) -> tuple[dict[str, int], int]:
     return found, inputs["input_ids"].shape[1]
 
 
-STAGES = {"sft": (SftConfig, sft), "dpo": (DpoConfig, dpo), "reward": (RewardConfig, reward)}
+STAGES: dict[str, tuple[Any, Any]] = {
+    "sft": (SftConfig, sft),
+    "dpo": (DpoConfig, dpo),
+    "reward": (RewardConfig, reward),
+}
 
 
 def measured(

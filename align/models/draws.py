@@ -118,9 +118,8 @@ def _roomy_layer(most: int) -> "type[DynamicLayer]":
             assert self.keys is not None
             rows, used = len(indices), self.keys.shape[2]
             if self.room is None or len(self.room[0]) < rows:
-                self._make_room(
-                    max(rows, min(rows + rows // 2, most)), self.room[0].shape[2] if self.room else used + GROW
-                )
+                length = self.room[0].shape[2] if self.room else used + GROW
+                self._make_room(max(rows, min(rows + rows // 2, most)), length)
             moved = (indices != torch.arange(rows, device=indices.device)).nonzero()[:, 0]
             for buffer in self.room or ():
                 buffer[moved, :, :used] = buffer[indices[moved], :, :used]

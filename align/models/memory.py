@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import InputError
-from align.models.arguments import Training
+from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig
 from align.models.files import check_config
-from align.models.memory_activations import Activations
+from align.models.memory_activations import Activations, shape_of
 from align.models.memory_inference import DRAWN, SCORED, cache_bytes, drawing, forward
-from align.models.memory_parameters import Architecture, Head, state_bytes, trained, weight_bytes
+from align.models.memory_parameters import Architecture, Head, state_bytes
 
 Load = Literal["sft", "reward", "dpo", "sample", "score"]
 """What a stage puts on a GPU: a kind of training, drawing samples, or scoring them."""
@@ -47,7 +47,7 @@ class Estimate:
     settings: Parts
     fits: bool | None = None
     fitting: Parts | None = field(default=None)
-    """The largest micro-batch with its accumulation, or batch, that fits; None where none does or none was asked for."""
+    """The largest micro-batch with its accumulation, or batch, that fits; None where none does, or no GPU is given."""
 
 
 def estimates(base: BaseConfig, stages: Mapping[str, Need], gpu: int | None = None) -> dict[str, Estimate]:
@@ -108,12 +108,12 @@ class Memory:
     @cached_property
     def _fixed(self) -> Parts:
         """What a training stage takes whatever its batch."""
-        model = self.model.adapted(self.config, self._head)
-        adapter = 4 * sum(trained(model))
-        found = {"weights": weight_bytes(model), "adapter": adapter}
+        weights, trained = self.model.held(self.config.lora or LoraSettings(), self._head)
+        adapter = 4 * sum(trained)
+        found = {"weights": weights, "adapter": adapter}
         if self.need.load == "dpo":
             found["reference"] = adapter
-        return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained(model))}
+        return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained)}
 
     @cached_property
     def _activations(self) -> Activations:
@@ -121,7 +121,7 @@ class Memory:
             min(self.config.max_length, self._context),
             self.config.gradient_checkpointing is not False,
         )
-        return Activations(self.model, self.config, tokens, self._head, checkpointing)
+        return Activations(self.model, shape_of(self.config), tokens, self._head, checkpointing)
 
     def _training(self, rows: int) -> Parts:
         rows *= 1 if self.need.load == "sft" else 2  # pairs are two sequences
@@ -136,7 +136,7 @@ class Memory:
         return found
 
     def _inference(self, rows: int) -> Parts:
-        weights = sum(p.numel() * p.element_size() for p in self._plain.parameters())
+        weights = sum(p.numel() * p.element_size() for p in self.model.plain.parameters())
         if self.need.load == "score":
             tokens = min(self.need.tokens, self._context)
             return {"weights": weights, "activations": rows * forward(self._shape, tokens, self._itemsize)}
@@ -149,29 +149,25 @@ class Memory:
         return {"weights": weights, **found, "activations": max(found["activations"], read)}
 
     @cached_property
-    def _plain(self) -> Any:
-        return self.model.empty()
-
-    @cached_property
     def _widest(self) -> tuple[int, int]:
         """Weights of the largest linear layer within the model, and numbers per token of the widest."""
         import torch
 
-        head = self._plain.get_output_embeddings()
-        linear = [m for m in self._plain.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        head = self.model.plain.get_output_embeddings()
+        linear = [m for m in self.model.plain.modules() if isinstance(m, torch.nn.Linear) and m is not head]
         return max((m.weight.numel() for m in linear), default=0), max((max(m.weight.shape) for m in linear), default=0)
 
     @cached_property
     def _cache(self) -> list[tuple[int, int | None]]:
-        return cache_bytes(self._plain)
+        return cache_bytes(self.model.plain)
 
     @property
     def _shape(self) -> Any:
-        return self._plain.config.get_text_config()
+        return self.model.plain.config.get_text_config()
 
     @property
     def _itemsize(self) -> int:
-        return int(self._plain.dtype.itemsize)
+        return int(self.model.plain.dtype.itemsize)
 
     @property
     def _context(self) -> int:

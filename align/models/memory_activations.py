@@ -1,8 +1,8 @@
 """What training keeps for the backward pass, by running the step on tensors that have shapes and no storage.
 
-torch's FakeTensorMode runs the model's own code with trl's LM head and PEFT's layers, forward and backward, and autograd
-tells what it saves: the figure follows the architecture, the adapter's dropout, the attention and checkpointing without a
-formula for any of them. It is linear in the layers, where they are alike, and in the rows.
+torch's FakeTensorMode runs the model's own code with trl's LM head and PEFT's layers, forward and backward, and
+autograd tells what it saves: the figure follows the architecture, the adapter's dropout, the attention and checkpointing
+without a formula for any of them. It is linear in the layers, where they are alike, and in the rows.
 """
 
 import weakref
@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
-from align.models.arguments import Training
+from align.models.arguments import LoraSettings, Training
 from align.models.memory_parameters import Architecture, Head
 
 
@@ -22,7 +22,7 @@ class Activations:
     """Saved bytes of a training step over rows of `tokens` tokens each. `head` is what the model ends in."""
 
     architecture: Architecture
-    config: Training
+    lora: LoraSettings
     tokens: int
     head: Head = "lm"
     checkpointing: bool = False
@@ -39,39 +39,41 @@ class Activations:
         return found[0], found[1]
 
     def _whole(self, rows: int) -> int:
-        few, many = (2, 3) if self._alike else (self._depth, self._depth)
-        least, most = (self._saved(layers, rows) for layers in (few, many))
-        return least + (self._depth - few) * (most - least)
+        if not self._alike:
+            return self._saved(self._depth, rows)
+        two, three = self._saved(2, rows), self._saved(3, rows)
+        return two + (self._depth - 2) * (three - two)
 
     def _saved(self, layers: int, rows: int) -> int:
         model = self.architecture.cut(layers)
-        return saved(model, self.config, rows, self.tokens, self.head, self.checkpointing)
+        return saved(model, self.lora, rows, self.tokens, self.head, self.checkpointing)
 
     @cached_property
     def _depth(self) -> int:
-        return int(self.architecture.empty(self.head).config.get_text_config().num_hidden_layers)
+        return int(self.architecture.plain.config.get_text_config().num_hidden_layers)
 
     @cached_property
     def _alike(self) -> bool:
-        """Whether the layers have the same weights and the same attention."""
+        """Whether the layers have the same weights and the same attention, and are more than three."""
         import torch
 
-        model = self.architecture.empty(self.head)
+        model = self.architecture.plain
         lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == self._depth]
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or [None]
         shapes = {tuple((n, p.shape) for n, p in layer.named_parameters()) for layer in (lists[0] if lists else ())}
-        return self._depth > 1 and len(shapes) == 1 and len(set(kinds)) == 1
+        return self._depth > 3 and len(shapes) == 1 and len(set(kinds)) == 1
 
 
-def saved(architecture: Architecture, config: Training, rows: int, tokens: int, head: Head, checkpointing: bool) -> int:
+@cache
+def saved(
+    architecture: Architecture, lora: LoraSettings, rows: int, tokens: int, head: Head, checkpointing: bool
+) -> int:
     """The most bytes that autograd holds at once in a training step, parameters not counted."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
+    from trl.trainer.utils import add_fused_lm_head
 
-    model = architecture.adapted(config, head).train()
-    if _no_dropout(config):
-        disable_dropout_in_model(model)
+    model = architecture.adapted(lora, head).train()
     if head == "lm":
         add_fused_lm_head(model.get_base_model())
     if checkpointing:  # the variant that tells autograd what it keeps; the usual one keeps the same
@@ -93,12 +95,13 @@ def saved(architecture: Architecture, config: Training, rows: int, tokens: int, 
     return held.peak
 
 
-def _no_dropout(config: Training) -> bool:
-    """Whether trl's trainer turns dropout off, as those of reward and DPO do by default."""
+def shape_of(config: Training) -> LoraSettings:
+    """The adapter's settings, without dropout where trl's trainer turns it off, as those of reward and DPO do."""
     import trl
 
-    default = getattr(getattr(trl, config.TRL), "disable_dropout", False)
-    return bool(config.extra.get("disable_dropout", default))
+    lora = config.lora or LoraSettings()
+    off = config.extra.get("disable_dropout", getattr(getattr(trl, config.TRL), "disable_dropout", False))
+    return lora.model_copy(update={"lora_dropout": 0.0}) if off else lora
 
 
 class Held:

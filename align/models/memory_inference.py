@@ -68,10 +68,10 @@ def cache_bytes(model: Any) -> list[tuple[int, int | None]]:
     ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     with torch.no_grad():
         model(input_ids=ids, past_key_values=cache, use_cache=True)
+    layers: list[Any] = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
     return [
         (sum(t.numel() * t.element_size() for t in (layer.keys, layer.values)), getattr(layer, "sliding_window", None))
-        for layer in cache.layers
-        if getattr(layer, "keys", None) is not None
+        for layer in layers
     ]
 
 

@@ -45,7 +45,7 @@ def _plain(model: Any) -> dict[str, int]:
     """The sizes of matrices that stay as they are, by name, but for those of embeddings and heads."""
     import torch
 
-    apart = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    apart: list[Any] = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
     apart += [model.get_output_embeddings(), getattr(model, "score", None)]
     known = {id(p) for m in (*apart, *quantised(model).values()) if m is not None for p in m.parameters()}
     return {n: p.numel() for n, p in model.named_parameters() if p.ndim > 1 and id(p) not in known}
