@@ -157,6 +157,22 @@ def test_a_run_warns_of_the_stages_that_will_run(monkeypatch: pytest.MonkeyPatch
     assert [line.split()[0] for line in found] == ["sft"] and "sft.gradient_accumulation_steps to" in found[0]
 
 
+def test_the_warning_is_said_where_people_look(
+    base: BaseConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.logging import disable_run_logger
+
+    from flows import align as flow
+
+    recipe = load(overrides=[f"base.path={base.path}"])
+    with disable_run_logger():
+        for size in (None, 8 << 30, 100 << 20):
+            monkeypatch.setattr(flow, "gpu_bytes", lambda size=size: size)
+            flow._warn(recipe, ["sft", "report"])
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and said[0].startswith("align: sft needs about 0.6 GB of 0.1 GB: not even")
+
+
 def test_stages_that_continue_an_adapter_have_its_shape() -> None:
     _, found = of_recipe("korean-1.5b", None)
     adapters = {found[stage].parts["adapter"] for stage in ("sft", "sft_rs", "dpo")}

@@ -1,8 +1,8 @@
 """What training keeps for the backward pass, by running the step on tensors that have shapes and no storage.
 
 torch's FakeTensorMode runs the model's own code with trl's LM head and PEFT's layers, forward and backward, and
-autograd tells what it saves: the figure follows the architecture, the adapter's dropout, the attention and checkpointing
-without a formula for any of them. It is linear in the layers, where they are alike, and in the rows.
+autograd tells what it saves: the figure follows the architecture, the adapter's dropout, the attention and
+checkpointing without a formula for any of them. It is linear in the layers, where they are alike, and in the rows.
 """
 
 import weakref
