@@ -170,7 +170,7 @@ def test_the_warning_is_said_where_people_look(
             monkeypatch.setattr(flow, "gpu_bytes", lambda size=size: size)
             flow._warn(recipe, ["sft", "report"])
     said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and said[0].startswith("align: sft needs about 0.6 GB of 0.1 GB: not even")
+    assert len(said) == 1 and said[0].startswith("align: sft needs about 0.7 GB of 0.1 GB: not even")
 
 
 def test_stages_that_continue_an_adapter_have_its_shape() -> None:
