@@ -1,6 +1,6 @@
-"""The arithmetic of drawing tokens: counter-based random numbers, the inverse CDF, and a cache that can fork."""
+"""The arithmetic of drawing tokens: counter-based random numbers, the inverse CDF, and how rows fork."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,10 +8,6 @@ from align.text import digest
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
-    from transformers.cache_utils import Cache, DynamicLayer
-
-GROW = 32  # tokens that a cache gets room for at a time
 
 
 def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
@@ -62,10 +58,13 @@ def fork(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     return continued, appended, place[sample.ravel()]
 
 
-def uniform(keys: np.ndarray, step: int) -> np.ndarray:
-    """Counter-based random numbers in [0, 1): a function of key and step (SplitMix64 of Steele et al., 2014)."""
+def uniform(keys: np.ndarray, step: int | np.ndarray) -> np.ndarray:
+    """Counter-based random numbers in [0, 1): a function of key and step (SplitMix64 of Steele et al., 2014).
+
+    `step` is one for all keys [B], or one for each [B].
+    """
     with np.errstate(over="ignore"):
-        z = keys + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = keys + (np.asarray(step).astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -75,65 +74,3 @@ def uniform(keys: np.ndarray, step: int) -> np.ndarray:
 def key(seed: int, row_id: str, index: int) -> int:
     """The 64-bit key of sample `index` of a prompt."""
     return int(digest(str(seed), row_id, str(index)), 16)
-
-
-def new_cache(model: "PreTrainedModel") -> "Cache":
-    """An empty key/value cache; with plain attention one that neither grows nor forks by copying the whole."""
-    from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-
-    plain = DynamicCache(config=model.config)
-    if not plain.layers or any(type(layer) is not DynamicLayer for layer in plain.layers):
-        return plain
-    layer = _roomy_layer()
-    return Cache(layers=[layer() for _ in plain.layers])
-
-
-def _roomy_layer() -> "type[DynamicLayer]":
-    import torch
-    from transformers.cache_utils import DynamicLayer
-
-    class RoomyLayer(DynamicLayer):
-        """Keys and values [rows, heads, length, size] are views into buffers with room for more rows and tokens."""
-
-        room: tuple[torch.Tensor, torch.Tensor] | None = None
-
-        def update(
-            self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            if self.keys is None:
-                self.lazy_initialization(key_states, value_states)
-                self.keys, self.values = key_states, value_states
-                return key_states, value_states
-            rows, used, length = len(self.keys), self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-            if self.room is None or self.room[0].shape[2] < length:
-                self._make_room(len(self.room[0]) if self.room else rows, length + GROW)
-            for new, buffer in zip((key_states, value_states), self.room or (), strict=True):
-                buffer[:rows, :, used:length] = new
-            return self._view(rows, length)
-
-        def batch_select_indices(self, indices: torch.Tensor) -> None:
-            """Row i of the new cache is row indices[i] of the old one. Only rows that move are copied."""
-            assert self.keys is not None
-            rows, used = len(indices), self.keys.shape[2]
-            if self.room is None or len(self.room[0]) < rows:
-                self._make_room(rows + rows // 2, self.room[0].shape[2] if self.room else used + GROW)
-            moved = (indices != torch.arange(rows, device=indices.device)).nonzero()[:, 0]
-            for buffer in self.room or ():
-                buffer[moved, :, :used] = buffer[indices[moved], :, :used]
-            self._view(rows, used)
-
-        def _make_room(self, rows: int, length: int) -> None:
-            assert self.keys is not None and self.values is not None
-            old, self.room = (self.keys, self.values), None
-            shape = (rows, self.keys.shape[1], length, self.keys.shape[3])
-            self.room = (old[0].new_empty(shape), old[1].new_empty((*shape[:3], old[1].shape[3])))
-            for values, buffer in zip(old, self.room, strict=True):
-                buffer[: len(values), :, : values.shape[2]] = values
-
-        def _view(self, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-            assert self.room is not None
-            keys, values = (buffer[:rows, :, :length] for buffer in self.room)
-            self.keys, self.values = keys, values
-            return keys, values
-
-    return RoomyLayer
