@@ -1,9 +1,9 @@
 """Rows come and go while a batch is drawn: what is drawn is what one row at a time gives, and the batch stays full."""
 
-import math
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -71,3 +71,77 @@ def test_a_batch_draws_what_one_row_at_a_time_draws(sampler: Sampler, options: d
     want = [alone(sampler, p, i, sampling) for p in PROMPTS for i in range(sampling.n)]
     assert facts(sampler.draw(PROMPTS, sampling)) == want
     assert {reason for _, reason, _ in want} == {"stop", "truncated"} or options.get("temperature") == 0
+
+
+def test_a_sliding_window_draws_it_too(tmp_path: Path) -> None:
+    sampler = Sampler(tiny.tiny_base(tmp_path, window=12))
+    sampling = Sampling(n=3, max_new_tokens=10, batch_size=5, temperature=1.0)
+    want = [alone(sampler, p, i, sampling) for p in PROMPTS for i in range(sampling.n)]
+    assert facts(sampler.draw(PROMPTS, sampling)) == want
+
+
+def passes(sampler: Sampler, sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Rows and tokens of every forward pass of a draw."""
+    seen, forward = [], sampler.model.forward
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler.model, "forward", watched)
+        sampler.draw(PROMPTS, sampling)
+    return seen
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.5])
+def test_the_batch_stays_full_while_prompts_wait(
+    sampler: Sampler, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(n=16, max_new_tokens=14, batch_size=16, temperature=temperature)
+    seen = passes(sampler, sampling, monkeypatch)
+    last = max(i for i, (_, tokens) in enumerate(seen) if tokens > 1)
+    steps = [rows for rows, tokens in seen[:last] if tokens == 1]
+    assert max(rows for rows, _ in seen) <= 16
+    assert sum(steps) / len(steps) > 0.6 * 16  # a batch at a time: .3 to .4
+
+
+def test_more_samples_than_places_wait_for_one(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {"n": 40, "max_new_tokens": 8, "temperature": 1.5}
+    assert max(rows for rows, _ in passes(sampler, Sampling(**many, batch_size=6), monkeypatch)) == 6
+    few, all_ = (facts(sampler.draw(PROMPTS[:3], Sampling(**many, batch_size=b))) for b in (6, 256))
+    assert few == all_
+
+
+def test_keys_and_values_take_the_places_and_no_more(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: Counter[tuple[int, ...]] = Counter()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "new_zeros" in str(func):
+                shapes[tuple(args[1])] += 1
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        sampler.draw(PROMPTS, Sampling(n=8, max_new_tokens=100, batch_size=24, temperature=1.5))
+    assert {shape[0] for shape in shapes} == {24}
+    assert set(shapes.values()) == {4}  # keys and values of two layers, once for each length
+    assert sorted({shape[2] for shape in shapes}) in ([64, 128], [128], [64, 128, 192])
+
+
+def test_the_host_waits_for_the_device_as_often_whatever_the_layers(tmp_path: Path) -> None:
+    waits: dict[int, Counter[str]] = {}
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if any(name in str(func) for name in ("nonzero", "_local_scalar_dense", "masked_select", "unique")):
+                waits[layers][str(func)] += 1
+            return func(*args, **(kwargs or {}))
+
+    for layers in (2, 5):
+        waits[layers] = Counter()
+        sampler = Sampler(tiny.tiny_base(tmp_path / str(layers), layers=layers))
+        with Watch():
+            sampler.draw(PROMPTS[:1], Sampling(n=4, max_new_tokens=1, batch_size=4))
+            sampler.draw(PROMPTS[:3], Sampling(n=4, max_new_tokens=6, temperature=1.5, batch_size=12))
+    assert sum(waits[2].values()) <= 12 and abs(sum(waits[2].values()) - sum(waits[5].values())) <= 2

@@ -9,6 +9,9 @@ from align.text import digest
 if TYPE_CHECKING:
     import torch
 
+REFILL = 8  # prompts join when one in so many places is free: each time costs a forward pass of its own
+SPARE = 0.1  # share of the places that stays free for more forks than are expected, where all samples may share rows
+
 
 def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
     """One token per sample [B]: from the row of logits [R, V] that it shares, at its random number u in [0, 1).
@@ -18,15 +21,20 @@ def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature:
     """
     import torch
 
-    row = torch.from_numpy(rows).to(logits.device)
     if temperature == 0:
-        return logits.argmax(-1)[row].cpu().numpy()
-    point = torch.from_numpy(u).to(logits.device)[:, None]
+        return logits.argmax(-1).cpu().numpy()[rows]
+    order = np.argsort(rows, kind="stable")
+    shared = np.bincount(rows, minlength=len(logits))  # samples of each row
+    column = np.empty_like(rows)
+    column[order] = np.arange(len(rows)) - np.repeat(np.cumsum(shared) - shared, shared)
+    points = np.zeros((len(logits), shared.max()), dtype=np.float32)
+    points[rows, column] = u
+    point = torch.from_numpy(points).to(logits.device, non_blocking=True)
     probs = torch.softmax(logits.float() / temperature, dim=-1)
     if top_p >= 1:
-        cdf = probs.cumsum(-1)[row]
-        index = torch.searchsorted(cdf, point * cdf[:, -1:], right=True)[:, 0]
-        return index.clamp(max=probs.shape[-1] - 1).cpu().numpy()
+        cdf = probs.cumsum(-1)
+        index = torch.searchsorted(cdf, point * cdf[:, -1:], right=True).clamp(max=probs.shape[-1] - 1)
+        return index.cpu().numpy()[rows, column]
     width = min(64, probs.shape[-1])
     while True:
         top, ids = probs.topk(width, dim=-1)
@@ -36,8 +44,8 @@ def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature:
         width = min(width * 8, probs.shape[-1])
     inside = (cdf - top < top_p).sum(-1, keepdim=True)
     mass = cdf.gather(1, inside - 1)
-    index = torch.searchsorted(cdf[row], point * mass[row], right=True)
-    return ids[row].gather(1, torch.minimum(index, inside[row] - 1))[:, 0].cpu().numpy()
+    index = torch.searchsorted(cdf, point * mass, right=True)
+    return ids.gather(1, torch.minimum(index, inside - 1)).cpu().numpy()[rows, column]
 
 
 def fork(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,6 +64,33 @@ def fork(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     continued, appended = np.empty_like(parents), np.empty_like(tokens)
     continued[place], appended[place] = parents, tokens
     return continued, appended, place[sample.ravel()]
+
+
+class Share:
+    """How many rows a sample takes, by those that are finished: samples of a prompt share one until they differ.
+
+    It decides when prompts join, and nothing of what is drawn.
+    """
+
+    def __init__(self, places: int, samples: int):
+        self.places = places
+        self._taken = np.zeros(samples)  # of each sample, summed over its steps
+        self._rows, self._samples = float(places), places  # as if a batch that shares nothing had been finished
+
+    def saw(self, live: np.ndarray, row: np.ndarray) -> None:
+        """A step of the samples `live` [B] in their rows [B]."""
+        self._taken[live] += 1 / np.bincount(row)[row]
+
+    def finished(self, samples: np.ndarray, steps: np.ndarray) -> None:
+        """Samples that are finished after so many steps each."""
+        self._rows += float((self._taken[samples] / steps).sum())
+        self._samples += len(samples)
+
+    def more(self, live: int, rows: int) -> int:
+        """Samples that may join `live` ones in so many rows; 0 while too few places are free."""
+        each = self._rows / self._samples
+        free = self.places * (1 - SPARE * (1 - each)) - max(rows, live * each)
+        return int(free / each) if free * REFILL >= self.places else 0
 
 
 def uniform(keys: np.ndarray, step: int | np.ndarray) -> np.ndarray:

@@ -16,12 +16,10 @@ import numpy as np
 from align.errors import InputError
 from align.models.base import BaseConfig, load_chat, policy
 from align.models.chat import Chat, pad
-from align.models.draws import choose, fork, key, uniform
+from align.models.draws import Share, choose, fork, key, uniform
 from align.models.engine import Prompt, Sample, Sampling, sample_of
 from align.models.rows import new_rows
 from align.progress import Progress
-
-REFILL = 8  # prompts join when one in so many places is free: each time costs a forward pass of its own
 
 
 class Sampler:
@@ -59,13 +57,11 @@ class Sampler:
         names = [(i, index) for i in sorted(fits, key=lambda i: len(encoded[i])) for index in indices]
         keys = np.array([key(sampling.seed, prompts[i].row_id, index) for i, index in names], dtype=np.uint64)
         limits = np.array([min(sampling.max_new_tokens, self.context - len(encoded[i])) for i, _ in names])
-        waiting: deque[tuple[list[int], np.ndarray]] = deque()
-        for at in range(0, len(names), max(1, len(indices))):
-            samples = np.arange(at, at + len(indices))
-            waiting.extend((encoded[names[at][0]], samples[k : k + places]) for k in range(0, len(samples), places))
+        n = max(1, len(indices))
+        waiting = deque(np.arange(at, at + n) for at in range(0, len(names), n))
         drawn: dict[tuple[int, int], Sample] = {}
         with Progress(len(names), label) as progress:
-            for done in self._run(waiting, places, keys, limits, sampling):
+            for done in self._run([encoded[i] for i, _ in names], waiting, places, keys, limits, sampling):
                 texts = self._decode([tokens[: len(tokens) - stopped] for _, tokens, stopped in done])
                 for (sample, tokens, stopped), text in zip(done, texts, strict=True):
                     i, index = names[sample]
@@ -98,51 +94,61 @@ class Sampler:
 
     def _run(
         self,
-        waiting: deque[tuple[list[int], np.ndarray]],
+        prompts: list[list[int]],
+        waiting: deque[np.ndarray],
         places: int,
         keys: np.ndarray,
         limits: np.ndarray,
         sampling: Sampling,
     ) -> Iterator[list[tuple[int, list[int], bool]]]:
-        """Draw what waits, prompts with their samples, at most `places` at a time.
+        """Draw samples, at most `places` rows at a time; yields what is done: sample, tokens, stopped.
 
-        Yields those that are finished: sample, tokens, and whether the last one ended it. `keys` and `limits` [S] are
-        the samples' random keys and the most tokens that each may have.
+        `prompts`, `keys` and `limits` [S] are the samples' prompts, random keys and the most tokens that each may have.
+        What waits are samples that share a row: of one prompt, with the same tokens so far.
         """
         import torch
 
-        rows = new_rows(self.model, places)
+        rows, share = new_rows(self.model, places), Share(places, len(keys))
         live, row = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)  # samples that are drawn; the row of each
         last = np.zeros(0, dtype=np.int64)  # the token that each row reads next
+        tokens: list[list[int]] = [[] for _ in keys]
         counts = np.zeros(len(keys), dtype=np.int64)
-        tokens: dict[int, list[int]] = {}
         while waiting or len(live):
-            free, came = places - len(live), []
-            if not len(live) or (rows.open and free * REFILL >= places):
-                while waiting and len(waiting[0][1]) <= free:
+            came: list[np.ndarray] = []
+            if waiting and (rows.open or not len(live)):
+                more = share.more(len(live), len(last))
+                while waiting and (len(waiting[0]) <= more or not (len(live) or came)):
                     came.append(waiting.popleft())
-                    free -= len(came[-1][1])
+                    more -= len(came[-1])
             with torch.inference_mode():
                 if came:
-                    rows.join([ids[:-1] for ids, _ in came])
-                    live = np.concatenate([live, *(samples for _, samples in came)])
-                    row = np.concatenate([row, *(np.full(len(s), len(last) + k) for k, (_, s) in enumerate(came))])
-                    last = np.append(last, [ids[-1] for ids, _ in came])
-                    tokens |= {int(sample): [] for _, samples in came for sample in samples}
+                    begun = [prompts[samples[0]] + tokens[samples[0]] for samples in came]
+                    rows.join([ids[:-1] for ids in begun])
+                    live = np.concatenate([live, *came])
+                    row = np.concatenate([row, *(np.full(len(s), len(last) + k) for k, s in enumerate(came))])
+                    last = np.append(last, [ids[-1] for ids in begun])
                 logits = rows.step(last)
                 drawn = choose(logits, row, uniform(keys[live], counts[live]), sampling.temperature, sampling.top_p)
+            share.saw(live, row)
             counts[live] += 1
             for sample, token in zip(live.tolist(), drawn.tolist(), strict=True):
                 tokens[sample].append(token)
             ended = np.isin(drawn, self.stop)
             over = ended | (counts[live] >= limits[live])
-            stopped = dict(zip(live[over].tolist(), ended[over].tolist(), strict=True))
+            done = [(i, tokens[i], end) for i, end in zip(live[over].tolist(), ended[over].tolist(), strict=True)]
+            share.finished(live[over], counts[live[over]])
             parents, last, row = fork(row[~over], drawn[~over])
             live = live[~over]
+            for full in range(places, len(parents)):  # no place for these: they wait, with what they have drawn
+                waiting.appendleft(live[row == full])
+            live, row = live[row < places], row[row < places]
+            parents, last = parents[:places], last[:places]
             with torch.inference_mode():
                 rows.select(parents)
-            if stopped:
-                yield [(sample, tokens.pop(sample), end) for sample, end in stopped.items()]
+            if done:
+                yield done
+                for i, _, _ in done:
+                    tokens[i] = []
 
 
 def generate(
