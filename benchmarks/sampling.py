@@ -1,4 +1,4 @@
-"""The sampler against transformers' `generate`: seconds for the same prompts, and whether both draw the same lengths.
+"""The sampler against transformers' `generate`: tokens a second on the same prompts, and whether lengths are the same.
 
     .venv/bin/python -m benchmarks.sampling [--prompts 48] [--rounds 3] [--n 4 8 16] [--batches 16 64]
 
@@ -7,8 +7,8 @@ Two models: the quickstart's base, and a Llama of some 30M parameters with rando
 Contenders alternate, and the medians over the rounds are compared: wall-clock on a GPU; on a CPU the process's own CPU
 time on one thread, which a busy machine does not change. What ends a response is the same for both: the
 quickstart's own end of turn, and for the random model 1 in 64 of its vocabulary, so that lengths vary as they do in
-life. Distribution: the mean and the spread of the lengths must agree (z below 4); tests/test_generate_rows.py holds
-single draws against a sampler of one row at a time. Aims: n = 8 at least 2 and 3.5 times as fast.
+life. Distribution: z is how many standard errors the mean lengths are apart; tests/test_generate_rows.py holds every
+draw against a sampler of one row at a time, and the draws against the exact distribution. Aims: n = 8 at least 2 and 3.5 times as fast.
 """
 
 import argparse
