@@ -145,15 +145,16 @@ def bare(
             "logging_steps": 1, "dataloader_pin_memory": cuda,
         }  # fmt: skip
         table = tables.read(data)
+        maker: Any = trl
         if kind == "sft":
             rows = [{"messages": [*r["messages"], {"role": "assistant", "content": r["response"]}]} for r in table]
             args |= {"assistant_only_loss": True, "packing": getattr(config, "packing", False)}
             args |= {} if args["packing"] else {"train_sampling_strategy": "group_by_length"}
-            settings, trainer_class = trl.SFTConfig(**args), trl.SFTTrainer
+            settings, trainer_class = maker.SFTConfig(**args), maker.SFTTrainer
         else:
             said = [{k: [{"role": "assistant", "content": r[k]}] for k in ("chosen", "rejected")} for r in table]
             rows = [{"prompt": r["messages"], **both} for r, both in zip(table, said, strict=True)]
-            settings, trainer_class = trl.DPOConfig(**args), trl.DPOTrainer
+            settings, trainer_class = maker.DPOConfig(**args), maker.DPOTrainer
         trainer = trainer_class(
             model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )

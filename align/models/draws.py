@@ -86,11 +86,15 @@ class Share:
         self._rows += float((self._taken[samples] / steps).sum())
         self._samples += len(samples)
 
-    def more(self, live: int, rows: int) -> int:
-        """Samples that may join `live` ones in so many rows; 0 while too few places are free."""
+    def rows(self, samples: int) -> float:
+        """Rows that so many samples, which share one now, are expected to take."""
+        return max(1.0, samples * self._rows / self._samples)
+
+    def free(self, live: int, rows: int) -> float:
+        """Places for rows beside those that `live` samples, in so many rows now, take; 0 while too few are free."""
         each = self._rows / self._samples
         free = self.places * (1 - SPARE * (1 - each)) - max(rows, live * each)
-        return int(free / each) if free * REFILL >= self.places else 0
+        return free if free * REFILL >= self.places else 0.0
 
 
 def uniform(keys: np.ndarray, step: int | np.ndarray) -> np.ndarray:

@@ -115,11 +115,12 @@ class Sampler:
         counts = np.zeros(len(keys), dtype=np.int64)
         while waiting or len(live):
             came: list[np.ndarray] = []
-            if waiting and (rows.open or not len(live)):
-                more = share.more(len(live), len(last))
-                while waiting and (len(waiting[0]) <= more or not (len(live) or came)):
-                    came.append(waiting.popleft())
-                    more -= len(came[-1])
+            free = share.free(len(live), len(last)) if rows.open else 0.0
+            while waiting and len(last) + len(came) < places:
+                free -= share.rows(len(waiting[0]))
+                if free < 0 and (came or len(live)):
+                    break
+                came.append(waiting.popleft())
             with torch.inference_mode():
                 if came:
                     begun = [prompts[samples[0]] + tokens[samples[0]] for samples in came]

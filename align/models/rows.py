@@ -43,9 +43,9 @@ class Slots:
         self.lengths = np.zeros(0, dtype=np.int64)  # tokens of each row whose keys and values are there
         self.width = 0  # tokens of the longest row, this step's included
         self.index: tuple[torch.Tensor, torch.Tensor] | None = None  # (row, position) of this step's keys and values
-        layer = _slot_layer()
-        self._layers: list[Any] = [layer(self) for _ in range(layers)]
-        self._cache = Cache(layers=list(self._layers))
+        layer: Any = _slot_layer()
+        self._layers = [layer(self) for _ in range(layers)]
+        self._cache = Cache(layers=self._layers)
 
     def join(self, prompts: list[list[int]]) -> None:
         """Read prompts, without their last token, into the next places."""
