@@ -149,10 +149,10 @@ def test_the_host_waits_for_the_device_as_often_whatever_the_layers(tmp_path: Pa
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_draws_have_the_models_distribution(sampler: Sampler, top_p: float) -> None:
-    """Chi-squared over the first two tokens of 4,000 samples of a prompt, that come and go in 64 places."""
+    """Chi-squared over the first two tokens of 12,000 samples of a prompt, that come and go in 64 places."""
     from scipy.stats import chisquare
 
-    sampling = Sampling(n=4000, temperature=1.2, top_p=top_p, max_new_tokens=2, batch_size=64)
+    sampling = Sampling(n=12_000, temperature=1.2, top_p=top_p, max_new_tokens=2, batch_size=64)
     drawn: Counter[tuple[int, ...]] = Counter()
     decode = sampler._decode
 
@@ -164,26 +164,28 @@ def test_draws_have_the_models_distribution(sampler: Sampler, top_p: float) -> N
         patch.setattr(sampler, "_decode", seen)
         sampler.draw(PROMPTS[:1], sampling)
 
-    def following(ids: list[int]) -> dict[int, float]:
+    def following(rows: list[list[int]]) -> list[dict[int, float]]:
         with torch.no_grad():
-            probs = torch.softmax(sampler.model(input_ids=torch.tensor([ids])).logits[0, -1].double() / 1.2, -1)
-        order = probs.argsort(descending=True)
-        inside = int((probs[order].cumsum(0) < top_p).sum()) + 1 if top_p < 1 else len(order)
-        kept = order[:inside].tolist()
-        return {t: float(probs[t] / probs[kept].sum()) for t in kept}
+            probs = torch.softmax(sampler.model(input_ids=torch.tensor(rows)).logits[:, -1].double() / 1.2, -1)
+        found = []
+        for row in probs:
+            order = row.argsort(descending=True)
+            inside = int((row[order].cumsum(0) < top_p).sum()) + 1 if top_p < 1 else len(order)
+            kept = order[:inside]
+            found.append(dict(zip(kept.tolist(), (row[kept] / row[kept].sum()).tolist(), strict=True)))
+        return found
 
     start = sampler.chat.prompts([PROMPTS[0].messages])[0]
+    firsts = following([start])[0]
     expected: dict[tuple[int, ...], float] = {}
-    for first, p in following(start).items():
-        if first in sampler.stop:
-            expected[()] = expected.get((), 0) + p
-        else:
-            for second, q in following([*start, first]).items():
-                name = (first,) if second in sampler.stop else (first, second)
-                expected[name] = expected.get(name, 0) + p * q
-    assert set(drawn) <= set(expected) and sum(drawn.values()) == 4000
-    often = [name for name, p in expected.items() if 4000 * p >= 5]
+    for (first, p), seconds in zip(firsts.items(), following([[*start, t] for t in firsts]), strict=True):
+        for second, q in {0: 1.0}.items() if first in sampler.stop else seconds.items():
+            name = () if first in sampler.stop else (first,) if second in sampler.stop else (first, second)
+            expected[name] = expected.get(name, 0) + p * q
+    assert set(drawn) <= set(expected) and sum(drawn.values()) == 12_000
+    often = [name for name, p in expected.items() if 12_000 * p >= 5]
     rest = 1 - sum(expected[name] for name in often)
-    counts = [*(drawn[name] for name in often), 4000 - sum(drawn[name] for name in often)]
+    counts = [*(drawn[name] for name in often), 12_000 - sum(drawn[name] for name in often)]
     assert len(often) > 5
-    assert chisquare(counts, [4000 * p for p in (*(expected[n] for n in often), rest)]).pvalue > 1e-3
+    shares = [*(expected[name] for name in often), rest]
+    assert chisquare(counts, [12_000 * p for p in shares]).pvalue > 1e-3
