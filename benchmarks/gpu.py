@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ class Benchmark:
         """Tokens per second of vLLM on the same prompts; None where it is not installed, or there is no CUDA."""
         if not self._cuda or find_spec("vllm") is None:
             return None
-        import vllm
+        vllm = import_module("vllm")
 
         self._clean()
         engine = vllm.LLM(model=str(base.path), gpu_memory_utilization=0.8, max_model_len=4096)
