@@ -19,12 +19,13 @@ from align.data.readers import expand
 from align.data.shapes import Use
 from align.errors import InputError
 from align.grading.graders import PythonGrader
-from align.models.arguments import LoraSettings, Training, arguments
+from align.models.arguments import LoraSettings, Training, arguments, share
 from align.models.base import BaseConfig
 from align.text import quote, short
 from flows import check_base
 from flows.explain import listed
 from flows.recipe import Recipe
+from flows.slots import devices
 from tasks.ingest import Source
 
 MANY = 1_000_000  # rows that a training stage is imagined to have
@@ -41,7 +42,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
     """Mistakes as sentences that begin with the key."""
     for where, config in configs(recipe, ""):
         yield from (f"{where}{problem}" for problem in _own(config))
-    for rule in (_data, _suites, _samples, _adapters):
+    for rule in (_data, _suites, _samples, _adapters, _compute):
         yield from rule(recipe)
 
 
@@ -267,3 +268,15 @@ def _adapters(recipe: Recipe) -> Iterator[str]:
                 f"{stage}.lora: asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter of "
                 f"sft that is continued has r {first.r}, lora_alpha {first.lora_alpha}; leave lora out."
             )
+
+
+def _compute(recipe: Recipe) -> Iterator[str]:
+    """The processes of a training stage share the rows of a step evenly."""
+    processes = recipe.compute.of(len(devices()))
+    for name in type(recipe).model_fields:
+        config = getattr(recipe, name)
+        if isinstance(config, Training):
+            try:
+                share(config.per_device_train_batch_size, config.gradient_accumulation_steps, processes)
+            except InputError as error:
+                yield f"{name}.per_device_train_batch_size: {error}"

@@ -1,6 +1,7 @@
 """The settings of a training stage, under trl's own names, and the arguments that trl's trainer gets from them."""
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ class Training(Config):
     num_train_epochs: float = Field(default=1.0, gt=0, le=1e6)
     """Passes over the data."""
     per_device_train_batch_size: int = Field(default=16, ge=1, le=1_000_000)
-    """Rows (or pairs) in a forward pass."""
+    """Rows (or pairs) in a forward pass; processes that share a training share the rows of a step."""
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=1_000_000)
     """Forward passes per optimiser step."""
     max_length: int = Field(default=1024, ge=8)
@@ -108,14 +109,35 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
         yield found
 
 
+def share(rows: int, passes: int, processes: int) -> tuple[int, int]:
+    """Rows of a pass and passes of a step for each of several processes, so that a step has the same rows as in one.
+
+    Raises InputError where they cannot be shared evenly.
+    """
+    common = math.gcd(passes, processes)
+    if rows % (processes // common):
+        raise InputError(
+            f"{processes} processes cannot share the {rows * passes} rows of a step evenly; let "
+            "per_device_train_batch_size * gradient_accumulation_steps be a multiple, or set compute.processes."
+        )
+    return rows // (processes // common), passes // common
+
+
 def _common(config: Training, base: BaseConfig, steps: int) -> dict[str, Any]:
     import torch
+
+    rows, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    rows, passes = share(rows, passes, processes)
 
     cuda = device() == "cuda"
     auto = {"optim": "paged_adamw_8bit" if cuda else "adamw_torch_fused", "gradient_checkpointing": cuda}
     named = {name: getattr(config, name) for name in NAMED}
     return {
         **{name: auto[name] if value == "auto" else value for name, value in named.items()},
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": passes,
+        **({"ddp_find_unused_parameters": False, "ddp_backend": None if cuda else "gloo"} if processes > 1 else {}),
         "train_sampling_strategy": "group_by_length",
         "remove_unused_columns": False,  # the sampler reads the column length
         "bf16": compute_dtype(base) == torch.bfloat16,
