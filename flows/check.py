@@ -162,11 +162,6 @@ def _training(config: Training) -> Iterator[str]:
                 pass
         except InputError as error:
             yield from str(error).splitlines()
-    if getattr(config, "packing", False):
-        from align.models.base import device
-
-        if device() != "cuda":
-            yield "packing: needs a GPU with flash attention, and there is none here; set packing to false."
     if config.optim not in OPTIMIZERS:
         from transformers.training_args import OptimizerNames
 

@@ -152,12 +152,6 @@ def test_without_quantisation(tmp_path: Path) -> None:
     policy(base, tmp_path / "out")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_packing_without_a_gpu(base: BaseConfig, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="packing needs a GPU"):
-        run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 8), packing=True)
-
-
 def test_bf16_on_a_cpu(base: BaseConfig, tmp_path: Path) -> None:
     half = base.model_copy(update={"dtype": "bfloat16"})
     metrics = run(half, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 32), num_train_epochs=4)
