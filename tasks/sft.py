@@ -81,7 +81,7 @@ def _trainer(config: SftConfig, model: Any, chat: Chat, data: Any, args: Any) ->
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             before, tokens = self._total_train_tokens, packing.real_tokens(inputs["position_ids"])
             loss = super().compute_loss(model, inputs, *args, **kwargs)
-            if self.model.training:
+            if model.training:
                 self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(tokens).sum())
                 self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             return loss

@@ -101,7 +101,7 @@ def test_a_step_has_the_same_rows_and_learns_the_same(base: BaseConfig, tmp_path
     """With all rows in each step only packing differs: the same steps, losses and weights, in fewer passes."""
     table = tmp_path / "kept.parquet"
     tables.write(table, rows(16), tables.KEPT)
-    found: list[dict[str, Any]] = []
+    learned: list[dict[str, Any]] = []
     weights: list[torch.Tensor] = []
     for name, packed in (("padded", False), ("packed", True)):
         (tmp_path / name).mkdir()
@@ -109,12 +109,12 @@ def test_a_step_has_the_same_rows_and_learns_the_same(base: BaseConfig, tmp_path
             packing=packed, num_train_epochs=4, per_device_train_batch_size=16 // passes, max_length=128,
             gradient_accumulation_steps=passes, learning_rate=1e-3, seed=passes,
         )  # fmt: skip
-        found.append(sft(config, tmp_path / name, base=base, rows=table))
+        learned.append(sft(config, tmp_path / name, base=base, rows=table))
         weights.append(policy(base, tmp_path / name)(torch.arange(5, 40)[None]).logits)
-    padded, packed = found
-    assert padded["steps"] == packed["steps"] == 4 and padded["tokens"] == packed["tokens"]
+    first, second = learned
+    assert first["steps"] == second["steps"] == 4 and first["tokens"] == second["tokens"]
     for name in ("loss.first", "loss.final"):
-        assert packed[name] == pytest.approx(padded[name], rel=1e-4)
+        assert second[name] == pytest.approx(first[name], rel=1e-4)
     assert torch.allclose(weights[0], weights[1], atol=1e-3)
 
 

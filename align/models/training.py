@@ -11,6 +11,7 @@ from align.models.base import BaseConfig, check_policy
 from align.models.chat import Chat
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
+from align.models.throughput import PADDING, measure
 from align.progress import Progress
 
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
@@ -107,7 +108,7 @@ def restore(model: Any, values: dict[str, Any]) -> None:
 
 
 def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
-    """Train; writes training_log.parquet and returns the log, one dict per entry.
+    """Train; writes training_log.parquet and returns the log, one dict per entry; the last has the measures of all.
 
     Raises StageError on 0 steps, and where the loss, a gradient or a weight is not finite (models.finite).
     """
@@ -128,7 +129,9 @@ def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Bar)
     watch(trainer, label)
+    throughput = measure(trainer)
     trainer.train()
+    total = throughput.total()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.state.global_step == 0 or not log:
         raise StageError("The trainer made 0 steps.")
@@ -139,11 +142,11 @@ def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
             {"step": entry["step"], "name": name, "value": float(value)}
             for entry in log
             for name, value in sorted(entry.items())
-            if name not in ("step", "epoch") and isinstance(value, int | float)
+            if name not in ("step", "epoch") and not name.startswith("process.") and isinstance(value, int | float)
         ),
         tables.TRAINING_LOG,
     )
-    return log
+    return [*log[:-1], log[-1] | total]
 
 
 def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
@@ -154,6 +157,7 @@ def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
         "loss.first": float(log[0]["loss"]),
         "loss.final": sum(tail) / len(tail),
         "tokens": int(log[-1].get("num_tokens", 0)),
+        **{name: value for name, value in log[-1].items() if name == PADDING or name.startswith("process.")},
     }
 
 
