@@ -1,10 +1,10 @@
 """What a training step computes by the model's own arithmetic, and what the device could: for model-FLOP utilisation.
 
-PaLM (Chowdhery et al., 2022), appendix B: a token costs 6 N + 12 L H Q T, of which a third is the forward pass. N are the
-weights that tokens are multiplied by (the input embedding is only looked up), L H Q is layers x heads x head size, and
-T how many tokens the row has; causal masking is not taken off, and work that is done twice (gradient checkpointing,
-padding, dequantisation) does not count. A frozen weight needs no gradient of its own, so it costs 4 instead of 6; the
-reference of DPO is a forward pass more, 2 N + 4 L H Q T.
+PaLM (Chowdhery et al., 2022), appendix B: a token costs 6 N + 12 L H Q T, of which a third is the forward pass. N are
+the weights that tokens are multiplied by (an input embedding is only looked up), L H Q is layers x heads x head size,
+and T how many tokens the row has; causal masking is not taken off, and work that is done twice (gradient
+checkpointing, padding, dequantisation) does not count. A frozen weight needs no gradient of its own, so it costs 4
+instead of 6; the reference of DPO is a forward pass more, 2 N + 4 L H Q T.
 """
 
 from dataclasses import dataclass

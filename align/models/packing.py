@@ -143,8 +143,8 @@ def merged(lengths: Sequence[int], rows: int, passes: int, longest: int) -> int:
 def decide(asked: bool | str, model: Any, lengths: Sequence[int], rows: int, passes: int, longest: int) -> int:
     """How many of a step's `passes` of `rows` rows each become one packed pass; 0 where rows are padded.
 
-    `auto` packs on CUDA where that merges passes or saves work, and the architecture keeps rows apart. On a CPU fewer
-    and larger passes gain nothing. Raises InputError where packing is asked for and rows would see each other.
+    `auto` packs on CUDA where that merges passes or saves work, and the architecture keeps rows apart; on a CPU fewer
+    and larger passes gain little. Raises InputError where packing is asked for and rows would see each other.
     """
     if asked is False or (asked == "auto" and model.device.type != "cuda"):
         return 0

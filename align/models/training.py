@@ -68,17 +68,16 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
             target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+            use_rslora=lora.use_rslora,
+            use_dora=lora.use_dora,
             modules_to_save=[head] if head else None,
             task_type=task,
         )
         return _full_precision(get_peft_model(model, shape))
     check_policy(base, adapter)
     shape = adapter_shape(adapter)
-    if config.lora is not None and (config.lora.r, config.lora.lora_alpha) != (shape.r, shape.lora_alpha):
-        raise InputError(
-            f"lora asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter that is "
-            f"continued has r {shape.r}, lora_alpha {shape.lora_alpha}; leave lora out."
-        )
+    if config.lora is not None and (other := "; ".join(config.lora.differences(shape))):
+        raise InputError(f"lora asks for another shape than the adapter that is continued has ({other}); leave it out.")
     shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, [head] if head else None
     return _full_precision(attach(model, adapter, shape, new_head=head))
 
