@@ -25,7 +25,15 @@ class SftConfig(Training):
         return {"packing": False, "padding_free": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
 
 
-def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None) -> Metrics:
+def sft(
+    config: SftConfig,
+    out: Path,
+    *,
+    base: BaseConfig,
+    rows: Path,
+    adapter: Path | None = None,
+    checkpoints: Path | None = None,
+) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
     Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
@@ -60,7 +68,7 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
         start = training.trainable(model)
         trainer = _trainer(config, model, chat, data, args)
         training.restore(model, start)
-        log = training.run(trainer, "sft", out)
+        log = training.run(trainer, "sft", out, config, checkpoints)
     save_adapter(model, chat, base, out)
     return {
         "rows": len(kept),

@@ -39,7 +39,7 @@ def test_tensorboard_gets_the_losses_of_a_stage(base: BaseConfig, tmp_path: Path
         told = processes.run(sft, config, tmp_path / "told", {"base": base, "rows": rows}, environment)
     events = EventAccumulator(str(tmp_path / "tracking" / "tensorboard" / "quickstart-1" / "sft_rs"))
     events.Reload()
-    assert {"train/loss", "train/padding", "train/process.tokens_per_second"} <= set(events.Tags()["scalars"])
+    assert {"train/loss", "train/process.padding", "train/process.tokens_per_second"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3, 4]
     assert events.Scalars("train/loss")[0].value == pytest.approx(told["loss.first"], abs=1e-4)
 

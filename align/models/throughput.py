@@ -6,9 +6,11 @@ from typing import Any
 from align.models.flops import cost, peak
 from align.models.packing import real_tokens
 
-PADDING = "padding"
-SECOND, TRAINED, MFU = "process.tokens_per_second", "process.trained_tokens_per_second", "process.mfu"
-"""Timings begin with `process.`: they are recorded with the attempt and told to trackers, and are in no artifact."""
+PADDING, SECOND, TRAINED, MFU = (
+    f"process.{name}" for name in ("padding", "tokens_per_second", "trained_tokens_per_second", "mfu")
+)
+"""The measures. `process.` says that they are recorded with the attempt and told to trackers, and are in no artifact: a
+training that went on from a checkpoint, or in smaller passes, has others and makes the same."""
 
 
 class Throughput:
