@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from align.config import Config, Metrics
 from align.errors import AlignError
+from align.models.tracking import place
 from align.redact import clean
 from flows.processes import Processes
 from flows.ranks import Compute
@@ -49,6 +50,7 @@ class Work:
     inputs: "dict[str, Work | Config]"
     files: dict[str, str | None]  # role -> the file of that input that is meant
     recipe: str
+    run: str
     refresh: bool
     order: int  # its place in the DAG
     memory: int | None  # MB that it is known to need
@@ -115,6 +117,7 @@ class Work:
         with self.slots.turn(self.order, processes * self.row.gpu, self.memory) as environment:
             if self.stopped():
                 raise NotBegun(f"{self.name} was not begun, because another stage failed.")
+            environment |= place(self.store.root / "tracking", self.run, self.name)
             return self.processes.run(function, config, out, inputs, environment, self.row.timeout, processes)
 
 

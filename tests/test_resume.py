@@ -92,7 +92,7 @@ def test_killed_at_several_steps_it_ends_as_if_undisturbed(
         assert not (tmp_path / f"killed{n}" / "out" / "adapter").exists()
     again = train(label, tmp_path / "again" / "out", base, adapter, where)
     print(f"{label}: killed after steps {killed} of {metrics['steps']}")
-    assert again == metrics
+    assert tiny.measured(again) == tiny.measured(metrics)
     assert outputs(tmp_path / "again" / "out") == outputs(tmp_path / "whole" / "out")
 
 

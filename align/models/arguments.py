@@ -6,13 +6,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from align.config import Config, Seed
+from align.config import EXECUTION, Config, Seed
 from align.errors import InputError, StageError
+from align.models import tracking
 from align.models.base import BaseConfig, compute_dtype, device
+from align.models.tracking import Tracker
 from align.text import quote, short
 
 LOGGED = 100  # entries that a training log aims for
@@ -29,6 +31,16 @@ class LoraSettings(Config):
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Layers to adapt: all-linear, or names such as q_proj."""
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r) instead, so that large ranks learn too (rsLoRA, Kalajdzievski, 2023)."""
+    use_dora: bool = False
+    """Learn a length for each row of a weight beside its direction (DoRA, Liu et al., 2024); slower."""
+
+    def differences(self, shape: Any) -> Iterator[str]:
+        """Where the shape of an adapter that is continued (its PEFT config, or settings) is another: `name a not b`."""
+        for name in ("r", "lora_alpha", "use_rslora", "use_dora"):
+            if getattr(self, name) != getattr(shape, name):
+                yield f"{name} {getattr(self, name)}, not {getattr(shape, name)}"
 
 
 class Training(Config):
@@ -63,13 +75,17 @@ class Training(Config):
     """Recompute activations to save memory: auto is true with CUDA and false on a CPU."""
     lora: LoraSettings | None = None
     """Shape of a new adapter; where an adapter is continued its own shape stays."""
+    torch_compile: bool = False
+    """Compile the model (torch.compile): faster steps after minutes of compiling; needs a C compiler."""
+    report_to: Annotated[tuple[Tracker, ...], EXECUTION] = ()
+    """Trackers that get the losses while they come, into the folder tracking of the store."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many rows."""
     seed: Seed = 0
     """Seed of shuffling, initialisation and dropout."""
-    save_minutes: float = Field(default=10.0, ge=0, exclude=True)
+    save_minutes: Annotated[float, EXECUTION] = Field(default=10.0, ge=0)
     """Minutes between checkpoints, from which a training goes on that was killed or cancelled; 0: none by time."""
-    save_steps: int | None = Field(default=None, ge=1, exclude=True)
+    save_steps: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)
     """Steps between checkpoints, beside those by time."""
     extra: dict[str, Any] = {}
     """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig) by their own names."""
@@ -141,13 +157,14 @@ def _common(config: Training, base: BaseConfig, steps: int) -> dict[str, Any]:
         "train_sampling_strategy": "group_by_length",
         "remove_unused_columns": False,  # the sampler reads the column length
         "bf16": compute_dtype(base) == torch.bfloat16,
+        "fp16": compute_dtype(base) == torch.float16,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         "logging_steps": max(1, steps // LOGGED),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # it would log the average of earlier losses in place of a NaN
         "save_strategy": "no",
-        "report_to": [],
+        **tracking.arguments(config.report_to),
         "disable_tqdm": True,
         "max_length": None,
     }
@@ -156,6 +173,7 @@ def _common(config: Training, base: BaseConfig, steps: int) -> dict[str, Any]:
 NAMED = (
     "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps",
     "lr_scheduler_type", "max_grad_norm", "weight_decay", "optim", "gradient_checkpointing", "seed",
+    "torch_compile",
 )  # fmt: skip
 
 
