@@ -65,8 +65,12 @@ class Stage:
 
     @property
     def config(self) -> type[Config]:
-        """The class of its settings."""
-        found: type[Config] = get_type_hints(self.function)["config"]
+        """The class of its settings: its field's in the recipe, which may be narrower than its function's."""
+        from flows.recipe import Recipe
+
+        if self.slice:
+            return get_type_hints(self.function)["config"]  # type: ignore[no-any-return]
+        found: type[Config] = get_type_hints(Recipe)[self.field]
         return found
 
     def config_of(self, recipe: "Recipe") -> Config:

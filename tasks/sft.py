@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from align import tables
 from align.config import Metrics
@@ -10,15 +10,18 @@ from align.errors import InputError, StageError
 from align.models import training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, device, load_chat, load_model, save_adapter
+from align.models.control import broken
 
 
 class SftConfig(Training):
-    """Settings of sft and sft_rs."""
+    """Settings of sft."""
 
     TRL: ClassVar[str] = "SFTConfig"
 
     packing: bool = False
     """Pack rows into blocks of max_length (CUDA with flash attention only)."""
+    train_on: Literal["all", "last"] = "all"
+    """The assistant's turns that are trained on: all of a row, or only the last, its response."""
 
     def own(self) -> dict[str, Any]:
         prepared = {"skip_prepare_dataset": not self.packing}
@@ -27,11 +30,18 @@ class SftConfig(Training):
         )
 
 
+class SftRsConfig(SftConfig):
+    """Settings of sft_rs and its control: only the response was selected, so nothing else is trained on."""
+
+    train_on: Literal["last"] = "last"
+    """Only the response; nobody scored the assistant's earlier turns."""
+
+
 def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
-    Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
-    end-of-turn token only. Raises StageError where a check on the template, the lengths or the base fails.
+    Writes adapter/, training_log.parquet, dropped.parquet, and altered.parquet where rows hold control tokens. The loss
+    covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on the template, the lengths or the base fails.
     """
     if config.packing and device() != "cuda":
         raise InputError("packing needs a GPU with flash attention; set packing to false.")
@@ -44,7 +54,8 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
     if empty:
         raise StageError(f"{len(empty)} rows have no response to train on, such as {empty[0]}.")
     ids = [r["row_id"] for r in table]
-    examples = chat.examples([r["messages"] for r in table], [r["response"] for r in table])
+    conversations, responses = [r["messages"] for r in table], [r["response"] for r in table]
+    examples = chat.examples(conversations, responses, config.train_on)
     training.check_ends(chat, [e.ids[-1] for e in examples], ids)
     kept = training.within_length(ids, [len(e.ids) for e in examples], config, "rows", out)
 
@@ -76,5 +87,6 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
         "rows.read": len(table),
         "rows.too_long": len(table) - len(kept),
         "tokens.trained": sum(sum(examples[i].mask) for i in kept),
+        **broken(chat.control, ids, conversations, responses, out=out),
         **training.facts(log),
     }
