@@ -74,8 +74,11 @@ SAMPLES = _table(
     text=(TEXT, "The response."),
     finish_reason=(TEXT, "stop (the end-of-turn token was drawn) or truncated (a limit ended it)."),
     n_tokens=(pa.int32(), "Tokens drawn, the end-of-turn token among them."),
-    reasoning=(TEXT, "The reasoning block that the template had before the response; null where there is none. Neither "
-               "graded nor trained on."),  # fmt: skip
+    reasoning=(
+        TEXT,
+        "The reasoning block that the template had before the response; null where there is none. Neither "
+        "graded nor trained on.",
+    ),  # fmt: skip
 )
 SCORES = _table(
     "What a grader or a reward model thinks of a sample.",

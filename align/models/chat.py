@@ -7,15 +7,14 @@ trained on.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import InputError
 from align.models.chat_checks import PROBE, PROBE_RESPONSE, check_chat
 from align.models.control import Control
 from align.models.marked import BOS, EOS, has_markers, lacks_bos, of_trl
-from align.models.reasoning import EMPTY_BLOCK, Reading, derive
-from align.models.spans import assistant_spans, closing_token, token_mask
+from align.models.reasoning import CLOSED, Reading, derive
+from align.models.spans import after_block, assistant_spans, closing_token, token_mask
 from align.progress import Progress
 
 if TYPE_CHECKING:
@@ -51,8 +50,9 @@ class Chat:
         self.source: Source = "markers"
         self.added: tuple[str, ...] = ()
         """What the template leaves out, and is added to it: bos, eos."""
+        self._opened = not has_markers(own) and self._opens_block()
         if not has_markers(own):
-            marked = of_trl(tokenizer)
+            marked = None if self._opened else of_trl(tokenizer)
             self.source = "trl" if marked else "rendering"
             tokenizer.chat_template = marked or own
         if lacks_bos(tokenizer, self.render(PROBE)):
@@ -64,7 +64,6 @@ class Chat:
         self.template: str = tokenizer.chat_template
         self.digest = hashlib.sha256(self.template.encode()).hexdigest()
         self.control = Control(tokenizer, tokenizer.convert_ids_to_tokens(self.end_id))
-        self._empty_block = self._opened_block()
         self.reading = self._reading()
         self._header: list[int] = []
         self._header = self._marked_header()
@@ -145,16 +144,22 @@ class Chat:
         self.added += (what,)
 
     def _conversation(self, conversation: Sequence[Message], response: str) -> list[Message]:
-        last = self.clean([{"role": "assistant", "content": response}])[0]
-        return [*self.clean(conversation), last | {"content": self._empty_block + last["content"]}]
+        return self.clean([*conversation, {"role": "assistant", "content": response}])
 
     def _masked(self, conversations: list[list[Message]]) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of each conversation, and 1 for those that the model is to say."""
         if self.source == "rendering":
             texts = self._render(conversations)
-            encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-            ids, offsets, ends = encoded["input_ids"], encoded["offset_mapping"], set(self.tokenizer.added_tokens_decoder)
             spans = assistant_spans(self._render, conversations, texts)
+            if self._opened:
+                asked = self._render([c[:-1] for c in conversations], True)
+                texts = [after_block(*row, CLOSED) for row in zip(texts, spans, asked, strict=True)]
+            encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+            ids, offsets, ends = (
+                encoded["input_ids"],
+                encoded["offset_mapping"],
+                set(self.tokenizer.added_tokens_decoder),
+            )
             return ids, [token_mask(*row, ends) for row in zip(texts, ids, offsets, spans, strict=True)]
         encoded = self._apply(conversations, return_dict=True, return_assistant_tokens_mask=True)
         masks = encoded["assistant_masks"]
@@ -162,23 +167,22 @@ class Chat:
             without_prefix(ids, mask, self._header)
         return encoded["input_ids"], masks
 
-    def _opened_block(self) -> str:
-        """What closes, before a response, the reasoning block that the generation prompt opens; else ""."""
-        asked, full = self.render(PROBE[:1], generation_prompt=True), self.render(PROBE)
-        opens = asked[len(commonprefix([asked, full])) :]
-        return opens + EMPTY_BLOCK if opens.strip() == "<think>" else ""
+    def _opens_block(self) -> bool:
+        """Whether the generation prompt opens a reasoning block that the template leaves out of what was said."""
+        asked = self.render(PROBE[:1], generation_prompt=True)
+        return asked.rstrip().endswith("<think>") and not self.render(PROBE).startswith(asked)
 
     def _marked_header(self) -> list[int]:
-        """The tokens of the generation prompt, if the template's markers enclose them; else []."""
+        """The tokens of the generation prompt that the template's markers enclose: of its end, or all of them."""
         asked = self._tokens(self.render(PROBE[:1], generation_prompt=True))
-        header = asked[common_prefix(asked, self._tokens(self.render(PROBE[:1]))) :]
         (ids,), (mask,) = self._masked([self._conversation(PROBE[:1], PROBE_RESPONSE)])
         first = (mask + [1]).index(1)
-        return header if first < len(asked) and ids[first : first + len(header)] == header else []
+        given = common_prefix(asked, self._tokens(self.render(PROBE[:1])))
+        return asked[first:] if given <= first and ids[: len(asked)] == asked else []
 
     def _reading(self) -> Reading | None:
-        if self._empty_block:
-            return Reading(EMPTY_BLOCK, closing=EMPTY_BLOCK, opened=True)
+        if self._opened:
+            return Reading(CLOSED, closing=CLOSED, opened=True)
         return derive(lambda messages, asks: self.render(messages, generation_prompt=asks), PROBE[:1], PROBE[1])
 
     def _tokens(self, text: str) -> list[int]:
@@ -199,7 +203,10 @@ class Chat:
         """The token that follows the assistant's words, and whether it is an added token of its own."""
         text = self.render(PROBE)
         if PROBE_RESPONSE not in text:
-            raise InputError(f"{self.name} drops the assistant's words.")
+            raise InputError(
+                f"{self.name} drops the assistant's words, or changes them; set base.chat_template to one that writes "
+                "them as they are."
+            )
         encoded = self.tokenizer(text, add_special_tokens=False)
         end = text.rindex(PROBE_RESPONSE) + len(PROBE_RESPONSE)
         token = closing_token(text, end, encoded, set(self.tokenizer.added_tokens_decoder))

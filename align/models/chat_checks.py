@@ -15,6 +15,11 @@ PROBE = [{"role": "user", "content": PROBE_PROMPT}, {"role": "assistant", "conte
 def check_chat(chat: "Chat") -> None:
     """StageError, each with its own sentence, unless the response, its end and nothing else is trained on, and what
     is drawn after the generation prompt reads as the response."""
+    if (times := chat.render(PROBE).count(PROBE_RESPONSE)) != 1:
+        raise StageError(
+            f"The chat template writes the assistant's words {times} times; set base.chat_template to one that writes "
+            "them once."
+        )
     (example,) = chat.examples([PROBE[:1]], [PROBE_RESPONSE])
     ids = example.ids
     trained = [i for i, m in zip(ids, example.mask, strict=True) if m]

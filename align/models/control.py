@@ -21,8 +21,9 @@ class Control:
     def __init__(self, tokenizer: Any, end: str):
         self._tokenizer = tokenizer
         special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-        names = sorted({*special, *tokenizer.all_special_tokens, end}, key=lambda t: (-len(t), t))
-        self._by_id = {tokenizer.convert_tokens_to_ids(t): t for t in names}
+        known = {t: tokenizer.convert_tokens_to_ids(t) for t in {*special, *tokenizer.all_special_tokens, end}}
+        self._by_id = {i: t for t, i in known.items() if i is not None and tokenizer.convert_ids_to_tokens(i) == t}
+        names = sorted(self._by_id.values(), key=lambda t: (-len(t), t))
         self._any = re.compile("|".join(map(re.escape, names)))
 
     def find(self, text: str) -> list[tuple[int, str]]:
@@ -50,7 +51,11 @@ class Control:
 
 
 def broken(
-    control: Control, ids: Sequence[str], conversations: Sequence[Sequence[Message]], *responses: Sequence[str], out: Path
+    control: Control,
+    ids: Sequence[str],
+    conversations: Sequence[Sequence[Message]],
+    *responses: Sequence[str],
+    out: Path,
 ) -> Metrics:
     """Write altered.parquet (ALTERED) if data holds control tokens; how many rows and tokens do, as metrics.
 

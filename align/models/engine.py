@@ -164,9 +164,7 @@ class Policy:
         return found
 
 
-def sample_of(
-    row_id: str, index: int, text: str, reason: str, n_tokens: int, reasoning: str | None = None
-) -> Sample:
+def sample_of(row_id: str, index: int, text: str, reason: str, n_tokens: int, reasoning: str | None = None) -> Sample:
     """A sample with its id."""
     return Sample(row_id, digest(row_id, str(index), text, reason), index, text, reason, int(n_tokens), reasoning)
 

@@ -27,9 +27,7 @@ class Pair:
         return max(len(self.chosen.ids), len(self.rejected.ids))
 
 
-def encode(
-    chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: Path
-) -> tuple[list[Pair], Metrics]:
+def encode(chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: Path) -> tuple[list[Pair], Metrics]:
     """The pairs of a PAIRS table as tokens, and how many were read and dropped, as metrics.
 
     Pairs with an empty or an identical response and pairs longer than max_length are dropped and counted

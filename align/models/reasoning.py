@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any
 
-EMPTY_BLOCK = "\n</think>\n\n"  # closes, with nothing in it, the block that a generation prompt opened with <think>
+CLOSED = "\n</think>\n\n"  # ends, with nothing in it, a block that a generation prompt opened with <think>
 THOUGHT = "North is where the needle points."
 
 

@@ -33,6 +33,13 @@ def assistant_spans(
     return found
 
 
+def after_block(text: str, spans: list[Span], asked: str, block: str) -> str:
+    """The text with its last span after the generation prompt `asked` and `block`; the span moves with it."""
+    start, end = spans[-1]
+    spans[-1] = (len(asked), len(asked) + len(block) + end - start)
+    return asked + block + text[start:]
+
+
 def with_words(conversation: Sequence[Message], turn: int, words: str) -> list[Message]:
     """The conversation with other words in one turn."""
     return [m | {"content": words} if i == turn else m for i, m in enumerate(conversation)]
@@ -49,7 +56,9 @@ def differing(text: str, other: str) -> Span:
     return start, len(text) - len(commonprefix([text[start:][::-1], other[start:][::-1]]))
 
 
-def token_mask(text: str, ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span], ends: set[int]) -> list[int]:
+def token_mask(
+    text: str, ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span], ends: set[int]
+) -> list[int]:
     """1 for the tokens of the spans, and for the token of `ends` that closes each, after blanks at most; else 0."""
     mask, token = [0] * len(ids), 0
     for start, end in spans:
