@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from align import tables
 from align.errors import InputError
@@ -62,13 +62,13 @@ def seen(store: Store, row_id: str, run_id: str | None) -> list[Seen]:
         for row in tables.read(path, row_id=row_id):
             chat = load_chat(BaseConfig.model_validate(source["base"]))
             settings: dict[str, Any] = source.get(stage) or {}
-            train_on = "last" if stage == "sft_rs" else settings.get("train_on", "all")
+            train_on: Literal["all", "last"] = "last" if stage == "sft_rs" else settings.get("train_on", "all")
             (example,) = chat.examples([row["messages"]], [row["response"]], train_on)
             found.append(Seen(stage, chat, example, settings.get("max_length")))
     if not found:
         raise InputError(
-            f"{row_id}: no SFT stage of run {run['run_id']} trains on a row of this id; `align trace {row_id}` says what "
-            "became of it."
+            f"{row_id}: no SFT stage of run {run['run_id']} trains on a row of this id; `align trace {row_id}` says "
+            "what became of it."
         )
     return found
 

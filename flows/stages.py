@@ -68,9 +68,8 @@ class Stage:
         """The class of its settings: its field's in the recipe, which may be narrower than its function's."""
         from flows.recipe import Recipe
 
-        if self.slice:
-            return get_type_hints(self.function)["config"]  # type: ignore[no-any-return]
-        found: type[Config] = get_type_hints(Recipe)[self.field]
+        hints = get_type_hints(self.function) if self.slice else get_type_hints(Recipe)
+        found: type[Config] = hints["config" if self.slice else self.field]
         return found
 
     def config_of(self, recipe: "Recipe") -> Config:

@@ -41,7 +41,8 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
     Writes adapter/, training_log.parquet, dropped.parquet, and altered.parquet where rows hold control tokens. The loss
-    covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on the template, the lengths or the base fails.
+    covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on the template, the
+    lengths or the base fails.
     """
     if config.packing and device() != "cuda":
         raise InputError("packing needs a GPU with flash attention; set packing to false.")

@@ -63,8 +63,8 @@ def _check_prompt(chat: "Chat", ids: list[int]) -> None:
     text, prompt = chat.tokenizer.decode(ids), chat.tokenizer.decode(asked)
     if chat.reading is None:
         raise StageError(
-            f"The prompt that the model answers, which ends with {quote(prompt[-40:])}, is not the beginning of what it "
-            f"is trained on, {quote(text[-100:])}; let base.chat_template write both alike."
+            f"The prompt that the model answers, which ends with {quote(prompt[-40:])}, is not the beginning of what "
+            f"it is trained on, {quote(text[-100:])}; let base.chat_template write both alike."
         )
     raise StageError(
         "The prompt that the model answers is not the beginning of what it is trained on: end the chat "

@@ -63,17 +63,18 @@ def broken(
     """
     answers = zip(*responses, strict=True) if responses else [()] * len(ids)
     altered = [
-        {"row_id": i, "token": token, "count": count}
+        (i, token, count)
         for i, conversation, said in zip(ids, conversations, answers, strict=True)
         for token, count in sorted(_counts(control, [*(m["content"] for m in conversation), *said]).items())
     ]
     found: Metrics = {
-        "control_tokens": sum(a["count"] for a in altered),
-        "control_tokens.rows": len({a["row_id"] for a in altered}),
+        "control_tokens": sum(count for _, _, count in altered),
+        "control_tokens.rows": len({i for i, _, _ in altered}),
     }
     if altered:
-        tables.write(out / "altered.parquet", altered, tables.ALTERED)
-        found["control_tokens.first"] = altered[0]["row_id"]
+        rows = [dict(zip(tables.ALTERED.names, row, strict=True)) for row in altered]
+        tables.write(out / "altered.parquet", rows, tables.ALTERED)
+        found["control_tokens.first"] = altered[0][0]
     return found
 
 

@@ -1,4 +1,4 @@
-"""From what a policy draws to its response: a template may have the model write a reasoning block, or a header, first."""
+"""From what a policy draws to its response: a template may have it write a reasoning block, or a header, first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
