@@ -47,7 +47,8 @@ class BaseConfig(Config):
     revision: str | None = None
     """Commit hash or tag of the Hub model, so that the same recipe loads the same weights tomorrow."""
     chat_template: Path | None = None
-    """Jinja chat template with {% generation %} markers; replaces the tokenizer's own."""
+    """Jinja chat template that replaces the tokenizer's own; {% generation %} markers, if it has any, say what is
+    trained on."""
     pad_token: str | None = None
     """Padding token, where the tokenizer has none or its own is the end-of-turn token."""
     quantization: Literal["nf4", "none"] = "nf4"
