@@ -74,6 +74,11 @@ SAMPLES = _table(
     text=(TEXT, "The response."),
     finish_reason=(TEXT, "stop (the end-of-turn token was drawn) or truncated (a limit ended it)."),
     n_tokens=(pa.int32(), "Tokens drawn, the end-of-turn token among them."),
+    reasoning=(
+        TEXT,
+        "The reasoning block that the template had before the response; null where there is none. Neither "
+        "graded nor trained on.",
+    ),  # fmt: skip
 )
 SCORES = _table(
     "What a grader or a reward model thinks of a sample.",
@@ -119,6 +124,7 @@ ANSWERS = _table(
     response=(TEXT, "The response; null where the prompt leaves no room for one."),
     finish_reason=(TEXT, "stop or truncated."),
     n_tokens=(pa.int32(), "Tokens drawn."),
+    reasoning=(TEXT, "The reasoning block before the response; null where there is none. Never graded."),
 )
 EVALUATIONS = _table(
     "The answers of every policy to the evaluation items, graded.",
@@ -153,6 +159,12 @@ DROPPED = _table(
     reason=(TEXT, "Why."),
     n_tokens=(WHOLE, "Its tokens, where they are the reason."),
 )
+ALTERED = _table(
+    "Rows whose words hold control tokens of the model; they were broken up by a space, so that they stay words.",
+    row_id=(TEXT, "The row or pair."),
+    token=(TEXT, "The control token."),
+    count=(WHOLE, "How often it stands in the row."),
+)
 TRAINING_LOG = _table(
     "What a training stage logged.",
     step=(WHOLE, "The optimiser step."),
@@ -164,7 +176,7 @@ TABLES: dict[str, pa.Schema] = {
     "rows": ROWS, "quarantine": QUARANTINE, "instructions": INSTRUCTIONS, "kept": KEPT, "control": CONTROL,
     "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "held_out": HELD_OUT,
     "selections": SELECTIONS, "answers": ANSWERS, "evaluations": EVALUATIONS, "comparisons": COMPARISONS,
-    "dropped": DROPPED, "training_log": TRAINING_LOG,
+    "dropped": DROPPED, "altered": ALTERED, "training_log": TRAINING_LOG,
 }  # fmt: skip
 """The table in each file `NAME.parquet` of an artifact, by name; the view of that name reads it."""
 

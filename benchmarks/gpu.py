@@ -111,7 +111,7 @@ class Benchmark:
             foretold = self._foretold(base, batch)
             data = self.folder / f"{name}.parquet"
             for what, kind, config in (
-                ("sft", "sft", SftConfig(**batch)),
+                ("sft", "sft", SftConfig(**batch, packing=False)),
                 ("sft packed", "sft", SftConfig(**batch, packing=True)),
                 ("dpo", "dpo", DpoConfig(**batch)),
             ):

@@ -148,7 +148,7 @@ def bare(
         maker: Any = trl
         if kind == "sft":
             rows = [{"messages": [*r["messages"], {"role": "assistant", "content": r["response"]}]} for r in table]
-            args |= {"assistant_only_loss": True, "packing": getattr(config, "packing", False)}
+            args |= {"assistant_only_loss": True, "packing": getattr(config, "packing", False) is True}
             args |= {} if args["packing"] else {"train_sampling_strategy": "group_by_length"}
             settings, trainer_class = maker.SFTConfig(**args), maker.SFTTrainer
         else:

@@ -83,9 +83,24 @@ def runs(*, store: StoreDir = None, json_: Json = False) -> None:
 
 
 @app.command(name="show")
-def show_(id_: Annotated[str, Parameter(name="ID")], *, store: StoreDir = None) -> None:
-    """One run, artifact or stage attempt (by key), as JSON."""
-    show.as_json(show.lookup(open_store(store, there=True), identifier(id_)))
+def show_(
+    id_: Annotated[str, Parameter(name="ID")],
+    *,
+    tokens: Annotated[bool, Parameter(negative="", help="ID is a row's: its tokens, and which are trained on")] = False,
+    run: RunId = None,
+    store: StoreDir = None,
+) -> None:
+    """One run, artifact or stage attempt (by key), as JSON; with --tokens a training row as the model sees it."""
+    opened = open_store(store, there=True)
+    if tokens:
+        from flows import show_tokens
+
+        asked = show.run_of(opened, run)["run_id"] if run else None
+        show_tokens.print_tokens(show_tokens.seen(opened, identifier(id_), asked))
+    elif run:
+        raise InputError("--run goes with --tokens; `align show RUN` shows a run.")
+    else:
+        show.as_json(show.lookup(opened, identifier(id_)))
 
 
 @app.command

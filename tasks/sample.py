@@ -8,7 +8,8 @@ from pydantic import Field
 from align import tables
 from align.config import Metrics
 from align.errors import StageError
-from align.models.base import BaseConfig
+from align.models.base import BaseConfig, load_chat
+from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
 from align.text import normalise
 
@@ -33,7 +34,8 @@ def sample(
     adapter: Path | None = None,
     cache: Path | None = None,
 ) -> Metrics:
-    """Draw samples for the distinct prompts of a split of `rows` (ROWS); writes samples.parquet, dropped.parquet.
+    """Draw samples for the distinct prompts of a split of `rows` (ROWS); writes samples.parquet, dropped.parquet,
+    and altered.parquet where prompts hold control tokens.
 
     Draws are kept per row in the directory `cache`, where one is given. Raises StageError if the split has no prompt,
     or none fits the model's context.
@@ -62,5 +64,7 @@ def sample(
         "tokens": tokens,
         "tokens.mean": tokens / len(samples),
         "share.truncated": sum(s.finish_reason == "truncated" for s in samples) / len(samples),
+        "samples.reasoning": sum(s.reasoning is not None for s in samples),
+        **broken(load_chat(base).control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
         "share.distinct": len({(s.row_id, s.text) for s in samples}) / len(samples),
     }

@@ -154,14 +154,14 @@ def test_draws_have_the_models_distribution(sampler: Sampler, top_p: float) -> N
 
     sampling = Sampling(n=12_000, temperature=1.2, top_p=top_p, max_new_tokens=2, batch_size=64)
     drawn: Counter[tuple[int, ...]] = Counter()
-    decode = sampler._decode
+    read = sampler.chat.read
 
-    def seen(tokens: list[list[int]]) -> list[str]:
+    def seen(tokens: list[list[int]]) -> list[tuple[str, str | None]]:
         drawn.update(map(tuple, tokens))
-        return decode(tokens)
+        return read(tokens)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "_decode", seen)
+        patch.setattr(sampler.chat, "read", seen)
         sampler.draw(PROMPTS[:1], sampling)
 
     def following(rows: list[list[int]]) -> list[dict[int, float]]:

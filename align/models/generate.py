@@ -62,11 +62,11 @@ class Sampler:
         drawn: dict[tuple[int, int], Sample] = {}
         with Progress(len(names), label) as progress:
             for done in self._run([encoded[i] for i, _ in names], waiting, places, keys, limits, sampling):
-                texts = self._decode([tokens[: len(tokens) - stopped] for _, tokens, stopped in done])
-                for (sample, tokens, stopped), text in zip(done, texts, strict=True):
+                said = self.chat.read([tokens[: len(tokens) - stopped] for _, tokens, stopped in done])
+                for (sample, tokens, stopped), (text, thought) in zip(done, said, strict=True):
                     i, index = names[sample]
                     reason = "stop" if stopped else "truncated"
-                    drawn[i, index] = sample_of(prompts[i].row_id, index, text, reason, len(tokens))
+                    drawn[i, index] = sample_of(prompts[i].row_id, index, text, reason, len(tokens), thought)
                 progress.advance(len(done))
         return [drawn[i, index] for i in fits for index in indices]
 
@@ -88,9 +88,6 @@ class Sampler:
                 for i, value in zip(batch, (tokens * response[:, 1:]).sum(1).tolist(), strict=True):
                     found[i] = value
         return found
-
-    def _decode(self, tokens: list[list[int]]) -> list[str]:
-        return [str(t) for t in self.chat.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     def _run(
         self,
