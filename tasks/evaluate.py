@@ -27,7 +27,7 @@ class SuiteConfig(Config):
     grader: AnyGrader = NoGrader()
     """What grades the responses; never the reward model, which would judge the policy that it helped to train."""
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate only so many items, chosen by hash."""
+    """Evaluate only so many items, chosen by hash: a larger limit keeps those of a smaller one."""
 
 
 class EvaluateConfig(Sampling):

@@ -10,7 +10,7 @@ from align.config import Metrics
 from align.errors import StageError
 from align.models.base import BaseConfig
 from align.models.engine import Policy, Prompt, Sampling
-from align.text import normalise
+from align.text import normalise, taken
 
 
 class SampleConfig(Sampling):
@@ -21,7 +21,7 @@ class SampleConfig(Sampling):
     use: tuple[str, ...] = ("instructions", "prompts")
     """The kinds of rows whose prompts are answered; add preferences to answer the prompts of imported pairs."""
     limit: int | None = Field(default=None, ge=1)
-    """Answer only the first so many prompts."""
+    """Answer only so many prompts, chosen by hash: a larger limit keeps those of a smaller one."""
 
 
 def sample(
@@ -43,7 +43,8 @@ def sample(
         if row["use"] in config.use:
             key = "\0".join(normalise(m["content"]) for m in row["messages"])
             first.setdefault(key, Prompt(row["row_id"], row["messages"]))
-    prompts = list(first.values())[: config.limit]
+    distinct = list(first.values())
+    prompts = [distinct[at] for at in taken([p.row_id for p in distinct], config.limit, config.seed)]
     if not prompts:
         raise StageError(f"There are 0 prompts in the split {config.split}.")
     too_long: list[str] = []

@@ -10,6 +10,7 @@ from align.errors import InputError, StageError
 from align.models import training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, device, load_chat, load_model, save_adapter
+from align.text import taken
 
 
 class SftConfig(Training):
@@ -37,7 +38,8 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
         raise InputError("packing needs a GPU with flash attention; set packing to false.")
     chat = load_chat(base)
     chat.check()
-    table = tables.read(rows)[: config.limit]
+    table = tables.read(rows)
+    table = [table[at] for at in taken([r["row_id"] for r in table], config.limit, config.seed)]
     if not table:
         raise StageError("There are 0 rows to train on.")
     empty = [r["row_id"] for r in table if not r["response"]]

@@ -63,9 +63,9 @@ class Training(Config):
     lora: LoraSettings | None = None
     """Shape of a new adapter; where an adapter is continued its own shape stays."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many rows."""
+    """Use only so many rows (or pairs), chosen by hash: a larger limit keeps those of a smaller one."""
     seed: Seed = 0
-    """Seed of shuffling, initialisation and dropout."""
+    """Seed of shuffling, initialisation, dropout, and of which rows a limit takes."""
     extra: dict[str, Any] = {}
     """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig) by their own names."""
 

@@ -38,7 +38,7 @@ class Sampling(Config):
     batch_size: int = Field(default=256, ge=1, le=1_000_000)
     """Sequences that are drawn together."""
     seed: Seed = 0
-    """Seed; sample i of a prompt depends on it, the prompt and i alone."""
+    """Seed, also of which prompts a limit takes; sample i of a prompt depends on it, the prompt and i alone."""
     engine: Literal["transformers"] = "transformers"
     """What draws."""
 
