@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from align import digests
 from align.config import Metrics
 from align.errors import AlignError, StageError
 from storage.build import SECONDS
@@ -115,6 +116,7 @@ class Processes:
         request = {
             "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
             "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward,
+            "digests": digests.shared(),
         }  # fmt: skip
         call = self._call()
         try:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from align import digests
 from align.errors import AlignError
 
 GRACE = 3.0  # seconds that a stage has to end by itself
@@ -94,7 +95,8 @@ def _run(caller: Connection) -> None:
         if request["forward"]:
             _forward(caller)
         begun = time.monotonic()
-        metrics = request["function"](request["config"], request["out"], **request["inputs"])
+        with digests.kept_in(request["digests"]):
+            metrics = request["function"](request["config"], request["out"], **request["inputs"])
         answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from align import digests
 from storage import identity
 from storage.store import Attempt, Store
 
@@ -93,7 +94,8 @@ def build(store: Store, request: Request, refresh: bool = False, call: Call = di
             paths = {role: _path(store, value) for role, value in request.inputs.items() if value is not None}
             if "cache" in signature(request.function).parameters:
                 paths["cache"] = store.root / "cache" / "rows"
-            metrics = call(request.function, request.config, out, paths)
+            with digests.kept_in(store.digests):
+                metrics = call(request.function, request.config, out, paths)
             seconds = metrics.pop(SECONDS, None)
             # What measures the process and not the data is recorded with the attempt: equal data are one artifact.
             told = {name: value for name, value in metrics.items() if not name.startswith("process.")}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from align.config import Config
+from align.digests import file_digest
 from align.errors import InputError, StageError
 from align.models.chat import Chat
 from align.models.files import (
@@ -111,8 +112,7 @@ def identity(base: BaseConfig) -> dict[str, str]:
     """What an adapter depends on: weights (sha256 over config.json and the weight files) and quantisation."""
     folder, h = directory(base), hashlib.sha256()
     for file in [folder / "config.json", *sorted(p for p in folder.glob("*.safetensors") if p.is_file())]:
-        with file.open("rb") as f:
-            h.update(file.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
+        h.update(file.name.encode() + b"\0" + bytes.fromhex(file_digest(file)))
     return {"weights": h.hexdigest(), "quantization": base.quantization}
 
 
