@@ -1,6 +1,7 @@
 """Direct preference optimisation (Rafailov et al., 2023) against a frozen copy of the adapter it starts from."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,7 @@ from align.models.base import BaseConfig, load_chat, load_model, save_adapter
 from align.models.finite import is_finite
 from align.models.pairs import Pair, encode
 
+BETA = 0.1  # of the losses that compare whole responses (Rafailov et al., 2023)
 PROBE = 128  # pairs on which log-probabilities are compared before and after
 
 
@@ -25,14 +27,32 @@ class DpoConfig(Training):
 
     learning_rate: float = Field(default=5e-6, gt=0)
     """Peak learning rate."""
-    beta: float = Field(default=0.1, gt=0)
-    """How strongly the policy is held to the reference (0.1; 5 with sigmoid_norm, as in Tülu 3)."""
+    beta: float = Field(default=BETA, gt=0)
+    """How strongly the policy is held to the reference; 5 with sigmoid_norm, as in Tülu 3. With ipo the margin aimed at
+    is 1 / (2 beta) nats per token, and 0.1 is refused."""
     loss_type: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust"] = "sigmoid"
     """The preference loss; sigmoid_norm divides log-probabilities by the response's length."""
     nll: float = Field(default=0.0, ge=0)
     """Weight of the chosen responses' NLL beside the loss, against falling likelihoods (Pang et al., 2024)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """Assumed share of flipped labels (loss_type robust only)."""
+    """Assumed share of flipped labels; of loss_type robust, the only loss here that reads it."""
+
+    def contradictions(self) -> Iterator[str]:
+        if self.loss_type != "robust" and self.label_smoothing:
+            yield f"label_smoothing: has no effect with loss_type {self.loss_type}; choose robust, or leave it out."
+        if self.loss_type == "robust" and not self.label_smoothing:
+            yield "label_smoothing: is 0, with which robust is sigmoid; give the share of flipped labels."
+        # Recipes write out the beta of sigmoid, so that it was given does not say that it was meant for another loss.
+        if self.loss_type == "ipo" and self.beta == BETA:
+            yield (
+                f"beta: {BETA:g} is the default of losses of whole responses; that of ipo sets the margin aimed at, "
+                f"1 / (2 beta) nats per token (here {1 / (2 * BETA):g}); give the one that you mean."
+            )
+        if self.loss_type == "sigmoid_norm" and self.beta < 1:
+            yield (
+                f"beta: {self.beta:g} is too small for sigmoid_norm, whose log-probabilities are means per token; "
+                "it was published with 2 to 10 (5 in Tülu 3)."
+            )
 
     def own(self) -> dict[str, Any]:
         losses: list[str] = [self.loss_type] + (["sft"] if self.nll else [])
@@ -48,6 +68,7 @@ def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter:
     Writes adapter/ (the policy only), training_log.parquet and dropped.parquet. Before the first step the reference
     must give the policy's log-probabilities, so that the loss is ln 2; else StageError.
     """
+    config.check()
     chat = load_chat(base)
     chat.check()
     every, counts = encode(chat, tables.read(pairs), config, out)

@@ -17,6 +17,8 @@ from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.text import digest, normalise
 
 Pair = dict[str, Any]
+OF_SAMPLES = ("grader", "strategy", "max_pairs_per_prompt", "min_margin", "reject_truncated", "use_reference")
+"""Settings of pairs that are made of samples."""
 
 
 class PairsConfig(Config):
@@ -41,12 +43,17 @@ class PairsConfig(Config):
     seed: Seed = 0
     """Seed of the random choices and of the held-out hash."""
 
+    def contradictions(self) -> Iterator[str]:
+        for name in self.changed(*OF_SAMPLES) if self.origin == "imported" else ():
+            yield f"{name}: has no effect where origin is imported; leave it out, or set origin to samples or both."
+
 
 def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None) -> Metrics:
     """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences; writes pairs.parquet, scores.parquet.
 
     Raises StageError for 0 pairs (saying what became of the prompts), and for whatever a grader raises.
     """
+    config.check()
     counts: Counter[str] = Counter()
     made: list[Pair] = []
     scores: list[dict[str, Any]] = []

@@ -1,5 +1,6 @@
 """Drawing n responses per prompt from the current policy, for preference pairs or for rejection sampling."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,11 @@ class SampleConfig(Sampling):
     limit: int | None = Field(default=None, ge=1)
     """Answer only so many prompts, chosen by hash: a larger limit keeps those of a smaller one."""
 
+    def contradictions(self) -> Iterator[str]:
+        yield from super().contradictions()
+        if self.temperature == 0 and self.seed and self.limit is None:
+            yield "seed: has no effect at temperature 0, where nothing is random; leave it out."
+
 
 def sample(
     config: SampleConfig,
@@ -38,6 +44,7 @@ def sample(
     Draws are kept per row in the directory `cache`, where one is given. Raises StageError if the split has no prompt,
     or none fits the model's context.
     """
+    config.check()
     first: dict[str, Prompt] = {}
     for row in tables.read(rows, columns=["row_id", "use", "messages"], split=config.split):
         if row["use"] in config.use:

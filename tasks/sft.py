@@ -34,6 +34,7 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
     Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
     end-of-turn token only. Raises StageError where a check on the template, the lengths or the base fails.
     """
+    config.check()
     if config.packing and device() != "cuda":
         raise InputError("packing needs a GPU with flash attention; set packing to false.")
     chat = load_chat(base)

@@ -247,7 +247,8 @@ def save_adapter(model: "PeftModel", chat: Chat, base: BaseConfig, out: Path) ->
     facts = json.loads((folder / "adapter_config.json").read_text())
     # PEFT fills in the directory that the base was loaded from, and writes sets in the order of this process's hashes
     facts["base_model_name_or_path"] = base.hub
-    facts["target_modules"] = sorted(facts["target_modules"])
+    if not isinstance(facts["target_modules"], str):  # a regular expression
+        facts["target_modules"] = sorted(facts["target_modules"])
     _write_json(folder / "adapter_config.json", facts)
     _write_json(
         folder / "base.json", {**model.base_identity, "hub": base.hub, "revision": base.revision, **chat.facts()}
