@@ -71,7 +71,12 @@ class Training(Config):
     save_steps: int | None = Field(default=None, ge=1, exclude=True)
     """Steps between checkpoints, beside those by time."""
     extra: dict[str, Any] = {}
-    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig) by their own names."""
+    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig, KTOConfig), named as there."""
+
+    @property
+    def trl(self) -> str:
+        """trl's class of arguments for these settings."""
+        return self.TRL
 
     def own(self) -> dict[str, Any]:
         """The arguments that only this stage's trainer has."""
@@ -95,7 +100,7 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
     """
     import trl
 
-    kind = getattr(trl, config.TRL)
+    kind = getattr(trl, config.trl)
     with tempfile.TemporaryDirectory() as folder:
         given = {**_common(config, base, steps_of(config, n)), **config.own(), "output_dir": folder}
         extra = _extra(kind, config, given)
@@ -104,7 +109,7 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
         except (ValueError, TypeError, ImportError, RuntimeError) as error:
             if not extra:
                 raise
-            raise InputError(f"extra: trl's {config.TRL} refuses it ({short(error, 300)})") from None
+            raise InputError(f"extra: trl's {config.trl} refuses it ({short(error, 300)})") from None
         yield found
 
 
