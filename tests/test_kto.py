@@ -212,17 +212,17 @@ def test_graded_samples_are_labels(tmp_path: Path) -> None:
         assert {x["response"] for x in found if not x["desirable"]} == wrong
 
 
-def test_the_dag_hands_labels_to_kto() -> None:
-    for setting, role in (("sigmoid", "pairs"), ("kto", "labels")):
-        given: dict[str, Any] = {}
+@pytest.mark.parametrize(("loss", "role"), [("sigmoid", "pairs"), ("kto", "labels")])
+def test_the_dag_hands_on_what_the_loss_reads(loss: str, role: str) -> None:
+    given: dict[str, Any] = {}
 
-        def walk(name: str, function: Any, config: Any, seen: dict[str, Any] = given, **inputs: Any) -> Node:
-            seen[name] = inputs
-            return Node(name)
+    def walk(name: str, function: Any, config: Any, **inputs: Any) -> Node:
+        given[name] = inputs
+        return Node(name)
 
-        dag(load("quickstart", ["dpo.nll=0", f"dpo.loss_type={setting}"]), walk)
-        assert given["dpo"][role] == Node("pairs", file=f"{role}.parquet")
-        assert {"pairs", "labels"} & given["dpo"].keys() == {role}
+    dag(load("quickstart", ["dpo.nll=0", f"dpo.loss_type={loss}"]), walk)
+    assert given["dpo"][role] == Node("pairs", file=f"{role}.parquet")
+    assert {"pairs", "labels"} & given["dpo"].keys() == {role}
 
 
 def test_labels_are_what_they_say() -> None:

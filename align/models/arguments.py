@@ -71,7 +71,7 @@ class Training(Config):
     save_steps: int | None = Field(default=None, ge=1, exclude=True)
     """Steps between checkpoints, beside those by time."""
     extra: dict[str, Any] = {}
-    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig, KTOConfig), named as there."""
+    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig, KTOConfig) by its names."""
 
     @property
     def trl(self) -> str:
