@@ -100,11 +100,11 @@ LABELS = _table(
     "Responses that are desirable or not, each by itself: what KTO is trained on.",
     label_id=(TEXT, "The label."),
     row_id=(TEXT, "The row whose prompt was answered."),
-    sample_id=(TEXT, "The sample; null for an imported label."),
+    sample_id=(TEXT, "The sample; null for a reference or an imported label."),
     messages=(MESSAGES, "The turns before the response."),
     response=(TEXT, "The response."),
     desirable=(FLAG, "Whether it is one to learn from."),
-    labelled_by=(TEXT, "The grader's name, or imported."),
+    labelled_by=(TEXT, "The grader's name, reference or imported."),
     held_out=(FLAG, "Kept from training, by hash of the prompt."),
 )
 HELD_OUT = _table(

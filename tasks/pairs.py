@@ -118,7 +118,9 @@ def _from_samples(
     counts.update(prompts=len(groups), identical=0, reference_chosen=0)
     made = [pair for row_id, group in groups.items() for pair in _of_prompt(config, known[row_id], group, counts)]
     for row_id, group in groups.items():
-        found = labels.graded(known[row_id], group, config.grader.name, config.reject_truncated)
+        found = labels.graded(
+            known[row_id], group, config.grader.name, truncated=config.reject_truncated, reference=config.use_reference
+        )
         single += ({**x, "held_out": _held_out(config, known[row_id])} for x in found)
     return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
 

@@ -210,6 +210,11 @@ def test_graded_samples_are_labels(tmp_path: Path) -> None:
         found = [x for x in tables.read(tmp_path / "labels.parquet") if x["row_id"] == "r0"]
         assert [(x["response"], x["sample_id"]) for x in found if x["desirable"]] == [("yes", "r0-0")]
         assert {x["response"] for x in found if not x["desirable"]} == wrong
+    tables.write(tmp_path / "samples.parquet", [s for s in samples if s["text"] == "no"], tables.SAMPLES)
+    config = PairsConfig(grader=ExactGrader(), held_out=0, use_reference=True)
+    pairs(config, tmp_path, rows=tmp_path / "rows.parquet", samples=tmp_path / "samples.parquet")
+    found = [x for x in tables.read(tmp_path / "labels.parquet") if x["row_id"] == "r0"]
+    assert [(x["response"], x["labelled_by"]) for x in found if x["desirable"]] == [("yes", "reference")]
 
 
 @pytest.mark.parametrize(("loss", "role"), [("sigmoid", "pairs"), ("kto", "labels")])

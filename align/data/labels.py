@@ -1,6 +1,6 @@
 """Labels of single responses: desirable or not, with nothing beside them to be better than. What KTO is trained on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from align.grading.grade import Grade
@@ -20,11 +20,11 @@ def imported(row: Row) -> Row:
     return _label(row, row["chosen"] if desirable else row["rejected"], desirable, "imported", None)
 
 
-def graded(row: Row, group: Iterable[tuple[Row, Grade]], by: str, truncated: bool) -> Iterator[Row]:
+def graded(row: Row, group: Sequence[tuple[Row, Grade]], by: str, *, truncated: bool, reference: bool) -> Iterator[Row]:
     """Labels of the distinct samples (SAMPLES) of a row that were graded: correct is desirable, wrong is not.
 
     A truncated sample is never desirable, because to end a turn there would be learned from it; `truncated` says
-    whether it may be undesirable.
+    whether it may be undesirable. With `reference` that of the row is desirable where it has no correct sample.
     """
     seen: dict[str, Row] = {}
     for sample, grade in group:
@@ -32,6 +32,9 @@ def graded(row: Row, group: Iterable[tuple[Row, Grade]], by: str, truncated: boo
         if grade.status != "ungraded" and text and not (cut and (grade.status == "correct" or not truncated)):
             seen.setdefault(text, _label(row, sample["text"], grade.status == "correct", by, sample["sample_id"]))
     yield from seen.values()
+    answered = any(grade.status == "correct" for _, grade in group)
+    if reference and row["reference"] and not answered and any(grade.status == "wrong" for _, grade in group):
+        yield _label(row, row["reference"], True, "reference", None)
 
 
 def _label(row: Row, response: str, desirable: bool, by: str, sample_id: str | None) -> Row:
