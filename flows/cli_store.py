@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from align import digests
 from align.errors import AlignError, InputError
 from flows import show
 from flows.given import identifier, open_store
@@ -189,7 +190,8 @@ def export(run_id: str, *, to: Path, model: Model = None, store: StoreDir = None
 
     opened = open_store(store, there=True)
     run_id = identifier(run_id)
-    write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or final()), to)
+    with digests.kept_in(opened.digests):
+        write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or final()), to)
     show.say(to)
 
 
@@ -204,7 +206,8 @@ def chat(run_id: str | None = None, *, model: Model = None, store: StoreDir = No
     model = model or final()
     run_id = run_id and identifier(run_id)
     adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
-    policy = Sampler(base, adapter)
+    with digests.kept_in(opened.digests):
+        policy = Sampler(base, adapter)
     prompt = f"{model}> " if sys.stdin.isatty() else ""
     while line := _line(prompt):
         asked = [Prompt("chat", [{"role": "user", "content": line}])]

@@ -36,6 +36,7 @@ def answer(
     Writes answers.parquet, with a row for every item and draw, also where a prompt leaves no room to answer. Draws are
     kept per item in the directory `cache`. Raises StageError if there is no item, or the adapter is a reward model.
     """  # fmt: skip
+    config.check()
     suites, counted = items(config.suites, rows, config.seed)
     _check_policy(adapter)
     prompts = [Prompt(i, row["messages"]) for asked in suites.values() for i, row in asked.items()]

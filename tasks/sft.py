@@ -11,6 +11,7 @@ from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat, load_model, save_adapter
 from align.models.chat import Chat
 from align.models.control import broken
+from align.text import taken
 
 
 class SftConfig(Training):
@@ -50,9 +51,11 @@ def sft(
     covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on the template, the
     lengths or the base fails.
     """
+    config.check()
     chat = load_chat(base)
     chat.check()
-    table = tables.read(rows)[: config.limit]
+    table = tables.read(rows)
+    table = [table[at] for at in taken([r["row_id"] for r in table], config.limit, config.seed)]
     if not table:
         raise StageError("There are 0 rows to train on.")
     empty = [r["row_id"] for r in table if not r["response"]]

@@ -97,7 +97,7 @@ def test_an_adapter_is_continued_not_replaced(base: BaseConfig, adapter: Path, t
 
 def test_another_shape_for_a_continued_adapter(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     rows = tiny.kept(tmp_path / "kept.parquet", 8)
-    with pytest.raises(InputError, match="another shape than the adapter that is continued has .r 8, not 16.; leave"):
+    with pytest.raises(InputError, match="asks for r 8, but the adapter that is continued has r 16; leave lora out"):
         run(base, tmp_path / "out", rows, adapter, lora=LoraSettings(r=8))
 
 

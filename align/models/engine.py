@@ -6,7 +6,7 @@ To add an engine: a module with a class that has this protocol, and a name in EN
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -38,9 +38,13 @@ class Sampling(Config):
     batch_size: int = Field(default=256, ge=1, le=1_000_000)
     """Sequences that are drawn together."""
     seed: Seed = 0
-    """Seed; sample i of a prompt depends on it, the prompt and i alone."""
+    """Seed, also of which prompts a limit takes; sample i of a prompt depends on it, the prompt and i alone."""
     engine: Literal["transformers"] = "transformers"
     """What draws."""
+
+    def contradictions(self) -> Iterator[str]:
+        if self.temperature == 0 and self.top_p < 1:
+            yield "top_p: has no effect at temperature 0, where always the likeliest token is taken; leave it out."
 
     @property
     def modules(self) -> tuple[str, ...]:

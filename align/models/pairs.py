@@ -11,6 +11,7 @@ from align.models import training
 from align.models.arguments import Training
 from align.models.chat import Chat, Example
 from align.models.control import broken
+from align.text import taken
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def encode(chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: P
     Pairs with an empty or an identical response and pairs longer than max_length are dropped and counted
     (dropped.parquet). Raises StageError if too many are too long, or no pair is left.
     """
-    table = table[: config.limit]
+    table = [table[at] for at in taken([r["pair_id"] for r in table], config.limit, config.seed)]
     reasons = {r["pair_id"]: reason for r in table if (reason := _fault(r))}
     sound = [r for r in table if r["pair_id"] not in reasons]
     conversations, better, worse = ([r[name] for r in sound] for name in ("messages", "chosen", "rejected"))
