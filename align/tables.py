@@ -79,8 +79,8 @@ SCORES = _table(
     "What a grader or a reward model thinks of a sample.",
     sample_id=(TEXT, "The sample."),
     scored_by=(TEXT, "The grader's name, or reward_model."),
-    score=(REAL, "The score; null where ungraded."),
-    status=(TEXT, "correct, wrong, ungraded, or scored (by a reward model)."),
+    score=(REAL, "The score; 0 where unreadable, null where ungraded."),
+    status=(TEXT, "correct, wrong, unreadable, ungraded, or scored (by a reward model)."),
     detail=(TEXT, "Why, in words."),
 )
 PAIRS = _table(
@@ -128,8 +128,8 @@ EVALUATIONS = _table(
     mode=(TEXT, "greedy or sampled."),
     sample_index=(pa.int32(), "Which of the samples it is, from 0."),
     response=(TEXT, "The response; null where the prompt leaves no room for one."),
-    score=(REAL, "The grade from 0 to 1; null where ungraded."),
-    status=(TEXT, "correct, wrong or ungraded."),
+    score=(REAL, "The grade from 0 to 1; 0 where unreadable, null where ungraded."),
+    status=(TEXT, "correct, wrong, unreadable (nothing to grade in the response) or ungraded (item or judge failed)."),
     finish_reason=(TEXT, "stop or truncated."),
     detail=(TEXT, "Why, in words."),
 )

@@ -75,7 +75,8 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
             at = (c["suite"], c["mode"], c["model"])
             if c["mean"] is not None:
                 metrics[f"accuracy.{'.'.join(at)}"] = c["mean"]
-            metrics[f"ungraded.{'.'.join(at)}"] = counts[*at, "ungraded"]
+            for status in ("unreadable", "ungraded"):
+                metrics[f"{status}.{'.'.join(at)}"] = counts[*at, status]
             metrics[f"truncated.{'.'.join(at)}"] = cut[at]
     return {"primary": config.primary, "models": len(given), "responses": len(graded), **metrics}
 

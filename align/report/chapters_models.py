@@ -18,7 +18,8 @@ from align.report.wording import count, nats, number, percent, plural, points
 
 Metrics = Mapping[str, Any]
 FATES = {
-    "samples": "samples", "ungraded": "samples that could not be graded", "truncated": "samples truncated",
+    "samples": "samples", "unreadable": "samples that the grader could not read (they count as wrong)",
+    "ungraded": "samples that could not be graded", "truncated": "samples truncated",
     "identical": "samples equal to another of their prompt", "prompts": "prompts",
     "prompts.paired": "prompts with a pair", "prompts.all_correct": "prompts with right samples only",
     "prompts.all_wrong": "prompts with wrong samples only", "prompts.ungraded": "prompts without a graded sample",
@@ -64,7 +65,7 @@ def _mixed(chapter: Chapter, drawn: Path, labelled: Path) -> None:
     right: Counter[str] = Counter()
     graded: Counter[str] = Counter()
     for row in scores.to_pylist():
-        if row["status"] in ("correct", "wrong") and row["sample_id"] in prompt_of:
+        if row["status"] in ("correct", "wrong", "unreadable") and row["sample_id"] in prompt_of:
             graded[prompt_of[row["sample_id"]]] += 1
             right[prompt_of[row["sample_id"]]] += row["status"] == "correct"
     if not graded:

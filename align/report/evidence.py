@@ -26,11 +26,12 @@ class Result:
     graded: int
     """Items of which at least one answer is graded: what the mean is over."""
     answers: int
+    unreadable: int
     ungraded: int
     cut: int
-    mean: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,8 @@ def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence
         items.setdefault(at, set()).add(row["row_id"])
         counter = counted.setdefault(at, Counter())
         counter.update({"answers": n, row["status"]: n, f"finish.{row['finish_reason']}": n})
-    results = {
-        at: Result(*at, len(items[at]), 0, c["answers"], c["ungraded"], c["finish.truncated"], None, None, None)
-        for at, c in counted.items()
-    }
+    counts = ("answers", "unreadable", "ungraded", "finish.truncated")
+    results = {at: Result(*at, len(items[at]), 0, *(c[name] for name in counts)) for at, c in counted.items()}
     differences: dict[tuple[str, str, str, str], Difference] = {}
     for row in tables.read(graded / "comparisons.parquet"):
         at = (row["suite"], row["model"], row["mode"])

@@ -134,7 +134,7 @@ def summary(evidence: Evidence) -> dict[str, list[Any]]:
         f"Δ {evidence.primary} v. {evidence.first}",
         "n",
     ]
-    columns += ["ungraded %", "truncated %"]
+    columns += ["unreadable %", "ungraded %", "truncated %"]
     rows = []
     for suite in evidence.suites:
         for model in evidence.models:
@@ -163,6 +163,6 @@ def questions(results: list[Result]) -> str:
 
 
 def totals(results: list[Result]) -> list[str]:
-    """The share of answers that are ungraded, and that were truncated at the token limit."""
+    """The shares of answers that are unreadable, that are ungraded, and that were truncated at the token limit."""
     answers = sum(r.answers for r in results) or 1
-    return [percent(sum(getattr(r, field) for r in results) / answers) for field in ("ungraded", "cut")]
+    return [percent(sum(getattr(r, field) for r in results) / answers) for field in ("unreadable", "ungraded", "cut")]

@@ -8,7 +8,7 @@ from typing import Any
 from align.report import charts
 from align.report.chapters import Chapter
 from align.report.evidence import Difference, Evidence
-from align.report.findings import Finding, accuracy, questions
+from align.report.findings import Finding, accuracy, questions, totals
 from align.report.wording import count, percent, points
 
 TEMPLATE = "templates/report.html.jinja"
@@ -61,8 +61,7 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
                       "verdict": delta.verdict} if delta else None,
             "questions": questions(list(results.values())),
             "answers": count(sum(r.answers for r in results.values())),
-            "ungraded": percent(sum(r.ungraded for r in results.values()) / sum(r.answers for r in results.values())),
-            "cut": percent(sum(r.cut for r in results.values()) / sum(r.answers for r in results.values())),
+            "totals": totals(list(results.values())),
         })  # fmt: skip
     measure, plots = evidence.measures[suite], _plots(evidence, suite)
     return {"name": suite, "measure": measure, "modes": modes, "rows": rows, "plots": plots}
