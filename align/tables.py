@@ -146,6 +146,16 @@ COMPARISONS = _table(
     diff=(REAL, "Mean paired difference."),
     diff_low=(REAL, "Lower end of its 95 % interval."),
     diff_high=(REAL, "Upper end."),
+    differ=(WHOLE, "Items whose scores differ."),
+    p_exact=(
+        REAL,
+        "Two-sided p of the exact test (McNemar's for right and wrong); null where 25 or more differ.",
+    ),
+    verdict=(
+        TEXT,
+        "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "
+        "too few to tell (too few items differ); null where the model stands alone.",
+    ),
 )
 DROPPED = _table(
     "What a stage could not use.",

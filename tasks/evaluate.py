@@ -15,7 +15,8 @@ from align.grading.graders import AnyGrader, NoGrader
 from align.grading.kept_grades import grade_kept
 from align.grading.suites import OTHERS, Items, items
 from align.models.engine import Sampling
-from align.stats import item_means, mean_interval, paired_difference
+from align.paired import paired_difference
+from align.stats import item_means, mean_interval
 
 Row = dict[str, Any]
 Mode = Literal["greedy", "sampled"]
@@ -119,4 +120,5 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
             for other in models if model in alone else ():
                 if other != model and means[model].keys() & means[other].keys():
                     d = paired_difference(means[model], means[other], seed=seed)
-                    yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high}
+                    yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
+                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict}  # fmt: skip

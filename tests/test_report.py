@@ -15,7 +15,7 @@ from artifacts import ARMS, HOSTILE, artifacts
 
 from align import tables
 from align.errors import InputError
-from align.report import charts, evidence, wording
+from align.report import charts, wording
 from align.report.answers import KINDS, _spread
 from flows.stages import outline
 from tasks.report import ReportConfig, report
@@ -194,18 +194,6 @@ def test_an_artifact_without_metrics_is_refused(inputs: dict[str, Path], tmp_pat
     empty.mkdir()
     with pytest.raises(InputError, match=r"reward holds no metrics\.json"):
         make(tmp_path / "report", {**inputs, "reward": empty})
-
-
-def test_verdicts() -> None:
-    def verdict(low: float, high: float) -> str:
-        return evidence.Difference("s", "greedy", "a", "b", 9, (low + high) / 2, low, high).verdict
-
-    assert [verdict(0.1, 0.2), verdict(-0.2, -0.1), verdict(-0.1, 0.1), verdict(0.0, 0.1)] == [
-        "up",
-        "down",
-        "open",
-        "open",
-    ]
 
 
 def test_answers_are_spread_over_kinds(made: Any) -> None:

@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from align import stats, tables
+from align.paired import paired
 from align.report import charts
 from align.report.chapters import Chapter, columns
-from align.report.findings import Finding
+from align.report.evidence import kind_of
+from align.report.findings import Finding, doubt
 from align.report.wording import count, nats, number, percent, plural, points
 
 Metrics = Mapping[str, Any]
@@ -136,14 +138,14 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     extra = np.array([r["chosen_tokens"] - r["rejected_tokens"] for r in rows])
     longer = np.where(extra == 0, 0.5, extra > 0)
     rule, baseline = ("longer", longer) if longer.mean() >= 0.5 else ("shorter", 1 - longer)
-    share, gain = stats.wilson(float(right.sum()), len(rows)), stats.bootstrap_mean(right - baseline)
-    verdict = "up" if gain.low > 0 else "down" if gain.high < 0 else "open"
+    share, gain = stats.wilson(float(right.sum()), len(rows)), paired(right - baseline)
+    verdict = kind_of(gain.verdict)
     accuracy = f"{percent(share.value)} % [{percent(share.low)}, {percent(share.high)}]"
     apart = f"{points(gain.value)} points [{points(gain.low, False)}, {points(gain.high, False)}]"
     text = (
         f"The reward model prefers the chosen response in {accuracy} of {plural(len(rows), 'held-out pair')}; always "
         f"taking the {rule} one is right in {percent(float(baseline.mean()))} %, a difference of {apart}"
-        f"{', whose interval includes 0' if verdict == 'open' else ''}."
+        f"{doubt(verdict, gain.differ, gain.p)}."
     )
     chapter.lead = text
     figures = [(

@@ -7,12 +7,11 @@ from typing import Any
 
 from align.report import charts
 from align.report.chapters import Chapter
-from align.report.evidence import Difference, Evidence
+from align.report.evidence import VERDICTS, Difference, Evidence
 from align.report.findings import Finding, accuracy, questions, totals
 from align.report.wording import count, percent, points
 
 TEMPLATE = "templates/report.html.jinja"
-VERDICTS = {"up": "better", "down": "worse", "open": "not shown", "unknown": "not measured"}
 
 
 def html(
@@ -84,7 +83,7 @@ def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
                 "primary": mode == evidence.primary,
                 "svg": charts.forest(data, x="percentage points", key=key),
                 "rows": [
-                    (d.model, d.against, points(d.diff), span(d), count(d.n))
+                    (d.model, d.against, points(d.diff), span(d), count(d.n), count(d.differ), VERDICTS[d.verdict])
                     for d in found
                 ],
             })  # fmt: skip
