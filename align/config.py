@@ -1,14 +1,31 @@
 """The base of every configuration: typed, frozen, and deaf to nothing (an unknown key is an error)."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
 
 LARGEST = 2**32 - 1  # what libraries take as a seed, and more than any other whole number means
 WIDEST = 3e38  # what single precision holds
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+@dataclass(frozen=True)
+class _Execution:
+    """The mark of settings that decide how a stage is executed and not what it makes."""
+
+
+EXECUTION = _Execution()
+"""Marks a field as execution-only: `name: Annotated[int, EXECUTION] = 1`. It reaches the stage and is recorded with the
+run, but is no part of a key: whatever it is set to, an artifact's bytes must be equal."""
+
+
+def is_execution(field: FieldInfo) -> bool:
+    """Whether a field of a Config is execution-only."""
+    return EXECUTION in field.metadata
 
 
 class Config(BaseModel):

@@ -19,12 +19,14 @@ from align.data.readers import expand
 from align.data.shapes import Use
 from align.errors import InputError
 from align.grading.graders import PythonGrader
-from align.models.arguments import LoraSettings, Training, arguments
+from align.models.arguments import LoraSettings, Training, arguments, share
 from align.models.base import BaseConfig
+from align.models.tracking import missing
 from align.text import quote, short
 from flows import check_base
 from flows.explain import listed
 from flows.recipe import Recipe
+from flows.slots import devices
 from tasks.ingest import Source
 
 MANY = 1_000_000  # rows that a training stage is imagined to have
@@ -41,7 +43,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
     """Mistakes as sentences that begin with the key."""
     for where, config in configs(recipe, ""):
         yield from (f"{where}{problem}" for problem in _own(config))
-    for rule in (_data, _suites, _samples, _adapters):
+    for rule in (_data, _suites, _samples, _adapters, _compute):
         yield from rule(recipe)
 
 
@@ -162,11 +164,7 @@ def _training(config: Training) -> Iterator[str]:
                 pass
         except InputError as error:
             yield from str(error).splitlines()
-    if getattr(config, "packing", False):
-        from align.models.base import device
-
-        if device() != "cuda":
-            yield "packing: needs a GPU with flash attention, and there is none here; set packing to false."
+    yield from missing(config.report_to)
     if config.optim not in OPTIMIZERS:
         from transformers.training_args import OptimizerNames
 
@@ -262,8 +260,18 @@ def _adapters(recipe: Recipe) -> Iterator[str]:
     if recipe.reward.init_from_sft:
         continued["reward"] = recipe.reward
     for stage, config in continued.items():
-        if config.lora is not None and (config.lora.r, config.lora.lora_alpha) != (first.r, first.lora_alpha):
-            yield (
-                f"{stage}.lora: asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter of "
-                f"sft that is continued has r {first.r}, lora_alpha {first.lora_alpha}; leave lora out."
-            )
+        if config.lora is not None and (other := "; ".join(config.lora.differences(first))):
+            what = "asks for another shape than the adapter of sft, which is continued, has"
+            yield f"{stage}.lora: {what} ({other}); leave it out."
+
+
+def _compute(recipe: Recipe) -> Iterator[str]:
+    """The processes of a training stage share the rows of a step evenly."""
+    processes = recipe.compute.of(len(devices()))
+    for name in type(recipe).model_fields:
+        config = getattr(recipe, name)
+        if isinstance(config, Training):
+            try:
+                share(config.per_device_train_batch_size, config.gradient_accumulation_steps, processes)
+            except InputError as error:
+                yield f"{name}.per_device_train_batch_size: {error}"

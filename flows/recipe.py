@@ -13,6 +13,7 @@ from align.errors import InputError
 from align.models.base import BaseConfig
 from align.text import quote, short
 from flows.explain import explain, listed
+from flows.ranks import Compute
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
@@ -48,6 +49,8 @@ class Recipe(Config):
     """One sentence for people."""
     base: BaseConfig
     """The model that is aligned."""
+    compute: Compute = Compute()
+    """On how many devices training stages run; no part of what comes of them."""
     controls: Controls = Controls()
     """Which control arms are trained beside the pipeline's own."""
     ingest: IngestConfig

@@ -42,7 +42,9 @@ class DpoConfig(Training):
         }  # fmt: skip
 
 
-def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path) -> Metrics:
+def dpo(
+    config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path, checkpoints: Path | None = None
+) -> Metrics:
     """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out.
 
     Writes adapter/ (the policy only), training_log.parquet and dropped.parquet. Before the first step the reference
@@ -70,7 +72,7 @@ def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter:
         trainer = Trainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
         training.restore(model, start)
         initial = check_reference(trainer, train[:16], config.beta)
-        log = training.run(trainer, "dpo", out)
+        log = training.run(trainer, "dpo", out, config, checkpoints)
         before_after = {
             **_shift(trainer, train[:PROBE], "train"),
             **(_shift(trainer, held[:PROBE], "held_out") if held else {}),

@@ -1,15 +1,15 @@
 """Supervised fine-tuning with QLoRA (Dettmers et al., 2023): a new adapter, or one more round for an existing one."""
 
-import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from align import tables
 from align.config import Metrics
-from align.errors import InputError, StageError
-from align.models import training
+from align.errors import StageError
+from align.models import packing, training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, device, load_chat, load_model, save_adapter
+from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.chat import Chat
 
 
 class SftConfig(Training):
@@ -17,24 +17,28 @@ class SftConfig(Training):
 
     TRL: ClassVar[str] = "SFTConfig"
 
-    packing: bool = False
-    """Pack rows into blocks of max_length (CUDA with flash attention only)."""
+    packing: bool | Literal["auto"] = "auto"
+    """Put the rows of a step side by side in blocks of at most max_length instead of padding each, in as few passes as
+    hold them; a batch counts rows all the same. auto: on CUDA where it saves work; else like lengths go together."""
 
     def own(self) -> dict[str, Any]:
-        prepared = {"skip_prepare_dataset": not self.packing}
-        return {"packing": self.packing, "dataset_kwargs": prepared} | (
-            {"max_length": self.max_length} if self.packing else {}
-        )
+        return {"packing": False, "padding_free": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
 
 
-def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None) -> Metrics:
+def sft(
+    config: SftConfig,
+    out: Path,
+    *,
+    base: BaseConfig,
+    rows: Path,
+    adapter: Path | None = None,
+    checkpoints: Path | None = None,
+) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
     Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
     end-of-turn token only. Raises StageError where a check on the template, the lengths or the base fails.
     """
-    if config.packing and device() != "cuda":
-        raise InputError("packing needs a GPU with flash attention; set packing to false.")
     chat = load_chat(base)
     chat.check()
     table = tables.read(rows)[: config.limit]
@@ -59,17 +63,12 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
             "length": [len(examples[i].ids) for i in kept],
         }
     )
-    rows_of_steps = len(kept)
-    if config.packing:
-        rows_of_steps = math.ceil(sum(len(examples[i].ids) for i in kept) / config.max_length)
-    with arguments(config, base, rows_of_steps) as args:
-        from trl import SFTTrainer
-
+    with arguments(config, base, len(kept)) as args:
         model = training.adapt(load_model(base), config, base, adapter)
         start = training.trainable(model)
-        trainer = SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
+        trainer = _trainer(config, model, chat, data, args)
         training.restore(model, start)
-        log = training.run(trainer, "sft", out)
+        log = training.run(trainer, "sft", out, config, checkpoints)
     save_adapter(model, chat, base, out)
     return {
         "rows": len(kept),
@@ -78,3 +77,30 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
         "tokens.trained": sum(sum(examples[i].mask) for i in kept),
         **training.facts(log),
     }
+
+
+def _trainer(config: SftConfig, model: Any, chat: Chat, data: Any, args: Any) -> Any:
+    """trl's SFTTrainer, with rows packed where the settings, the device and the rows ask for it."""
+    from trl import SFTTrainer
+
+    class Packed(SFTTrainer):
+        """Counts the tokens of all blocks: trl takes the width of one for them."""
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            before, tokens = self._total_train_tokens, packing.real_tokens(inputs["position_ids"])
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            if model.training:
+                self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(tokens).sum())
+                self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            return loss
+
+    size, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    together = packing.decide(config.packing, model, list(data["length"]), size, passes, config.max_length)
+    if not together:
+        return SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = size * together, passes // together
+    args.train_sampling_strategy = "random"  # batches of like lengths would differ most in size, and save nothing here
+    return Packed(
+        model=model, args=args, train_dataset=data.remove_columns("length"), processing_class=chat.tokenizer,
+        data_collator=packing.Collator(model, chat.pad_id, config.max_length),
+    )  # fmt: skip

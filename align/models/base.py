@@ -52,8 +52,8 @@ class BaseConfig(Config):
     """Padding token, where the tokenizer has none or its own is the end-of-turn token."""
     quantization: Literal["nf4", "none"] = "nf4"
     """Quantise the base to NF4 with double quantisation (QLoRA), or leave it as it is (LoRA)."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type: auto is bfloat16 on CUDA and float32 on a CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute type: auto is bfloat16 on CUDA, float16 on GPUs older than Ampere, and float32 on a CPU."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention implementation: auto lets transformers choose."""
 
@@ -82,9 +82,20 @@ def compute_dtype(base: BaseConfig) -> "torch.dtype":
     """The torch dtype that `base` computes in on this machine."""
     import torch
 
-    if base.dtype == "auto":
-        return torch.bfloat16 if device() == "cuda" else torch.float32
-    return getattr(torch, base.dtype)
+    if base.dtype != "auto":
+        return getattr(torch, base.dtype)
+    return getattr(torch, fastest_dtype(torch.cuda.get_device_capability() if device() == "cuda" else None))
+
+
+def fastest_dtype(capability: tuple[int, int] | None) -> Literal["float32", "bfloat16", "float16"]:
+    """The type that a GPU of this compute capability is fastest with; None: a CPU.
+
+    Tensor cores know bfloat16 from Ampere (8.0) on, float16 from Volta (7.0) on (CUDA C++ Programming Guide, table of
+    compute capabilities); what is older emulates the one and has no use of the other.
+    """
+    if capability is None or capability < (7, 0):
+        return "float32"
+    return "bfloat16" if capability >= (8, 0) else "float16"
 
 
 def directory(base: BaseConfig) -> Path:
