@@ -157,6 +157,8 @@ def _wait(work: Work, future: PrefectFuture[Any], log: runs.Log) -> None:
         return
     if log.lost:
         return
+    if not state.is_final():  # what it waits for did not end, so that Prefect did not begin it
+        return
     if work.done is None and work.error is None and not state.is_completed():  # Prefect did not let it begin
         refusal: Any = state.result(raise_on_failure=False)
         if isinstance(refusal, BaseException) and runs.unreachable(refusal):

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from align import digests
 from align.config import Metrics
 from align.errors import AlignError, StageError
 from storage.build import SECONDS
@@ -118,6 +119,7 @@ class Processes:
             "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
             "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward,
             "processes": processes,
+            "digests": digests.shared(),
         }  # fmt: skip
         call = self._call()
         try:

@@ -23,7 +23,7 @@ from tasks.report import ReportConfig
 from tasks.reward import RewardConfig
 from tasks.sample import SampleConfig
 from tasks.select import SelectConfig
-from tasks.sft import SftConfig
+from tasks.sft import SftConfig, SftRsConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"
@@ -69,7 +69,7 @@ class Recipe(Config):
     """Drawing responses for selection."""
     select: SelectConfig = SelectConfig()
     """Rejection sampling."""
-    sft_rs: SftConfig = SftConfig()
+    sft_rs: SftRsConfig = SftRsConfig()
     """Fine-tuning on what was selected."""
     dpo: DpoConfig = DpoConfig()
     """Direct preference optimisation."""

@@ -19,6 +19,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from align import digests
 from align.errors import AlignError
 from flows.ranks import spread
 
@@ -96,10 +97,11 @@ def _run(caller: Connection) -> None:
             _forward(caller)
         begun = time.monotonic()
         what = (request["function"], request["config"], request["out"])
-        if request["processes"] > 1:
-            metrics = spread(*what, request["inputs"], request["processes"])
-        else:
-            metrics = what[0](*what[1:], **request["inputs"])
+        with digests.kept_in(request["digests"]):
+            if request["processes"] > 1:
+                metrics = spread(*what, request["inputs"], request["processes"])
+            else:
+                metrics = what[0](*what[1:], **request["inputs"])
         answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__

@@ -28,7 +28,7 @@ class SuiteConfig(Config):
     grader: AnyGrader = NoGrader()
     """What grades the responses; never the reward model, which would judge the policy that it helped to train."""
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate only so many items, chosen by hash."""
+    """Evaluate only so many items, chosen by hash: a larger limit keeps those of a smaller one."""
 
 
 class EvaluateConfig(Sampling):
@@ -51,6 +51,10 @@ class EvaluateConfig(Sampling):
             raise ValueError("evaluate.primary is sampled, but evaluate.n is 0")
         return self
 
+    def contradictions(self) -> Iterator[str]:
+        for name in self.changed("temperature", "top_p") if not self.n else ():
+            yield f"{name}: has no effect where n is 0 and nothing is sampled; leave it out, or raise n."
+
     @property
     def limits(self) -> dict[str, int | None]:
         """Items asked of each suite."""
@@ -63,6 +67,7 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
     Writes evaluations.parquet (EVALUATIONS) and comparisons.parquet (COMPARISONS: every ordered pair of models). Grades
     are kept per item and text in the directory `cache`. Raises StageError for whatever a grader raises.
     """
+    config.check()
     suites, metrics = items(config.limits, rows, config.seed)
     given = {model: tables.read(path) for model, path in answers.items()}
     graded = [row for suite in suites for row in _graded(config, suite, suites, given, cache)]

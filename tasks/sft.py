@@ -10,19 +10,30 @@ from align.models import packing, training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat, load_model, save_adapter
 from align.models.chat import Chat
+from align.models.control import broken
+from align.text import taken
 
 
 class SftConfig(Training):
-    """Settings of sft and sft_rs."""
+    """Settings of sft."""
 
     TRL: ClassVar[str] = "SFTConfig"
 
     packing: bool | Literal["auto"] = "auto"
     """Put the rows of a step side by side in blocks of at most max_length instead of padding each, in as few passes as
     hold them; a batch counts rows all the same. auto: on CUDA where it saves work; else like lengths go together."""
+    train_on: Literal["all", "last"] = "all"
+    """The assistant's turns that are trained on: all of a row, or only the last, its response."""
 
     def own(self) -> dict[str, Any]:
         return {"packing": False, "padding_free": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+
+
+class SftRsConfig(SftConfig):
+    """Settings of sft_rs and its control: only the response was selected, so nothing else is trained on."""
+
+    train_on: Literal["last"] = "last"
+    """Only the response; nobody scored the assistant's earlier turns."""
 
 
 def sft(
@@ -36,19 +47,23 @@ def sft(
 ) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
-    Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
-    end-of-turn token only. Raises StageError where a check on the template, the lengths or the base fails.
+    Writes adapter/, training_log.parquet, dropped.parquet, and altered.parquet where rows hold control tokens. The loss
+    covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on the template, the
+    lengths or the base fails.
     """
+    config.check()
     chat = load_chat(base)
     chat.check()
-    table = tables.read(rows)[: config.limit]
+    table = tables.read(rows)
+    table = [table[at] for at in taken([r["row_id"] for r in table], config.limit, config.seed)]
     if not table:
         raise StageError("There are 0 rows to train on.")
     empty = [r["row_id"] for r in table if not r["response"]]
     if empty:
         raise StageError(f"{len(empty)} rows have no response to train on, such as {empty[0]}.")
     ids = [r["row_id"] for r in table]
-    examples = chat.examples([r["messages"] for r in table], [r["response"] for r in table])
+    conversations, responses = [r["messages"] for r in table], [r["response"] for r in table]
+    examples = chat.examples(conversations, responses, config.train_on)
     training.check_ends(chat, [e.ids[-1] for e in examples], ids)
     kept = training.within_length(ids, [len(e.ids) for e in examples], config, "rows", out)
 
@@ -75,6 +90,7 @@ def sft(
         "rows.read": len(table),
         "rows.too_long": len(table) - len(kept),
         "tokens.trained": sum(sum(examples[i].mask) for i in kept),
+        **broken(chat.control, ids, conversations, responses, out=out),
         **training.facts(log),
     }
 
@@ -94,7 +110,7 @@ def _trainer(config: SftConfig, model: Any, chat: Chat, data: Any, args: Any) ->
                 self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             return loss
 
-    size, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    size, passes = args.per_device_train_batch_size, args.gradient_accumulation_steps  # of this process
     together = packing.decide(config.packing, model, list(data["length"]), size, passes, config.max_length)
     if not together:
         return SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)

@@ -141,6 +141,8 @@ def test_an_unreadable_sample_that_was_cut_off_is_not_rejected(tmp_path: Path) -
 def test_the_reference_may_be_chosen_where_no_sample_is_readable(tmp_path: Path) -> None:
     made, metrics = labelled(tmp_path, {"q001": ["well", "hm"]}, use_reference=True)
     assert (made[0]["chosen"], made[0]["rejected_id"] is not None, metrics["reference_chosen"]) == ("1", True, 1)
+    labels = tables.read(tmp_path / "pairs/labels.parquet")
+    assert {(x["response"], x["desirable"]) for x in labels} == {("1", True), ("well", False), ("hm", False)}
 
 
 def test_grades_of_another_meaning_are_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,12 +36,6 @@ class LoraSettings(Config):
     use_dora: bool = False
     """Learn a length for each row of a weight beside its direction (DoRA, Liu et al., 2024); slower."""
 
-    def differences(self, shape: Any) -> Iterator[str]:
-        """Where the shape of an adapter that is continued (its PEFT config, or settings) is another: `name a not b`."""
-        for name in ("r", "lora_alpha", "use_rslora", "use_dora"):
-            if getattr(self, name) != getattr(shape, name):
-                yield f"{name} {getattr(self, name)}, not {getattr(shape, name)}"
-
 
 class Training(Config):
     """Settings of every training stage; those that trl has too bear its names."""
@@ -80,15 +74,20 @@ class Training(Config):
     report_to: Annotated[tuple[Tracker, ...], EXECUTION] = ()
     """Trackers that get the losses while they come, into the folder tracking of the store."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many rows."""
+    """Use only so many rows (or pairs), chosen by hash: a larger limit keeps those of a smaller one."""
     seed: Seed = 0
-    """Seed of shuffling, initialisation and dropout."""
+    """Seed of shuffling, initialisation, dropout, and of which rows a limit takes."""
     save_minutes: Annotated[float, EXECUTION] = Field(default=10.0, ge=0)
     """Minutes between checkpoints, from which a training goes on that was killed or cancelled; 0: none by time."""
     save_steps: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)
     """Steps between checkpoints, beside those by time."""
     extra: dict[str, Any] = {}
-    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig) by their own names."""
+    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig, KTOConfig) by its names."""
+
+    @property
+    def trl(self) -> str:
+        """trl's class of arguments for these settings."""
+        return self.TRL
 
     def own(self) -> dict[str, Any]:
         """The arguments that only this stage's trainer has."""
@@ -112,7 +111,7 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
     """
     import trl
 
-    kind = getattr(trl, config.TRL)
+    kind = getattr(trl, config.trl)
     with tempfile.TemporaryDirectory() as folder:
         given = {**_common(config, base, steps_of(config, n)), **config.own(), "output_dir": folder}
         extra = _extra(kind, config, given)
@@ -121,7 +120,7 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
         except (ValueError, TypeError, ImportError, RuntimeError) as error:
             if not extra:
                 raise
-            raise InputError(f"extra: trl's {config.TRL} refuses it ({short(error, 300)})") from None
+            raise InputError(f"extra: trl's {config.trl} refuses it ({short(error, 300)})") from None
         yield found
 
 

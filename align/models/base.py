@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from align.config import Config
+from align.digests import file_digest
 from align.errors import InputError, StageError
 from align.models.chat import Chat
 from align.models.files import (
@@ -47,7 +48,8 @@ class BaseConfig(Config):
     revision: str | None = None
     """Commit hash or tag of the Hub model, so that the same recipe loads the same weights tomorrow."""
     chat_template: Path | None = None
-    """Jinja chat template with {% generation %} markers; replaces the tokenizer's own."""
+    """Jinja chat template that replaces the tokenizer's own; {% generation %} markers, if it has any, say what is
+    trained on."""
     pad_token: str | None = None
     """Padding token, where the tokenizer has none or its own is the end-of-turn token."""
     quantization: Literal["nf4", "none"] = "nf4"
@@ -122,8 +124,7 @@ def identity(base: BaseConfig) -> dict[str, str]:
     """What an adapter depends on: weights (sha256 over config.json and the weight files) and quantisation."""
     folder, h = directory(base), hashlib.sha256()
     for file in [folder / "config.json", *sorted(p for p in folder.glob("*.safetensors") if p.is_file())]:
-        with file.open("rb") as f:
-            h.update(file.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
+        h.update(file.name.encode() + b"\0" + bytes.fromhex(file_digest(file)))
     return {"weights": h.hexdigest(), "quantization": base.quantization}
 
 
@@ -258,7 +259,8 @@ def save_adapter(model: "PeftModel", chat: Chat, base: BaseConfig, out: Path) ->
     facts = json.loads((folder / "adapter_config.json").read_text())
     # PEFT fills in the directory that the base was loaded from, and writes sets in the order of this process's hashes
     facts["base_model_name_or_path"] = base.hub
-    facts["target_modules"] = sorted(facts["target_modules"])
+    if not isinstance(facts["target_modules"], str):  # a regular expression
+        facts["target_modules"] = sorted(facts["target_modules"])
     _write_json(folder / "adapter_config.json", facts)
     _write_json(
         folder / "base.json", {**model.base_identity, "hub": base.hub, "revision": base.revision, **chat.facts()}

@@ -61,14 +61,14 @@ class Sampler:
                     [key(sampling.seed, prompts[i].row_id, index) for i in group for index in indices], dtype=np.uint64
                 )
                 tokens, counts, stopped = self._run(ids, len(indices), keys, sampling, progress)
-                texts = iter(self._decode(tokens, counts, stopped))
+                said = iter(self._decode(tokens, counts, stopped))
                 ends = iter(zip(stopped, counts, strict=True))
                 for i in group:
                     drawn[i] = []
                     for index in indices:
-                        stop, count = next(ends)
+                        (stop, count), (text, thought) = next(ends), next(said)
                         reason = "stop" if stop else "truncated"
-                        drawn[i].append(sample_of(prompts[i].row_id, index, next(texts), reason, count))
+                        drawn[i].append(sample_of(prompts[i].row_id, index, text, reason, count, thought))
         return [sample for i in fits for sample in drawn[i]]
 
     def log_probabilities(self, prompts: Sequence[Prompt], texts: Sequence[str], batch_size: int = 64) -> list[float]:
@@ -90,9 +90,8 @@ class Sampler:
                     found[i] = value
         return found
 
-    def _decode(self, tokens: np.ndarray, counts: np.ndarray, stopped: np.ndarray) -> list[str]:
-        kept = [row[: c - s].tolist() for row, c, s in zip(tokens, counts, stopped, strict=True)]
-        return [str(t) for t in self.chat.tokenizer.batch_decode(kept, skip_special_tokens=True)]
+    def _decode(self, tokens: np.ndarray, counts: np.ndarray, stopped: np.ndarray) -> list[tuple[str, str | None]]:
+        return self.chat.read([row[: c - s].tolist() for row, c, s in zip(tokens, counts, stopped, strict=True)])
 
     def _run(
         self,

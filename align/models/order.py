@@ -75,7 +75,7 @@ def install(trainer: Any) -> None:
 
         made: Any = DataLoader(
             data,
-            batch_sampler=Batches(trainer, lengths),  # type: ignore[arg-type]
+            batch_sampler=Batches(trainer, lengths),
             collate_fn=trainer.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -82,10 +83,35 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
         return _full_precision(get_peft_model(model, shape))
     check_policy(base, adapter)
     shape = adapter_shape(adapter)
-    if config.lora is not None and (other := "; ".join(config.lora.differences(shape))):
-        raise InputError(f"lora asks for another shape than the adapter that is continued has ({other}); leave it out.")
+    if config.lora is not None:
+        _check_shape(config.lora, shape, model)
     shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, [head] if head else None
     return _full_precision(attach(model, adapter, shape, new_head=head))
+
+
+def _check_shape(asked: LoraSettings, shape: Any, model: Any) -> None:
+    """InputError unless `asked` is what the adapter that is continued has: it keeps its shape."""
+    names = ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora")
+    asks = {name: getattr(asked, name) for name in names}
+    keeps = {name: getattr(shape, name) for name in names}
+    if _adapted(model, asked.target_modules) != _adapted(model, shape.target_modules):
+        asks["target_modules"], keeps["target_modules"] = asked.target_modules, "of other layers"
+    if wrong := [name for name in asks if asks[name] != keeps[name]]:
+        wants, has = (", ".join(f"{name} {of[name]}" for name in wrong) for of in (asks, keeps))
+        raise InputError(f"lora asks for {wants}, but the adapter that is continued has {has}; leave lora out.")
+
+
+def _adapted(model: Any, targets: Any) -> set[str]:
+    """The linear layers of a base that PEFT takes `targets` for: names or their ends, a pattern, or all-linear."""
+    import torch
+
+    inner, prefix = model.base_model, model.base_model_prefix  # without a head
+    linear = {f"{prefix}.{name}" for name, m in inner.named_modules() if isinstance(m, torch.nn.Linear)}
+    if targets == "all-linear":
+        return linear
+    if isinstance(targets, str):
+        return {name for name in linear if re.fullmatch(targets, name)}
+    return {name for name in linear if any(name == t or name.endswith(f".{t}") for t in targets)}
 
 
 def _full_precision(model: Any) -> Any:

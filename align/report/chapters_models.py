@@ -27,6 +27,7 @@ FATES = {
     "prompts.all_wrong": "prompts with wrong samples only", "prompts.ungraded": "prompts without a graded sample",
     "prompts.no_margin": "prompts whose samples may not be paired",
     "reference_chosen": "pairs whose chosen response is the reference", "imported.read": "imported preferences",
+    "imported.labels": "of them labels of single responses",
     "imported.empty": "of them with an empty response", "imported.identical": "of them with two equal responses",
 }  # fmt: skip
 SIDES = {"chosen": charts.GREEN, "rejected": charts.RED}
@@ -257,11 +258,12 @@ def _curves(stage: str, log: Mapping[str, list[tuple[int, float]]]) -> list[tupl
 def _shift(chapter: Chapter, stage: str, m: Metrics) -> None:
     """What training on pairs did to the likelihood of the chosen responses."""
     where, label = ("held_out", "held-out") if "logps.chosen_shift.held_out" in m else ("train", "training")
+    what = "labels" if "labels" in m else "pairs"  # of KTO, or of DPO
     chosen, rejected = (m.get(f"logps.{s}_shift.{where}") for s in SIDES)
     if chosen is None or rejected is None:
         return
     text = (
-        f"{stage} changed the log-probability of the chosen responses of {label} pairs by {nats(chosen)} nats on "
+        f"{stage} changed the log-probability of the chosen responses of {label} {what} by {nats(chosen)} nats on "
         f"average, that of the rejected by {nats(rejected)}."
     )
     if chosen < 0:
