@@ -146,7 +146,7 @@ def in_turn(
     given: list[dict] = []
     now, most, lock = 0, 0, threading.Lock()
 
-    def go(order: int, gpu: bool, memory: int) -> None:
+    def go(order: int, gpu: int, memory: int) -> None:
         nonlocal now, most
         with slots.turn(order, gpu, memory) as environment:
             with lock:
@@ -158,7 +158,7 @@ def in_turn(
             with lock:
                 now -= 1
 
-    with slots.turn(-1, True, 0):  # nobody begins before all wait
+    with slots.turn(-1, 99, 0):  # nobody who wants a device begins before all wait
         threads = [threading.Thread(target=go, args=w) for w in wanted]
         for thread in threads:
             thread.start()
