@@ -84,8 +84,8 @@ SCORES = _table(
     "What a grader or a reward model thinks of a sample.",
     sample_id=(TEXT, "The sample."),
     scored_by=(TEXT, "The grader's name, or reward_model."),
-    score=(REAL, "The score; null where ungraded."),
-    status=(TEXT, "correct, wrong, ungraded, or scored (by a reward model)."),
+    score=(REAL, "The score; 0 where unreadable, null where ungraded."),
+    status=(TEXT, "correct, wrong, unreadable, ungraded, or scored (by a reward model)."),
     detail=(TEXT, "Why, in words."),
 )
 PAIRS = _table(
@@ -145,8 +145,8 @@ EVALUATIONS = _table(
     mode=(TEXT, "greedy or sampled."),
     sample_index=(pa.int32(), "Which of the samples it is, from 0."),
     response=(TEXT, "The response; null where the prompt leaves no room for one."),
-    score=(REAL, "The grade from 0 to 1; null where ungraded."),
-    status=(TEXT, "correct, wrong or ungraded."),
+    score=(REAL, "The grade from 0 to 1; 0 where unreadable, null where ungraded."),
+    status=(TEXT, "correct, wrong, unreadable (nothing to grade in the response) or ungraded (item or judge failed)."),
     finish_reason=(TEXT, "stop or truncated."),
     detail=(TEXT, "Why, in words."),
 )
@@ -163,6 +163,16 @@ COMPARISONS = _table(
     diff=(REAL, "Mean paired difference."),
     diff_low=(REAL, "Lower end of its 95 % interval."),
     diff_high=(REAL, "Upper end."),
+    differ=(WHOLE, "Items whose scores differ."),
+    p_exact=(
+        REAL,
+        "Two-sided p of the exact test (McNemar's for right and wrong); null where 25 or more differ.",
+    ),
+    verdict=(
+        TEXT,
+        "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "
+        "too few to tell (too few items differ); null where the model stands alone.",
+    ),
 )
 DROPPED = _table(
     "What a stage could not use.",

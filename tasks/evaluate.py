@@ -15,7 +15,8 @@ from align.grading.graders import AnyGrader, NoGrader
 from align.grading.kept_grades import grade_kept
 from align.grading.suites import OTHERS, Items, items
 from align.models.engine import Sampling
-from align.stats import item_means, mean_interval, paired_difference
+from align.paired import paired_difference
+from align.stats import item_means, mean_interval
 
 Row = dict[str, Any]
 Mode = Literal["greedy", "sampled"]
@@ -80,7 +81,8 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
             at = (c["suite"], c["mode"], c["model"])
             if c["mean"] is not None:
                 metrics[f"accuracy.{'.'.join(at)}"] = c["mean"]
-            metrics[f"ungraded.{'.'.join(at)}"] = counts[*at, "ungraded"]
+            for status in ("unreadable", "ungraded"):
+                metrics[f"{status}.{'.'.join(at)}"] = counts[*at, status]
             metrics[f"truncated.{'.'.join(at)}"] = cut[at]
     return {"primary": config.primary, "models": len(given), "responses": len(graded), **metrics}
 
@@ -123,4 +125,5 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
             for other in models if model in alone else ():
                 if other != model and means[model].keys() & means[other].keys():
                     d = paired_difference(means[model], means[other], seed=seed)
-                    yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high}
+                    yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
+                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict}  # fmt: skip

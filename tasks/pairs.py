@@ -13,7 +13,7 @@ from align import tables
 from align.config import Config, Metrics, Seed
 from align.data import labels
 from align.errors import InputError, StageError
-from align.grading.grade import Grade, item_of
+from align.grading.grade import STATUSES, Grade, item_of
 from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.text import digest, normalise
 
@@ -52,6 +52,7 @@ class PairsConfig(Config):
 def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None) -> Metrics:
     """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences.
 
+    Unreadable samples score 0, and are rejected as other wrong ones are; ungraded ones give no pair and no label.
     Writes pairs.parquet, scores.parquet, and labels.parquet (LABELS: graded samples and imported labels by themselves).
     Raises StageError for 0 pairs (saying what became of the prompts), and for whatever a grader raises.
     """
@@ -109,7 +110,7 @@ def _from_samples(
         for s, g in zip(drawn, grades, strict=True)
     ]
     counts.update(samples=len(drawn), truncated=sum(s["finish_reason"] == "truncated" for s in drawn))
-    for status in ("correct", "wrong", "ungraded"):
+    for status in STATUSES:
         counts[status] = sum(g.status == status for g in grades)
     groups: dict[str, list[tuple[dict[str, Any], Grade]]] = defaultdict(list)
     for sample, grade in zip(drawn, grades, strict=True):
@@ -128,7 +129,10 @@ def _from_samples(
 def _of_prompt(
     config: PairsConfig, row: dict[str, Any], group: list[tuple[dict[str, Any], Grade]], counts: Counter[str]
 ) -> Iterator[Pair]:
-    """The pairs of one prompt; counts why there are none."""
+    """The pairs of one prompt; counts why there are none.
+
+    An unreadable response is a wrong answer: it may be rejected, and with the lowest score never is the better one.
+    """
     graded = [(s, g) for s, g in group if g.score is not None]
     if not graded:
         counts["prompts.ungraded"] += 1
@@ -152,7 +156,7 @@ def _of_prompt(
         counts["reference_chosen"] += len(found) if by == "reference" else 0
     elif all(g.status == "correct" for _, g in graded):
         counts["prompts.all_correct"] += 1
-    elif all(g.status == "wrong" for _, g in graded):
+    elif all(g.status in ("wrong", "unreadable") for _, g in graded):
         counts["prompts.all_wrong"] += 1
     else:
         counts["prompts.no_margin"] += 1

@@ -21,7 +21,8 @@ def imported(row: Row) -> Row:
 
 
 def graded(row: Row, group: Sequence[tuple[Row, Grade]], by: str, *, truncated: bool, reference: bool) -> Iterator[Row]:
-    """Labels of the distinct samples (SAMPLES) of a row that were graded: correct is desirable, wrong is not.
+    """Labels of the distinct samples (SAMPLES) of a row that were graded: correct is desirable, wrong and
+    unreadable are not.
 
     A truncated sample is never desirable, because to end a turn there would be learned from it; `truncated` says
     whether it may be undesirable. With `reference` that of the row is desirable where it has no correct sample.
@@ -32,8 +33,8 @@ def graded(row: Row, group: Sequence[tuple[Row, Grade]], by: str, *, truncated: 
         if grade.status != "ungraded" and text and not (cut and (grade.status == "correct" or not truncated)):
             seen.setdefault(text, _label(row, sample["text"], grade.status == "correct", by, sample["sample_id"]))
     yield from seen.values()
-    answered = any(grade.status == "correct" for _, grade in group)
-    if reference and row["reference"] and not answered and any(grade.status == "wrong" for _, grade in group):
+    graded_as = {grade.status for _, grade in group}
+    if reference and row["reference"] and "correct" not in graded_as and graded_as & {"wrong", "unreadable"}:
         yield _label(row, row["reference"], True, "reference", None)
 
 
