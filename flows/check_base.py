@@ -95,9 +95,6 @@ def _template(key: str, text: str) -> Iterator[str]:
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    if not _GENERATION.search(text):
-        yield f"{key}: the template has no {{% generation %}} markers around the assistant's words, so that nothing " \
-              "would be trained on."  # fmt: skip
     plain = _GENERATION.sub(lambda tag: "{% endif %}" if tag[1] else "{% if true %}", text)
     try:
         ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]).parse(plain)

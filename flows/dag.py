@@ -51,7 +51,8 @@ def dag(r: Recipe, walk: Walk) -> None:
         stage("sft_unfiltered", base=base, rows=filtered["control.parquet"])
 
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
-    pairs = stage("pairs", rows=rows, samples=drawn["samples.parquet"])["pairs.parquet"]
+    preferred = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
+    pairs = preferred["pairs.parquet"]
     reward = stage("reward", base=base, pairs=pairs, adapter=policy)
 
     fresh = stage("resample", base=base, rows=rows, adapter=policy)
@@ -60,7 +61,10 @@ def dag(r: Recipe, walk: Walk) -> None:
     if r.controls.random_of_n:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)
 
-    stage("dpo", base=base, pairs=pairs, adapter=chosen)
+    if r.dpo.unpaired:
+        stage("dpo", base=base, labels=preferred["labels.parquet"], adapter=chosen)
+    else:
+        stage("dpo", base=base, pairs=pairs, adapter=chosen)
     policies: dict[str, Node | None] = {
         "base": None,
         **{name: node for name, node in done.items() if TABLE[name].policy},

@@ -65,8 +65,11 @@ class Stage:
 
     @property
     def config(self) -> type[Config]:
-        """The class of its settings."""
-        found: type[Config] = get_type_hints(self.function)["config"]
+        """The class of its settings: its field's in the recipe, which may be narrower than its function's."""
+        from flows.recipe import Recipe
+
+        hints = get_type_hints(self.function) if self.slice else get_type_hints(Recipe)
+        found: type[Config] = hints["config" if self.slice else self.field]
         return found
 
     def config_of(self, recipe: "Recipe") -> Config:
@@ -83,6 +86,11 @@ class Stage:
     def gpu(self) -> bool:
         """Whether it wants a GPU, where there is one."""
         return self.load is not None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, so that several processes can share it."""
+        return self.load in ("sft", "reward", "dpo")
 
     @property
     def tags(self) -> list[str]:

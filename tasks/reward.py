@@ -1,5 +1,6 @@
 """A Bradley-Terry reward model: which of two responses is better, learned from the pairs alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +31,12 @@ class RewardConfig(Training):
     init_from_sft: bool = True
     """Start from a copy of the SFT adapter instead of a fresh one."""
     center_rewards_coefficient: float = Field(default=0.01, ge=0)
-    """Weight of the squared sum of both rewards, which keeps a head's scores around 0 (Eisenstein et al., 2023)."""
+    """Weight of the squared sum of both rewards, which keeps a head's scores around 0 (Eisenstein et al., 2023);
+    of kind head only."""
+
+    def contradictions(self) -> Iterator[str]:
+        if self.kind == "likelihood" and self.center_rewards_coefficient and self.changed("center_rewards_coefficient"):
+            yield "center_rewards_coefficient: centres the scores of a head; kind likelihood has none, leave it out."
 
     per_device_eval_batch_size: Batch = "auto"
     """Conversations scored together; auto is 64, on a GPU what fits of them."""
@@ -56,6 +62,7 @@ def reward(
     """
     if config.kind == "likelihood" and config.init_from_sft and adapter is None:
         raise InputError("reward.kind likelihood with init_from_sft needs the SFT adapter.")
+    config.check()
     chat = load_chat(base)
     chat.check()
     every, counts = encode(chat, tables.read(pairs), config, out)

@@ -112,3 +112,8 @@ def pairs(file: Path, n: int, *more: dict[str, Any]) -> Path:
     """A PAIRS file of n pairs and some more."""
     tables.write(file, [*(pair(i) for i in range(n)), *more], tables.PAIRS)
     return file
+
+
+def measured(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that tell of the data, without those of the process: equal in equal runs."""
+    return {name: value for name, value in metrics.items() if not name.startswith("process.")}

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from align.config import Config
+from align.digests import file_digest
 from align.errors import InputError, StageError
 from align.models.chat import Chat
+from align.models.device import device, fastest_dtype
 from align.models.files import (
     adapter_shape,
     attach,
@@ -48,13 +50,14 @@ class BaseConfig(Config):
     revision: str | None = None
     """Commit hash or tag of the Hub model, so that the same recipe loads the same weights tomorrow."""
     chat_template: Path | None = None
-    """Jinja chat template with {% generation %} markers; replaces the tokenizer's own."""
+    """Jinja chat template that replaces the tokenizer's own; {% generation %} markers, if it has any, say what is
+    trained on."""
     pad_token: str | None = None
     """Padding token, where the tokenizer has none or its own is the end-of-turn token."""
     quantization: Literal["nf4", "none"] = "nf4"
     """Quantise the base to NF4 with double quantisation (QLoRA), or leave it as it is (LoRA)."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type: auto is bfloat16 on CUDA and float32 on a CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute type: auto is bfloat16 on CUDA, float16 on GPUs older than Ampere, and float32 on a CPU."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention implementation: auto lets transformers choose."""
 
@@ -72,20 +75,13 @@ class BaseConfig(Config):
         return self.hub or str(self.path)
 
 
-def device() -> str:
-    """cuda where there is a GPU, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def compute_dtype(base: BaseConfig) -> "torch.dtype":
     """The torch dtype that `base` computes in on this machine."""
     import torch
 
-    if base.dtype == "auto":
-        return torch.bfloat16 if device() == "cuda" else torch.float32
-    return getattr(torch, base.dtype)
+    if base.dtype != "auto":
+        return getattr(torch, base.dtype)
+    return getattr(torch, fastest_dtype(torch.cuda.get_device_capability() if device() == "cuda" else None))
 
 
 def directory(base: BaseConfig) -> Path:
@@ -112,8 +108,7 @@ def identity(base: BaseConfig) -> dict[str, str]:
     """What an adapter depends on: weights (sha256 over config.json and the weight files) and quantisation."""
     folder, h = directory(base), hashlib.sha256()
     for file in [folder / "config.json", *sorted(p for p in folder.glob("*.safetensors") if p.is_file())]:
-        with file.open("rb") as f:
-            h.update(file.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
+        h.update(file.name.encode() + b"\0" + bytes.fromhex(file_digest(file)))
     return {"weights": h.hexdigest(), "quantization": base.quantization}
 
 
@@ -256,7 +251,8 @@ def save_adapter(model: "PeftModel", chat: Chat, base: BaseConfig, out: Path) ->
     facts = json.loads((folder / "adapter_config.json").read_text())
     # PEFT fills in the directory that the base was loaded from, and writes sets in the order of this process's hashes
     facts["base_model_name_or_path"] = base.hub
-    facts["target_modules"] = sorted(facts["target_modules"])
+    if not isinstance(facts["target_modules"], str):  # a regular expression
+        facts["target_modules"] = sorted(facts["target_modules"])
     _write_json(folder / "adapter_config.json", facts)
     _write_json(
         folder / "base.json", {**model.base_identity, "hub": base.hub, "revision": base.revision, **chat.facts()}
