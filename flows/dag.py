@@ -60,7 +60,8 @@ def dag(r: Recipe, walk: Walk) -> None:
     if r.controls.random_of_n:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)
 
-    stage("dpo", base=base, pairs=pairs, adapter=chosen)
+    frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
+    stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)
     policies: dict[str, Node | None] = {
         "base": None,
         **{name: node for name, node in done.items() if TABLE[name].policy},

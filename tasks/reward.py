@@ -75,8 +75,8 @@ def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, ad
                 "pair_id": p.pair_id,
                 "chosen_score": scores[i],
                 "rejected_score": scores[len(held) + i],
-                "chosen_tokens": len(p.chosen.ids) - p.chosen.prompt,
-                "rejected_tokens": len(p.rejected.ids) - p.rejected.prompt,
+                "chosen_tokens": p.chosen.tokens,
+                "rejected_tokens": p.rejected.tokens,
             }
             for i, p in enumerate(held)
         ),

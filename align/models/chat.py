@@ -30,6 +30,11 @@ class Example:
     prompt: int
     """Number of leading tokens that the generation prompt has as well: where the response starts."""
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the response, the end-of-turn token among them."""
+        return len(self.ids) - self.prompt
+
 
 class Chat:
     """A tokenizer with its chat template; `name` is what messages call the template.

@@ -1,4 +1,4 @@
-"""Preference pairs as tokens, for reward and dpo: the same prompt, then the chosen and the rejected response."""
+"""Preference pairs as tokens, for reward, reference and dpo: one prompt, then the chosen and the rejected response."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,6 @@ from typing import Any
 
 from align.errors import StageError
 from align.models import training
-from align.models.arguments import Training
 from align.models.chat import Chat, Example
 
 
@@ -26,7 +25,7 @@ class Pair:
 
 
 def encode(
-    chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: Path
+    chat: Chat, table: Sequence[dict[str, Any]], config: training.Lengths, out: Path
 ) -> tuple[list[Pair], dict[str, int]]:
     """The pairs of a PAIRS table as tokens, and how many were read and dropped, as metrics.
 

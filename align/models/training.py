@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from align import tables
 from align.errors import InputError, StageError
@@ -16,10 +16,21 @@ from align.progress import Progress
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
 
+class Lengths(Protocol):
+    """The settings that decide which rows are used, of a training stage and of one that scores for it."""
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def max_truncated_share(self) -> float: ...
+    @property
+    def limit(self) -> int | None: ...
+
+
 def within_length(
     ids: Sequence[str],
     lengths: Sequence[int],
-    config: Training,
+    config: Lengths,
     what: str,
     out: Path,
     faulty: Sequence[Dropped] = (),
