@@ -41,7 +41,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
     """Mistakes as sentences that begin with the key."""
     for where, config in configs(recipe, ""):
         yield from (f"{where}{problem}" for problem in _own(config))
-    for rule in (_data, _suites, _samples, _adapters):
+    for rule in (_data, _suites, _samples, _adapters, _reward):
         yield from rule(recipe)
 
 
@@ -259,7 +259,7 @@ def _adapters(recipe: Recipe) -> Iterator[str]:
     """Stages that continue the adapter of sft keep its shape."""
     first = recipe.sft.lora or LoraSettings()
     continued: dict[str, Training] = {"sft_rs": recipe.sft_rs, "dpo": recipe.dpo}
-    if recipe.reward.init_from_sft:
+    if recipe.reward.init_from_sft and recipe.reward.base is None:
         continued["reward"] = recipe.reward
     for stage, config in continued.items():
         if config.lora is not None and (config.lora.r, config.lora.lora_alpha) != (first.r, first.lora_alpha):
@@ -267,3 +267,14 @@ def _adapters(recipe: Recipe) -> Iterator[str]:
                 f"{stage}.lora: asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter of "
                 f"sft that is continued has r {first.r}, lora_alpha {first.lora_alpha}; leave lora out."
             )
+
+
+def _reward(recipe: Recipe) -> Iterator[str]:
+    own = recipe.reward.base
+    if recipe.reward.kind == "likelihood" and own is not None:
+        if own.path is not None and check_base.encoder(own.path):
+            yield "reward.kind: is likelihood, but reward.base is an encoder, which writes nothing; set it to head."
+        elif recipe.reward.init_from_sft:
+            yield "reward.init_from_sft: no adapter of sft fits reward.base; set it to false, or leave reward.base out."
+    if recipe.base.path is not None and check_base.encoder(recipe.base.path):
+        yield "base: is an encoder, which writes nothing; name it in reward.base, and in base a language model."

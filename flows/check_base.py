@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.models.base import BaseConfig
+from align.models.encoder import is_encoder
 from align.text import quote, short
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -24,7 +25,8 @@ def problems(base: BaseConfig) -> Iterator[str]:
             yield from _hub(base.hub, base.revision)
         if base.chat_template is not None:
             if base.chat_template.is_file():
-                yield from _template("chat_template", base.chat_template.read_text(encoding="utf-8"))
+                text = base.chat_template.read_text(encoding="utf-8")
+                yield from _template("chat_template", text, trained=not (base.path and encoder(base.path)))
             else:
                 yield f"chat_template: {short(base.chat_template)} does not exist."
     except UnicodeDecodeError:
@@ -39,7 +41,8 @@ def _directory(folder: Path, own_template: bool) -> Iterator[str]:
     if not (folder / "config.json").is_file():
         yield f"path: {short(folder)} is not a model directory (it has no config.json)."
         return
-    if not isinstance(_json(folder / "config.json"), dict):
+    facts = _json(folder / "config.json")
+    if not isinstance(facts, dict):
         yield f"path: {short(folder / 'config.json')} is not a JSON object."
     if not any(folder.glob("*.safetensors")):
         yield f"path: {short(folder)} holds no weights (*.safetensors)."
@@ -49,7 +52,7 @@ def _directory(folder: Path, own_template: bool) -> Iterator[str]:
         yield f"path: {short(folder)} lacks {short(missing[0])}, which its index names."
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         yield f"path: {short(folder)} holds no tokenizer ({', '.join(_TOKENIZERS)})."
-    elif own_template:
+    elif own_template and not is_encoder(facts):
         file, settings = folder / "chat_template.jinja", _json(folder / "tokenizer_config.json")
         text = settings.get("chat_template") if isinstance(settings, dict) else None
         text = file.read_text(encoding="utf-8") if file.is_file() else text
@@ -57,6 +60,12 @@ def _directory(folder: Path, own_template: bool) -> Iterator[str]:
             yield f"chat_template: {short(folder)} has none of its own; set base.chat_template to a Jinja file."
         elif isinstance(text, str):
             yield from _template("chat_template", text)
+
+
+def encoder(folder: Path) -> bool:
+    """Whether the model in a directory is an encoder, by its config.json."""
+    facts = _json(folder / "config.json")
+    return isinstance(facts, dict) and is_encoder(facts)
 
 
 def _json(file: Path) -> Any:
@@ -67,12 +76,12 @@ def _json(file: Path) -> Any:
         return None
 
 
-def _template(key: str, text: str) -> Iterator[str]:
+def _template(key: str, text: str, trained: bool = True) -> Iterator[str]:
     from jinja2 import TemplateSyntaxError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    if not _GENERATION.search(text):
+    if trained and not _GENERATION.search(text):
         yield f"{key}: the template has no {{% generation %}} markers around the assistant's words, so that nothing " \
               "would be trained on."  # fmt: skip
     plain = _GENERATION.sub(lambda tag: "{% endif %}" if tag[1] else "{% if true %}", text)

@@ -52,10 +52,11 @@ def dag(r: Recipe, walk: Walk) -> None:
 
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
     pairs = stage("pairs", rows=rows, samples=drawn["samples.parquet"])["pairs.parquet"]
-    reward = stage("reward", base=base, pairs=pairs, adapter=policy)
+    scorer = r.reward.base or base
+    reward = stage("reward", base=scorer, pairs=pairs, adapter=None if r.reward.base else policy)
 
     fresh = stage("resample", base=base, rows=rows, adapter=policy)
-    best = stage("select", base=base, rows=rows, samples=fresh["samples.parquet"], reward=reward)
+    best = stage("select", base=scorer, rows=rows, samples=fresh["samples.parquet"], reward=reward)
     chosen = stage("sft_rs", base=base, rows=best["kept.parquet"], adapter=policy)
     if r.controls.random_of_n:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)

@@ -87,7 +87,9 @@ def test_a_loss_that_is_none_at_once_is_not_blamed_on_the_rate(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("head", [None, "score"])
 def test_weights_that_are_not_finite_are_not_saved(base: BaseConfig, tmp_path: Path, value: float, head: Any) -> None:
-    model = adapt(load_model(base, head="reward" if head else "lm"), Training(), base, None, head=head)
+    model = adapt(
+        load_model(base, head="reward" if head else "lm"), Training(), base, None, heads=[head] if head else []
+    )
     trained = [p for name, p in model.named_parameters() if p.requires_grad and (not head or head in name)]
     trained[-1].data.view(-1)[3] = value
     with pytest.raises(StageError, match=r"(lora_B|score).* is not finite; nothing is saved"):

@@ -13,7 +13,8 @@ from pydantic import model_validator
 
 from align.config import Config
 from align.errors import InputError, StageError
-from align.models.chat import Chat
+from align.models.chat import Chat, Reader
+from align.models.encoder import is_encoder, new_heads
 from align.models.files import (
     adapter_shape,
     attach,
@@ -118,6 +119,17 @@ def identity(base: BaseConfig) -> dict[str, str]:
 
 def load_chat(base: BaseConfig) -> Chat:
     """The tokenizer with its chat template. Raises InputError if it has none that ends, or no padding token."""
+    tokenizer, name = load_tokenizer(base)
+    if not tokenizer.chat_template:
+        raise InputError(f"{base.name} has no chat template; set base.chat_template to a Jinja file.")
+    return Chat(tokenizer, pad_token=base.pad_token, name=name)
+
+
+def load_tokenizer(base: BaseConfig) -> tuple[Any, str]:
+    """The tokenizer, with `base.chat_template` where that is set, and what messages call its template, if it has one.
+
+    Raises InputError if it cannot be loaded, or its template does not end.
+    """
     prepare_libraries()
     from transformers import AutoTokenizer
 
@@ -137,12 +149,11 @@ def load_chat(base: BaseConfig) -> Chat:
             tokenizer.chat_template = base.chat_template.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise InputError(f"{name} cannot be read ({one_line(error)}); set base.chat_template.") from error
-    if not tokenizer.chat_template:
-        raise InputError(f"{base.name} has no chat template; set base.chat_template to a Jinja file.")
-    if not isinstance(tokenizer.chat_template, str):
+    if tokenizer.chat_template and not isinstance(tokenizer.chat_template, str):
         raise InputError(f"{base.name} has several chat templates; set base.chat_template to a file that holds one.")
-    check_template(tokenizer.chat_template, tuple(sorted(_special_tokens(tokenizer).items())), name)
-    return Chat(tokenizer, pad_token=base.pad_token, name=name)
+    if tokenizer.chat_template:
+        check_template(tokenizer.chat_template, tuple(sorted(_special_tokens(tokenizer).items())), name)
+    return tokenizer, name
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, str]:
@@ -153,17 +164,26 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
-    Raises InputError for weight files that are missing, damaged, not finite or of another architecture, and StageError
-    if quantisation was asked for and is not active.
+    Raises InputError for an encoder where a language model is asked for, and for weight files that are missing,
+    damaged, not finite or of another architecture; StageError if quantisation was asked for and is not active.
     """
     prepare_libraries()
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
+    encoder = is_encoder(read_json(folder / "config.json", InputError))
+    if encoder and head == "lm":
+        raise InputError(
+            f"{base.name} is an encoder, which writes nothing and can only score; name it in reward.base, and in base "
+            "a language model."
+        )
     check_weights(folder)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded ignores nothing
+    heads: tuple[str, ...] = ()
+    if head == "reward":
+        heads = new_heads(folder) if encoder else ("score",)
     if base.attention != "auto":
         kwargs["attn_implementation"] = base.attention
     if base.quantization == "nf4":
@@ -172,7 +192,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=["lm_head", "score"],
+            llm_int8_skip_modules=["lm_head", *heads],
         )
     factory: Any = AutoModelForCausalLM
     if head == "reward":
@@ -183,7 +203,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
         raise
     except Exception as error:
         raise InputError(f"The model {base.name} cannot be loaded: {one_line(error)}.") from error
-    check_loaded(info, base.name, "score" if head == "reward" else None)
+    check_loaded(info, base.name, heads)
     if base.quantization == "nf4":
         check_quantised(model, base.name)
         for module in quantised(model).values():
@@ -223,7 +243,7 @@ def merge(model: Any, adapter: Path | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def save_adapter(model: "PeftModel", chat: Chat, base: BaseConfig, out: Path) -> Path:
+def save_adapter(model: "PeftModel", chat: Reader, base: BaseConfig, out: Path) -> Path:
     """Write `<out>/adapter`: the adapter named default, its tokenizer, and base.json. Equal models give equal bytes.
 
     Raises StageError if the base's files changed since the model was loaded, or a weight is not finite.

@@ -7,7 +7,7 @@ template's {% generation %} markers is trained on.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from align.errors import InputError, StageError
 from align.progress import Progress
@@ -36,11 +36,29 @@ class Example:
         return len(self.ids) - self.prompt
 
 
+class Reader(Protocol):
+    """What makes tokens of conversations: a chat template, or an encoder's tokenizer."""
+
+    tokenizer: Any
+    end_id: int
+    """The token that a conversation ends with."""
+    room: int
+    """Tokens that the model can read at most."""
+
+    @property
+    def pad_id(self) -> int: ...
+    def facts(self) -> dict[str, str]: ...
+    def check(self) -> None: ...
+    def examples(self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[Example]: ...
+
+
 class Chat:
     """A tokenizer with its chat template; `name` is what messages call the template.
 
     Raises InputError if no padding token can be told from the end of a turn.
     """
+
+    room = 1 << 30  # positions are relative: nothing breaks where a conversation is longer than those trained on
 
     def __init__(self, tokenizer: Any, pad_token: str | None = None, name: str = "The chat template"):
         self.tokenizer, self.name = tokenizer, name
@@ -93,14 +111,7 @@ class Chat:
 
     def clean(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with control tokens in their words broken up, so that data cannot end a turn or open one."""
-        out = []
-        for message in messages:
-            text = message["content"]
-            for token in self._control:
-                if token in text:
-                    text = text.replace(token, token[:1] + " " + token[1:])
-            out.append({"role": message["role"], "content": text})
-        return out
+        return break_up(messages, self._control)
 
     def check(self) -> None:
         """What must hold of the template before training; each fails with its own StageError."""
@@ -182,6 +193,18 @@ class Chat:
                 )
             tokenizer.pad_token = free[-1]
         tokenizer.padding_side = "right"
+
+
+def break_up(messages: Sequence[Message], control: Sequence[str]) -> list[Message]:
+    """The messages with a blank inside every control token in their words; longer tokens stand before their parts."""
+    out = []
+    for message in messages:
+        text = message["content"]
+        for token in control:
+            if token in text:
+                text = text.replace(token, token[:1] + " " + token[1:])
+        out.append({"role": message["role"], "content": text})
+    return out
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -12,6 +12,7 @@ from align.config import Config
 from align.errors import InputError
 from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig
+from align.models.encoder import is_encoder
 from align.models.files import check_config
 
 Load = Literal["sft", "reward", "dpo", "sample", "score"]
@@ -26,8 +27,11 @@ TILE = (4096, 32768)  # tokens and vocabulary entries of a tile of trl's fused L
 
 def estimates(base: BaseConfig, stages: Mapping[str, tuple[Load, Config]]) -> dict[str, dict[str, int]]:
     """Stage -> part -> bytes, of stages by name with what they load and their settings."""
-    facts, nf4 = _config(base), base.quantization == "nf4"
-    return {name: estimate(facts, load, config, nf4=nf4) for name, (load, config) in stages.items()}
+    found = {}
+    for name, (load, config) in stages.items():
+        own: BaseConfig = getattr(config, "base", None) or base  # a reward model may be trained on another
+        found[name] = estimate(_config(own), load, config, nf4=own.quantization == "nf4")
+    return found
 
 
 def estimate(facts: dict[str, Any], kind: Load, config: Any, *, nf4: bool = True) -> dict[str, int]:
@@ -94,11 +98,12 @@ def _empty_model(facts: dict[str, Any]) -> Any:
 
     prepare_libraries()
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     known = {k: v for k, v in facts.items() if k not in ("model_type", "architectures")}
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(facts["model_type"], **known))
+        factory = AutoModel if is_encoder(facts) else AutoModelForCausalLM
+        return factory.from_config(AutoConfig.for_model(facts["model_type"], **known))
 
 
 def _parameters(model: Any) -> tuple[list[tuple[int, int]], int]:

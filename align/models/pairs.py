@@ -7,7 +7,7 @@ from typing import Any
 
 from align.errors import StageError
 from align.models import training
-from align.models.chat import Chat, Example
+from align.models.chat import Example, Reader
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Pair:
 
 
 def encode(
-    chat: Chat, table: Sequence[dict[str, Any]], config: training.Lengths, out: Path
+    chat: Reader, table: Sequence[dict[str, Any]], config: training.Lengths, out: Path
 ) -> tuple[list[Pair], dict[str, int]]:
     """The pairs of a PAIRS table as tokens, and how many were read and dropped, as metrics.
 

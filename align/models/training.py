@@ -8,7 +8,7 @@ from align import tables
 from align.errors import InputError, StageError
 from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig, check_policy
-from align.models.chat import Chat
+from align.models.chat import Reader
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
 from align.progress import Progress
@@ -60,17 +60,17 @@ def write_dropped(out: Path, dropped: Sequence[Dropped]) -> int:
     )
 
 
-def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, *, head: str | None = None) -> Any:
+def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, *, heads: Sequence[str] = ()) -> Any:
     """`model` with a trainable fp32 LoRA adapter: a new one, or a copy of the one in `<adapter>/adapter`.
 
-    `head` names a module that is trained and saved whole. Raises StageError if the adapter has another base, or is
+    `heads` names modules that are trained and saved whole. Raises StageError if the adapter has another base, or is
     damaged.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)
-    task = "SEQ_CLS" if head else "CAUSAL_LM"
+    task = "SEQ_CLS" if heads else "CAUSAL_LM"
     if adapter is None:
         lora = config.lora or LoraSettings()
         shape: Any = LoraConfig(
@@ -78,7 +78,7 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
             target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
-            modules_to_save=[head] if head else None,
+            modules_to_save=list(heads) or None,
             task_type=task,
         )
         return _full_precision(get_peft_model(model, shape))
@@ -89,8 +89,8 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             f"lora asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter that is "
             f"continued has r {shape.r}, lora_alpha {shape.lora_alpha}; leave lora out."
         )
-    shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, [head] if head else None
-    return _full_precision(attach(model, adapter, shape, new_head=head))
+    shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, list(heads) or None
+    return _full_precision(attach(model, adapter, shape, new_heads=heads))
 
 
 def _full_precision(model: Any) -> Any:
@@ -168,7 +168,7 @@ def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
     }
 
 
-def check_ends(chat: Chat, last: Sequence[int], ids: Sequence[str]) -> None:
+def check_ends(chat: Reader, last: Sequence[int], ids: Sequence[str]) -> None:
     """StageError unless every row's last trained token is the end-of-turn token."""
     wrong = [i for i, token in zip(ids, last, strict=True) if token != chat.end_id]
     if wrong:
