@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,8 +82,8 @@ def build(store: Store, request: Request, refresh: bool = False, call: Call = di
     """The attempt that answers a request, and whether it ran now.
 
     `call` decides where the stage runs. One that takes `cache` is given the store's directory for work kept per row,
-    which is no part of any key. Processes that ask for one key at once wait for the first; a draft that fails or is
-    killed leaves nothing behind.
+    one that takes `checkpoints` a directory that stays until its artifact is there; neither is part of any key.
+    Processes that ask for one key at once wait for the first; a draft that fails or is killed leaves nothing behind.
     """
     with store.computing(request.key):
         hit, _ = store.lookup(request.key)
@@ -93,6 +94,9 @@ def build(store: Store, request: Request, refresh: bool = False, call: Call = di
             paths = {role: _path(store, value) for role, value in request.inputs.items() if value is not None}
             if "cache" in signature(request.function).parameters:
                 paths["cache"] = store.root / "cache" / "rows"
+            unfinished = store.root / "checkpoints" / f"{request.stage}-{request.key}"
+            if "checkpoints" in signature(request.function).parameters:
+                paths["checkpoints"] = unfinished
             metrics = call(request.function, request.config, out, paths)
             seconds = metrics.pop(SECONDS, None)
             # What measures the process and not the data is recorded with the attempt: equal data are one artifact.
@@ -111,6 +115,7 @@ def build(store: Store, request: Request, refresh: bool = False, call: Call = di
                 seconds=round(time.monotonic() - started if seconds is None else seconds, 3),
             )
             store.record(attempt)
+            shutil.rmtree(unfinished, ignore_errors=True)
     return attempt, True
 
 

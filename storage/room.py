@@ -12,6 +12,8 @@ from storage import files, runs
 from storage.store import Store
 from storage.tags import tags
 
+UNFINISHED = timedelta(days=7)  # a training that was not resumed for so long is given up
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -79,8 +81,17 @@ def _unneeded(store: Store, keep_runs: int | None, keep_days: float | None) -> I
         made = {a.artifact for a in store.attempts(folder.name)} if folder.name not in keys else set()
         if made and all(name in gone or not _is_there(store, name) for name in made):
             yield folder
+    for folder in _inside(store.root / "checkpoints"):
+        stage, _, key = folder.name.rpartition("-")
+        if any(a.stage == stage for a in store.attempts(key)) or _unchanged(folder) > UNFINISHED:
+            yield folder
     yield from _stale_caches(store, gone, keep_days)
     yield from (lock for lock in _inside(store.root / "locks") if lock.name != "in-use" and not files.is_locked(lock))
+
+
+def _unchanged(folder: Path) -> timedelta:
+    newest = max((p.stat().st_mtime for p in [folder, *files.tree(folder)]), default=0.0)
+    return datetime.now(UTC) - datetime.fromtimestamp(newest, UTC)
 
 
 def _is_there(store: Store, artifact: str) -> bool:

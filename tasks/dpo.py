@@ -1,7 +1,6 @@
 """Direct preference optimisation (Rafailov et al., 2023) against the policy it starts from."""
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -52,7 +51,16 @@ class DpoConfig(Training):
         }  # fmt: skip
 
 
-def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path, reference: Path) -> Metrics:
+def dpo(
+    config: DpoConfig,
+    out: Path,
+    *,
+    base: BaseConfig,
+    pairs: Path,
+    adapter: Path,
+    reference: Path,
+    checkpoints: Path | None = None,
+) -> Metrics:
     """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out.
 
     `reference` is the artifact of the stage reference on this adapter and these pairs. Writes adapter/,
@@ -73,10 +81,13 @@ def dpo(config: DpoConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter:
         start = training.trainable(model)
         trainer = trainer_of(model, args, train, frozen, chat)
         training.restore(model, start)
-        score = partial(logps, model, pad_id=chat.pad_id, batch_size=2 * config.per_device_train_batch_size)
+
+        def score(some: list[Pair]) -> torch.Tensor:  # the batch is the trainer's, which may run out of memory
+            return logps(model, some, chat.pad_id, batch_size=2 * args.per_device_train_batch_size)
+
         exact = compute_dtype(base) == torch.float32
         initial = check_reference(score(train[:16]), frozen[:16], config.beta, exact=exact)
-        log = training.run(trainer, "dpo", out)
+        log = training.run(trainer, "dpo", out, config, checkpoints)
         before_after = _shift(score(train[:PROBE]), frozen[:PROBE], "train")
         if held:
             before_after |= _shift(score(held[:PROBE]), frozen_held[:PROBE], "held_out")

@@ -40,7 +40,15 @@ class RewardConfig(Training):
         return {"center_rewards_coefficient": self.center_rewards_coefficient or None}
 
 
-def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path | None = None) -> Metrics:
+def reward(
+    config: RewardConfig,
+    out: Path,
+    *,
+    base: BaseConfig,
+    pairs: Path,
+    adapter: Path | None = None,
+    checkpoints: Path | None = None,
+) -> Metrics:
     """Train on the pairs (PAIRS) that are not held out, then measure on those that are.
 
     Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet and
@@ -77,7 +85,7 @@ def reward(config: RewardConfig, out: Path, *, base: BaseConfig, pairs: Path, ad
         trainer = _trainer(config, kind, model, chat, train, args)
         training.restore(model, start)
         initial = _accuracy(score(model.eval(), kind, chat, _both(held), label="held-out pairs"))
-        log = training.run(trainer, "reward", out)
+        log = training.run(trainer, "reward", out, config, checkpoints)
     save_adapter(model, chat, base, out)
     save_kind(kind, out)
 

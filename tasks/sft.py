@@ -27,7 +27,15 @@ class SftConfig(Training):
         )
 
 
-def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: Path | None = None) -> Metrics:
+def sft(
+    config: SftConfig,
+    out: Path,
+    *,
+    base: BaseConfig,
+    rows: Path,
+    adapter: Path | None = None,
+    checkpoints: Path | None = None,
+) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
     Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
@@ -69,7 +77,7 @@ def sft(config: SftConfig, out: Path, *, base: BaseConfig, rows: Path, adapter: 
         start = training.trainable(model)
         trainer = SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
         training.restore(model, start)
-        log = training.run(trainer, "sft", out)
+        log = training.run(trainer, "sft", out, config, checkpoints)
     save_adapter(model, chat, base, out)
     return {
         "rows": len(kept),

@@ -197,5 +197,6 @@ def test_its_memory_is_its_own(bert: BaseConfig) -> None:
     plain, own = (
         estimates(recipe.base, {"reward": ("reward", RewardConfig(base=b))})["reward"]["weights"] for b in (None, bert)
     )
-    parameters = sum(p.numel() for p in load_model(bert, head="reward").bert.parameters())
+    encoder: Any = load_model(bert, head="reward")
+    parameters = sum(p.numel() for p in encoder.bert.parameters())
     assert own == 2 * parameters < plain

@@ -129,7 +129,7 @@ def _trl_alone(config: DpoConfig, out: Path, base: BaseConfig, pairs: Path, adap
         )
         training.restore(model, start)
         assert not trainer.precompute_ref_logps and "ref" in model.peft_config
-        training.run(trainer, "dpo", out)
+        training.run(trainer, "dpo", out, config)
     save_adapter(model, chat, base, out)
 
 

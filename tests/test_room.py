@@ -166,16 +166,21 @@ def test_gc_removes_what_killed_processes_left(store):
         store.root / "runs" / run_id / f".run.json.{'a' * 32}", artifact.path / f".manifest.json.{'b' * 32}",
         store.root / "cache" / "verified" / f".x.json.{'c' * 32}", store.root / "cache" / "verified" / "a-0.json",
         store.root / "cache" / "digests" / "0.json", store.root / "artifacts" / "stray.txt",
-        store.root / "locks" / "key-0",
+        store.root / "locks" / "key-0", store.root / "checkpoints" / "sft-00" / "checkpoint-3" / "x",
     ]  # fmt: skip
     for path in leftovers:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
         os.utime(path, (0, 0))
+        os.utime(path.parent, (0, 0))
+    os.utime(store.root / "checkpoints" / "sft-00", (0, 0))
+    resumed = store.root / "checkpoints" / "sft-11" / "checkpoint-3" / "x"
+    resumed.parent.mkdir(parents=True)
+    resumed.touch()
     with store.draft("sft") as alive, store.computing("k"):
         room.collect(store)
         assert alive.exists() and (store.root / "locks" / "key-k").exists()
-    assert not [p for p in leftovers if p.exists()]
+    assert not [p for p in leftovers if p.exists()] and resumed.exists()
     assert not [n for n, wrong in verify(store) if wrong]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from align import tables as rows
 from align.config import Config
+from align.errors import StageError
 from storage import build, runs
 from storage.build import Output, request
 from storage.runs import Run, StageRun
@@ -64,6 +65,23 @@ def test_work_per_row_is_kept_in_the_store(store):
     attempt, _ = made(store, "s", score, Knob())
     where = (store.root / "artifacts" / attempt.artifact / "where.txt").read_text()
     assert where == str(store.root / "cache" / "rows")
+
+
+def halting(config: Knob, out: Path, checkpoints: Path) -> dict:
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    (checkpoints / str(len(list(checkpoints.iterdir())))).touch()
+    if len(list(checkpoints.iterdir())) < 3:
+        raise StageError("halt")
+    return {"begun": len(list(checkpoints.iterdir()))}
+
+
+def test_checkpoints_stay_until_the_artifact_is_there(store):
+    for begun in (1, 2):
+        with pytest.raises(StageError):
+            made(store, "s", halting, Knob())
+        (folder,) = (store.root / "checkpoints").iterdir()
+        assert len(list(folder.iterdir())) == begun
+    assert made(store, "s", halting, Knob())[0].metrics["begun"] == 3 and not folder.exists()
 
 
 def test_a_changed_filter_scores_only_what_is_new(store):

@@ -66,6 +66,10 @@ class Training(Config):
     """Use only the first so many rows."""
     seed: Seed = 0
     """Seed of shuffling, initialisation and dropout."""
+    save_minutes: float = Field(default=10.0, ge=0, exclude=True)
+    """Minutes between checkpoints, from which a training goes on that was killed or cancelled; 0: none by time."""
+    save_steps: int | None = Field(default=None, ge=1, exclude=True)
+    """Steps between checkpoints, beside those by time."""
     extra: dict[str, Any] = {}
     """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig) by their own names."""
 

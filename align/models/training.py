@@ -1,17 +1,23 @@
 """What sft, reward and dpo share beside their settings: the adapter, the log, and the checks."""
 
+import gc
+import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 from align import tables
 from align.errors import InputError, StageError
+from align.models import checkpoints, order
 from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig, check_policy
 from align.models.chat import Reader
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
 from align.progress import Progress
+
+LOG = logging.getLogger(__name__)
 
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
@@ -117,9 +123,12 @@ def restore(model: Any, values: dict[str, Any]) -> None:
             parameter.data = values[name]
 
 
-def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
+def run(
+    trainer: Any, label: str, out: Path, config: Training, checkpoints_in: Path | None = None
+) -> list[dict[str, float]]:
     """Train; writes training_log.parquet and returns the log, one dict per entry.
 
+    With a directory `checkpoints_in` it goes on from the newest checkpoint there, and keeps some as `config` says.
     Raises StageError on 0 steps, and where the loss, a gradient or a weight is not finite (models.finite).
     """
     from transformers import PrinterCallback, TrainerCallback
@@ -129,6 +138,7 @@ def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.progress = Progress(state.max_steps, label)
+            self.progress.advance(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.progress.advance()
@@ -138,8 +148,12 @@ def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Bar)
+    order.install(trainer)
+    if checkpoints_in:
+        checkpoints.attach(trainer, checkpoints_in, config.save_minutes, config.save_steps)
     watch(trainer, label)
-    trainer.train()
+    with checkpoints.listening() if checkpoints_in else nullcontext():
+        _train(trainer, label, checkpoints_in)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.state.global_step == 0 or not log:
         raise StageError("The trainer made 0 steps.")
@@ -155,6 +169,65 @@ def run(trainer: Any, label: str, out: Path) -> list[dict[str, float]]:
         tables.TRAINING_LOG,
     )
     return log
+
+
+def _train(trainer: Any, label: str, checkpoints_in: Path | None) -> None:
+    """Train to the end, in smaller passes where memory runs out. Raises StageError where it does for one row, too."""
+    import torch
+
+    args, first = trainer.args, {name: p.cpu() for name, p in trainable(trainer.model).items()}
+    while True:
+        start = checkpoints.latest(checkpoints_in)
+        at = int(start.name.rpartition("-")[2]) if start else 0
+        if start:
+            LOG.warning("%s goes on from step %d.", label, at)
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+            return
+        except torch.OutOfMemoryError:
+            rows, done = args.per_device_train_batch_size, trainer.state.global_step
+        except StageError:
+            checkpoints.clear(checkpoints_in)  # the same again would end at the same step
+            raise
+        except Exception as error:
+            if checkpoints_in and checkpoints.is_full(error, checkpoints_in):
+                raise StageError(
+                    f"The disk is full: no checkpoint of {label} could be written to {checkpoints_in}; make room."
+                ) from error
+            raise
+        if rows == 1:
+            raise StageError(
+                f"{label} ran out of GPU memory at step {done + 1} with one row in a pass; lower max_length or lora.r, "
+                "set gradient_checkpointing to true, or take a smaller base."
+            )
+        smaller(trainer)
+        LOG.warning(
+            "%s ran out of GPU memory at step %d with %d rows in a pass: it goes on with %d rows and %d passes a step.",
+            label, done + 1, rows, args.per_device_train_batch_size, args.gradient_accumulation_steps,
+        )  # fmt: skip
+        if checkpoints.latest(checkpoints_in) is None:
+            with torch.no_grad():
+                for name, parameter in trainer.model.named_parameters():
+                    if name in first:
+                        parameter.copy_(first[name])
+
+
+def smaller(trainer: Any) -> None:
+    """Half as many rows in a pass, and twice as many passes to a step; the optimiser starts anew."""
+    import torch
+
+    args = trainer.args
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    args.per_device_train_batch_size = next(
+        n for n in range(args.per_device_train_batch_size // 2, 0, -1) if rows % n == 0
+    )
+    args.gradient_accumulation_steps = rows // args.per_device_train_batch_size
+    trainer._train_batch_size = args.train_batch_size
+    trainer.accelerator.gradient_accumulation_steps = args.gradient_accumulation_steps
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.model.zero_grad(set_to_none=True)
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
