@@ -38,20 +38,6 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0, level: float = 0.95, res
     return Interval(float(x.mean()), float(low), float(high), int(x.size))
 
 
-def paired_difference(
-    a: Mapping[str, float], b: Mapping[str, float], *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
-) -> Interval:
-    """mean(a - b) over the items that both have, with its paired bootstrap interval (Koehn, 2004).
-
-    `a` and `b` map items to mean scores. Resampling items keeps each pair together, so that what makes an item hard for
-    both cancels. Swapping a and b mirrors the interval exactly. Raises ValueError if no item is shared.
-    """
-    items = sorted(a.keys() & b.keys())
-    if not items:
-        raise ValueError("no item is shared")
-    return bootstrap_mean([a[i] - b[i] for i in items], seed=seed, level=level, resamples=resamples)
-
-
 def wilson(successes: float, n: int, *, level: float = 0.95) -> Interval:
     """A proportion with its score interval (Wilson, 1927), which stays honest at 0 of n and n of n."""
     if n <= 0 or not 0 <= successes <= n:

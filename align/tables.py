@@ -35,8 +35,8 @@ ROWS = _table(
     messages=(MESSAGES, "The turns before the response: system, user, assistant, ..., user."),
     prompt=(TEXT, "Those turns as one text; the user's words where there is one turn."),
     response=(TEXT, "The final assistant turn; null for prompts and preferences."),
-    chosen=(TEXT, "The better response; of preferences only."),
-    rejected=(TEXT, "The worse response; of preferences only."),
+    chosen=(TEXT, "The better response, or one that is labelled desirable (rejected is null then); of preferences."),
+    rejected=(TEXT, "The worse response, or one that is labelled undesirable (chosen is null then); of preferences."),
     reference=(TEXT, "What a grader compares with; null where there is none."),
     meta=(TEXT, "JSON object of the columns that no shape knows."),
 )
@@ -74,13 +74,18 @@ SAMPLES = _table(
     text=(TEXT, "The response."),
     finish_reason=(TEXT, "stop (the end-of-turn token was drawn) or truncated (a limit ended it)."),
     n_tokens=(pa.int32(), "Tokens drawn, the end-of-turn token among them."),
+    reasoning=(
+        TEXT,
+        "The reasoning block that the template had before the response; null where there is none. Neither "
+        "graded nor trained on.",
+    ),  # fmt: skip
 )
 SCORES = _table(
     "What a grader or a reward model thinks of a sample.",
     sample_id=(TEXT, "The sample."),
     scored_by=(TEXT, "The grader's name, or reward_model."),
-    score=(REAL, "The score; null where ungraded."),
-    status=(TEXT, "correct, wrong, ungraded, or scored (by a reward model)."),
+    score=(REAL, "The score; 0 where unreadable, null where ungraded."),
+    status=(TEXT, "correct, wrong, unreadable, ungraded, or scored (by a reward model)."),
     detail=(TEXT, "Why, in words."),
 )
 PAIRS = _table(
@@ -95,6 +100,17 @@ PAIRS = _table(
     margin=(REAL, "Score of the chosen minus score of the rejected; null where there are none."),
     labelled_by=(TEXT, "The grader's name, reference or imported."),
     held_out=(FLAG, "Kept from training, by hash of the prompt, to measure the reward model."),
+)
+LABELS = _table(
+    "Responses that are desirable or not, each by itself: what KTO is trained on.",
+    label_id=(TEXT, "The label."),
+    row_id=(TEXT, "The row whose prompt was answered."),
+    sample_id=(TEXT, "The sample; null for a reference or an imported label."),
+    messages=(MESSAGES, "The turns before the response."),
+    response=(TEXT, "The response."),
+    desirable=(FLAG, "Whether it is one to learn from."),
+    labelled_by=(TEXT, "The grader's name, reference or imported."),
+    held_out=(FLAG, "Kept from training, by hash of the prompt."),
 )
 HELD_OUT = _table(
     "The reward model's scores of the pairs that it was not trained on.",
@@ -127,6 +143,7 @@ ANSWERS = _table(
     response=(TEXT, "The response; null where the prompt leaves no room for one."),
     finish_reason=(TEXT, "stop or truncated."),
     n_tokens=(pa.int32(), "Tokens drawn."),
+    reasoning=(TEXT, "The reasoning block before the response; null where there is none. Never graded."),
 )
 EVALUATIONS = _table(
     "The answers of every policy to the evaluation items, graded.",
@@ -136,8 +153,8 @@ EVALUATIONS = _table(
     mode=(TEXT, "greedy or sampled."),
     sample_index=(pa.int32(), "Which of the samples it is, from 0."),
     response=(TEXT, "The response; null where the prompt leaves no room for one."),
-    score=(REAL, "The grade from 0 to 1; null where ungraded."),
-    status=(TEXT, "correct, wrong or ungraded."),
+    score=(REAL, "The grade from 0 to 1; 0 where unreadable, null where ungraded."),
+    status=(TEXT, "correct, wrong, unreadable (nothing to grade in the response) or ungraded (item or judge failed)."),
     finish_reason=(TEXT, "stop or truncated."),
     detail=(TEXT, "Why, in words."),
 )
@@ -154,12 +171,28 @@ COMPARISONS = _table(
     diff=(REAL, "Mean paired difference."),
     diff_low=(REAL, "Lower end of its 95 % interval."),
     diff_high=(REAL, "Upper end."),
+    differ=(WHOLE, "Items whose scores differ."),
+    p_exact=(
+        REAL,
+        "Two-sided p of the exact test (McNemar's for right and wrong); null where 25 or more differ.",
+    ),
+    verdict=(
+        TEXT,
+        "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "
+        "too few to tell (too few items differ); null where the model stands alone.",
+    ),
 )
 DROPPED = _table(
     "What a stage could not use.",
     row_id=(TEXT, "The row or pair."),
     reason=(TEXT, "Why."),
     n_tokens=(WHOLE, "Its tokens, where they are the reason."),
+)
+ALTERED = _table(
+    "Rows whose words hold control tokens of the model; they were broken up by a space, so that they stay words.",
+    row_id=(TEXT, "The row or pair."),
+    token=(TEXT, "The control token."),
+    count=(WHOLE, "How often it stands in the row."),
 )
 TRAINING_LOG = _table(
     "What a training stage logged.",
@@ -170,9 +203,10 @@ TRAINING_LOG = _table(
 
 TABLES: dict[str, pa.Schema] = {
     "rows": ROWS, "quarantine": QUARANTINE, "instructions": INSTRUCTIONS, "kept": KEPT, "control": CONTROL,
-    "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "held_out": HELD_OUT,
-    "reference": REFERENCE, "selections": SELECTIONS, "answers": ANSWERS, "evaluations": EVALUATIONS,
-    "comparisons": COMPARISONS, "dropped": DROPPED, "training_log": TRAINING_LOG,
+    "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "labels": LABELS,
+    "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "answers": ANSWERS,
+    "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "dropped": DROPPED, "altered": ALTERED,
+    "training_log": TRAINING_LOG,
 }  # fmt: skip
 """The table in each file `NAME.parquet` of an artifact, by name; the view of that name reads it."""
 

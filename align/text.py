@@ -1,8 +1,10 @@
 """Text identity: normalisation, row ids, and the split that a prompt belongs to."""
 
 import hashlib
+import heapq
 import re
 import unicodedata
+from collections.abc import Iterable
 
 SPLITS = ("sft", "preference", "rejection", "evaluation")
 
@@ -40,6 +42,19 @@ def digest(*parts: str, length: int = 16) -> str:
         data = part.encode("utf-8", "surrogatepass")
         h.update(len(data).to_bytes(8, "big") + data)
     return h.hexdigest()[:length]
+
+
+def taken(ids: Iterable[str], limit: int | None, seed: int) -> list[int]:
+    """Positions, in order, of the ids that a limit takes: those whose hashes with the seed are lowest.
+
+    A larger limit keeps what a smaller one chose, and no source is preferred for standing first. None takes all.
+    """
+    if limit is None:
+        return [at for at, _ in enumerate(ids)]
+    # a word of its own in the hash: where a source was thinned out by hash before, its rows must not come first here
+    return sorted(
+        at for _, at in heapq.nsmallest(limit, ((digest(str(seed), "limit", i), at) for at, i in enumerate(ids)))
+    )
 
 
 def split_of(prompt: str, fractions: dict[str, float], seed: int) -> str:

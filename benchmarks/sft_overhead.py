@@ -16,6 +16,7 @@ from typing import Any
 
 from align import tables
 from align.models.base import BaseConfig
+from align.text import taken
 from flows.recipe import load
 from tasks.filter import filter
 from tasks.ingest import ingest
@@ -43,9 +44,9 @@ def bare(config: SftConfig, out: Path, base: BaseConfig, kept: Path) -> None:
         r=config.lora.r, lora_alpha=config.lora.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     model = get_peft_model(model, lora)
-    rows = [{"messages": [*r["messages"], {"role": "assistant", "content": r["response"]}]} for r in tables.read(kept)][
-        : config.limit
-    ]
+    read = tables.read(kept)
+    read = [read[at] for at in taken([r["row_id"] for r in read], config.limit, config.seed)]
+    rows = [{"messages": [*r["messages"], {"role": "assistant", "content": r["response"]}]} for r in read]
     args: dict[str, Any] = {
         "output_dir": str(out / "trainer"), "learning_rate": config.learning_rate,
         "num_train_epochs": config.num_train_epochs,

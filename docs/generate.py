@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from align.config import is_execution
 from align.tables import TABLES, about
 from flows.recipe import Recipe
 from storage.record_views import OF_A_RUN, OF_THE_STORE
@@ -89,7 +90,8 @@ def recipes() -> str:
         lines += ["| key | type | default | |", "|---|---|---|---|"]
         for name, field in model.model_fields.items():
             range_ = f" ({bounds(field)})" if bounds(field) else ""
-            words = [f"`{name}`", kind_of(field.annotation) + range_, default_of(field), cell(field.description or "")]
+            text = (field.description or "") + (" Not part of the key." if is_execution(field) else "")
+            words = [f"`{name}`", kind_of(field.annotation) + range_, default_of(field), cell(text)]
             lines.append(f"| {' | '.join(words)} |")
             todo += list(models(field.annotation))
         lines.append("")

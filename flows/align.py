@@ -83,8 +83,9 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
                 name, function, config, store,
                 inputs={role: v.value if isinstance(v, Node) else v for role, v in present.items()},
                 files={role: v.file for role, v in present.items() if isinstance(v, Node)},
-                recipe=recipe.name, refresh=refresh and planned[name].status in ("run", "waits"), order=len(works),
-                memory=_memory(before.get(name)), slots=slots, processes=processes, tell=tell,
+                recipe=recipe.name, run=log.run.id, order=len(works),
+                refresh=refresh and planned[name].status in ("run", "waits"),
+                memory=_memory(before.get(name)), slots=slots, compute=recipe.compute, processes=processes, tell=tell,
                 stopped=lambda: any(w.error for w in works),
             )  # fmt: skip
             works.append(work)
@@ -155,6 +156,8 @@ def _wait(work: Work, future: PrefectFuture[Any], log: runs.Log) -> None:
         log.lose()
         return
     if log.lost:
+        return
+    if not state.is_final():  # what it waits for did not end, so that Prefect did not begin it
         return
     if work.done is None and work.error is None and not state.is_completed():  # Prefect did not let it begin
         refusal: Any = state.result(raise_on_failure=False)

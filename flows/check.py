@@ -6,7 +6,6 @@ a model that never answers) is for the stage that reads them.
 
 import codecs
 import os
-import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import partial
@@ -19,16 +18,13 @@ from align.data.readers import expand
 from align.data.shapes import Use
 from align.errors import InputError
 from align.grading.graders import PythonGrader
-from align.models.arguments import LoraSettings, Training, arguments
+from align.models.arguments import Training
 from align.models.base import BaseConfig
 from align.text import quote, short
-from flows import check_base
+from flows import check_base, check_training
 from flows.explain import listed
 from flows.recipe import Recipe
 from tasks.ingest import Source
-
-MANY = 1_000_000  # rows that a training stage is imagined to have
-OPTIMIZERS = {"auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"}
 
 
 def check(recipe: Recipe) -> None:
@@ -41,7 +37,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
     """Mistakes as sentences that begin with the key."""
     for where, config in configs(recipe, ""):
         yield from (f"{where}{problem}" for problem in _own(config))
-    for rule in (_data, _suites, _samples, _adapters, _reward):
+    for rule in (_data, _suites, _samples, check_training.adapters, check_training.shares, _controls, _encoders):
         yield from rule(recipe)
 
 
@@ -61,6 +57,7 @@ def configs(value: Any, where: str) -> Iterator[tuple[str, Config]]:
 
 def _own(config: Config) -> Iterator[str]:
     """What is wrong with one config by itself."""
+    yield from config.contradictions()
     if isinstance(config, BaseConfig):
         yield from check_base.problems(config)
         return
@@ -74,7 +71,7 @@ def _own(config: Config) -> Iterator[str]:
     if isinstance(config, PythonGrader) and (config.file is None or config.file.is_file()):
         yield from _python(config)
     if isinstance(config, Training):
-        yield from _training(config)
+        yield from check_training.problems(config)
     given: Callable[[str], Any] = partial(getattr, config)
     fields = type(config).model_fields
     if "base_url" in fields and (problem := _url(given("base_url"))):
@@ -155,34 +152,6 @@ def _python(grader: PythonGrader) -> Iterator[str]:
             yield f"function: {quote(grader.function)} is no function."
 
 
-def _training(config: Training) -> Iterator[str]:
-    if config.extra:
-        try:
-            with arguments(config, BaseConfig(path=Path()), MANY):
-                pass
-        except InputError as error:
-            yield from str(error).splitlines()
-    if getattr(config, "packing", False):
-        from align.models.base import device
-
-        if device() != "cuda":
-            yield "packing: needs a GPU with flash attention, and there is none here; set packing to false."
-    if config.optim not in OPTIMIZERS:
-        from transformers.training_args import OptimizerNames
-
-        known = [str(o.value) for o in OptimizerNames]
-        if config.optim not in known:
-            near = get_close_matches(config.optim, known, 1)
-            hint = f"did you mean {near[0]}?" if near else "adamw_torch_fused and paged_adamw_8bit are some."
-            yield f"optim: transformers knows no {quote(config.optim)}; {hint}"
-    if config.lora is not None and isinstance(config.lora.target_modules, str):
-        try:
-            re.compile(config.lora.target_modules)
-        except (re.error, RecursionError, OverflowError) as error:
-            what = f"{quote(config.lora.target_modules)} is neither all-linear nor a regular expression"
-            yield f"lora.target_modules: {what} ({error})."
-
-
 def _url(url: str) -> str | None:
     try:
         parts = urlsplit(url)
@@ -255,26 +224,24 @@ def _samples(recipe: Recipe) -> Iterator[str]:
         yield f"sample: {alike}, so that no two samples of a prompt differ and pairs makes none; raise it."
 
 
-def _adapters(recipe: Recipe) -> Iterator[str]:
-    """Stages that continue the adapter of sft keep its shape."""
-    first = recipe.sft.lora or LoraSettings()
-    continued: dict[str, Training] = {"sft_rs": recipe.sft_rs, "dpo": recipe.dpo}
-    if recipe.reward.init_from_sft and recipe.reward.base is None:
-        continued["reward"] = recipe.reward
-    for stage, config in continued.items():
-        if config.lora is not None and (config.lora.r, config.lora.lora_alpha) != (first.r, first.lora_alpha):
-            yield (
-                f"{stage}.lora: asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter of "
-                f"sft that is continued has r {first.r}, lora_alpha {first.lora_alpha}; leave lora out."
-            )
+def _controls(recipe: Recipe) -> Iterator[str]:
+    """Control arms that would be copies, and settings of an arm that is left out."""
+    again, select = recipe.resample, recipe.select
+    if not recipe.controls.random_of_n:
+        if select.seed:
+            yield "select.seed: decides the control arm alone, which controls.random_of_n leaves out; leave it out too."
+    elif again.n == 1 or again.temperature == 0:
+        alike = "n is 1" if again.n == 1 else "temperature is 0"
+        yield (
+            f"controls.random_of_n: in resample {alike}, so that a random response of the n is the best one and "
+            "sft_random repeats sft_rs; raise it, or set this to false."
+        )
 
 
-def _reward(recipe: Recipe) -> Iterator[str]:
-    own = recipe.reward.base
-    if recipe.reward.kind == "likelihood" and own is not None:
-        if own.path is not None and check_base.encoder(own.path):
-            yield "reward.kind: is likelihood, but reward.base is an encoder, which writes nothing; set it to head."
-        elif recipe.reward.init_from_sft:
-            yield "reward.init_from_sft: no adapter of sft fits reward.base; set it to false, or leave reward.base out."
-    if recipe.base.path is not None and check_base.encoder(recipe.base.path):
+def _encoders(recipe: Recipe) -> Iterator[str]:
+    """An encoder scores, and writes nothing."""
+    base, own = recipe.base, recipe.reward.base
+    if base.path is not None and check_base.encoder(base.path):
         yield "base: is an encoder, which writes nothing; name it in reward.base, and in base a language model."
+    if own is not None and own.path is not None and check_base.encoder(own.path) and recipe.reward.kind == "likelihood":
+        yield "reward.kind: is likelihood, but reward.base is an encoder, which writes nothing; set it to head."

@@ -25,8 +25,7 @@ def problems(base: BaseConfig) -> Iterator[str]:
             yield from _hub(base.hub, base.revision)
         if base.chat_template is not None:
             if base.chat_template.is_file():
-                text = base.chat_template.read_text(encoding="utf-8")
-                yield from _template("chat_template", text, trained=not (base.path and encoder(base.path)))
+                yield from _template("chat_template", base.chat_template.read_text(encoding="utf-8"))
             else:
                 yield f"chat_template: {short(base.chat_template)} does not exist."
     except UnicodeDecodeError:
@@ -76,14 +75,11 @@ def _json(file: Path) -> Any:
         return None
 
 
-def _template(key: str, text: str, trained: bool = True) -> Iterator[str]:
+def _template(key: str, text: str) -> Iterator[str]:
     from jinja2 import TemplateSyntaxError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    if trained and not _GENERATION.search(text):
-        yield f"{key}: the template has no {{% generation %}} markers around the assistant's words, so that nothing " \
-              "would be trained on."  # fmt: skip
     plain = _GENERATION.sub(lambda tag: "{% endif %}" if tag[1] else "{% if true %}", text)
     try:
         ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]).parse(plain)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from align import digests
 from align.errors import AlignError, InputError
 from flows import show
 from flows.given import identifier, open_store
@@ -83,9 +84,24 @@ def runs(*, store: StoreDir = None, json_: Json = False) -> None:
 
 
 @app.command(name="show")
-def show_(id_: Annotated[str, Parameter(name="ID")], *, store: StoreDir = None) -> None:
-    """One run, artifact or stage attempt (by key), as JSON."""
-    show.as_json(show.lookup(open_store(store, there=True), identifier(id_)))
+def show_(
+    id_: Annotated[str, Parameter(name="ID")],
+    *,
+    tokens: Annotated[bool, Parameter(negative="", help="ID is a row's: its tokens, and which are trained on")] = False,
+    run: RunId = None,
+    store: StoreDir = None,
+) -> None:
+    """One run, artifact or stage attempt (by key), as JSON; with --tokens a training row as the model sees it."""
+    opened = open_store(store, there=True)
+    if tokens:
+        from flows import show_tokens
+
+        asked = show.run_of(opened, run)["run_id"] if run else None
+        show_tokens.print_tokens(show_tokens.seen(opened, identifier(id_), asked))
+    elif run:
+        raise InputError("--run goes with --tokens; `align show RUN` shows a run.")
+    else:
+        show.as_json(show.lookup(opened, identifier(id_)))
 
 
 @app.command
@@ -174,7 +190,8 @@ def export(run_id: str, *, to: Path, model: Model = None, store: StoreDir = None
 
     opened = open_store(store, there=True)
     run_id = identifier(run_id)
-    write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or final()), to)
+    with digests.kept_in(opened.digests):
+        write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or final()), to)
     show.say(to)
 
 
@@ -189,7 +206,8 @@ def chat(run_id: str | None = None, *, model: Model = None, store: StoreDir = No
     model = model or final()
     run_id = run_id and identifier(run_id)
     adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
-    policy = Sampler(base, adapter)
+    with digests.kept_in(opened.digests):
+        policy = Sampler(base, adapter)
     prompt = f"{model}> " if sys.stdin.isatty() else ""
     while line := _line(prompt):
         asked = [Prompt("chat", [{"role": "user", "content": line}])]

@@ -51,7 +51,8 @@ def dag(r: Recipe, walk: Walk) -> None:
         stage("sft_unfiltered", base=base, rows=filtered["control.parquet"])
 
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
-    pairs = stage("pairs", rows=rows, samples=drawn["samples.parquet"])["pairs.parquet"]
+    preferred = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
+    pairs = preferred["pairs.parquet"]
     scorer = r.reward.base or base
     reward = stage("reward", base=scorer, pairs=pairs, adapter=None if r.reward.base else policy)
 
@@ -61,8 +62,11 @@ def dag(r: Recipe, walk: Walk) -> None:
     if r.controls.random_of_n:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)
 
-    frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
-    stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)
+    if r.dpo.unpaired:
+        stage("dpo", base=base, labels=preferred["labels.parquet"], adapter=chosen)
+    else:
+        frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
+        stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)
     policies: dict[str, Node | None] = {
         "base": None,
         **{name: node for name, node in done.items() if TABLE[name].policy},

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from align import digests
 from align.config import Metrics
 from align.errors import AlignError, StageError
 from storage.build import SECONDS
@@ -105,8 +106,10 @@ class Processes:
         inputs: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        processes: int = 1,
     ) -> Metrics:
-        """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours.
+        """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours; with several
+        `processes` in as many of one torch.distributed group.
 
         Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as
         it is, anything else by name and message, with its traceback as a note; StageError if its process was ended, or
@@ -115,6 +118,8 @@ class Processes:
         request = {
             "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
             "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward,
+            "processes": processes,
+            "digests": digests.shared(),
         }  # fmt: skip
         call = self._call()
         try:

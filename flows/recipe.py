@@ -13,6 +13,7 @@ from align.errors import InputError
 from align.models.base import BaseConfig
 from align.text import quote, short
 from flows.explain import explain, listed
+from flows.ranks import Compute
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
@@ -22,7 +23,7 @@ from tasks.report import ReportConfig
 from tasks.reward import RewardConfig
 from tasks.sample import SampleConfig
 from tasks.select import SelectConfig
-from tasks.sft import SftConfig
+from tasks.sft import SftConfig, SftRsConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"
@@ -48,6 +49,8 @@ class Recipe(Config):
     """One sentence for people."""
     base: BaseConfig
     """The model that is aligned."""
+    compute: Compute = Compute()
+    """On how many devices training stages run; no part of what comes of them."""
     controls: Controls = Controls()
     """Which control arms are trained beside the pipeline's own."""
     ingest: IngestConfig
@@ -66,7 +69,7 @@ class Recipe(Config):
     """Drawing responses for selection."""
     select: SelectConfig = SelectConfig()
     """Rejection sampling."""
-    sft_rs: SftConfig = SftConfig()
+    sft_rs: SftRsConfig = SftRsConfig()
     """Fine-tuning on what was selected."""
     dpo: DpoConfig = DpoConfig()
     """Direct preference optimisation."""

@@ -49,21 +49,23 @@ class Slots:
     ):
         """`earlier` says whether a stage before that place in the DAG has not ended: taking turns, it goes first."""
         self._gpus = list(devices() if gpus is None else gpus)
-        self._alone = len(self._gpus) < 2
+        self._all = len(self._gpus)
+        self._alone = self._all < 2
         self._free, self._earlier = free, earlier
         self._changed = threading.Condition()
-        self._waiting: list[tuple[int, bool]] = []
+        self._waiting: list[tuple[int, int]] = []
         self._running = 0
         self._beside = False  # whether a stage that wants no GPU is running
 
     @contextmanager
-    def turn(self, order: int, gpu: bool, memory: int | None = None) -> Iterator[dict[str, str]]:
+    def turn(self, order: int, gpus: int, memory: int | None = None) -> Iterator[dict[str, str]]:
         """Wait for a place and hold it; yields the environment of what runs there.
 
-        `order` is the stage's place in the DAG, `memory` what it needs of this machine's in MB: beside others it starts
-        only where so much is free.
+        `order` is the stage's place in the DAG, `gpus` how many it wants where there are any, `memory` what it needs of
+        this machine's in MB: beside others it starts only where so much is free.
         """
-        me = (order, gpu)
+        gpus = min(gpus, self._all)
+        me = (order, gpus)
         with self._changed:
             self._waiting.append(me)
             try:
@@ -72,23 +74,22 @@ class Slots:
             finally:
                 self._waiting.remove(me)
             self._running += 1
-            device = self._gpus.pop(0) if gpu and self._gpus else None
-            self._beside |= device is None
+            held, self._gpus = self._gpus[:gpus], self._gpus[gpus:]
+            self._beside |= not held
         try:
-            yield {"CUDA_VISIBLE_DEVICES": device} if device is not None else {}
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(held)} if held else {}
         finally:
             with self._changed:
                 self._running -= 1
-                if device is None:
+                if not held:
                     self._beside = False
-                else:
-                    self._gpus.insert(0, device)
+                self._gpus = held + self._gpus
                 self._changed.notify_all()
 
-    def _may_go(self, me: tuple[int, bool], memory: int) -> bool:
+    def _may_go(self, me: tuple[int, int], memory: int) -> bool:
         if self._running == 0:
             return me == min(self._waiting) and not (self._alone and self._earlier(me[0]))
-        if self._alone or me != min(w for w in self._waiting if w[1] == me[1]):
+        if self._alone or me != min(w for w in self._waiting if bool(w[1]) == bool(me[1])):
             return False
-        room = bool(self._gpus) if me[1] else not self._beside
+        room = len(self._gpus) >= me[1] if me[1] else not self._beside
         return room and self._free() >= memory

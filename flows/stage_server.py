@@ -19,7 +19,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from align import digests
 from align.errors import AlignError
+from flows.ranks import spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself
 LOGGERS = ("align", "tasks")
@@ -94,7 +96,12 @@ def _run(caller: Connection) -> None:
         if request["forward"]:
             _forward(caller)
         begun = time.monotonic()
-        metrics = request["function"](request["config"], request["out"], **request["inputs"])
+        what = (request["function"], request["config"], request["out"])
+        with digests.kept_in(request["digests"]):
+            if request["processes"] > 1:
+                metrics = spread(*what, request["inputs"], request["processes"])
+            else:
+                metrics = what[0](*what[1:], **request["inputs"])
         answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__

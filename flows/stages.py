@@ -66,8 +66,11 @@ class Stage:
 
     @property
     def config(self) -> type[Config]:
-        """The class of its settings."""
-        found: type[Config] = get_type_hints(self.function)["config"]
+        """The class of its settings: its field's in the recipe, which may be narrower than its function's."""
+        from flows.recipe import Recipe
+
+        hints = get_type_hints(self.function) if self.slice else get_type_hints(Recipe)
+        found: type[Config] = hints["config" if self.slice else self.field]
         return found
 
     def config_of(self, recipe: "Recipe") -> Config:
@@ -86,6 +89,11 @@ class Stage:
         return self.load is not None
 
     @property
+    def trains(self) -> bool:
+        """Whether it trains, so that several processes can share it."""
+        return self.load in ("sft", "reward", "dpo")
+
+    @property
     def tags(self) -> list[str]:
         """What its task is tagged with in the UI."""
         kinds = {None: "reads", "sample": "samples", "score": "scores"}
@@ -102,6 +110,7 @@ def _reference(recipe: "Recipe") -> ReferenceConfig:
     """What of dpo's settings decides log-probabilities: another beta, rate or loss scores nothing again."""
     d = recipe.dpo
     shared = {name: getattr(d, name) for name in ("max_length", "max_truncated_share", "limit")}
+    shared["seed"] = d.seed if d.limit else 0  # it decides which pairs a limit takes, and nothing else
     return ReferenceConfig(**shared, batch_size=2 * d.per_device_train_batch_size)  # a pair is two sequences
 
 

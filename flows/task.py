@@ -20,9 +20,11 @@ from pydantic import BaseModel
 
 from align.config import Config, Metrics
 from align.errors import AlignError
+from align.models.tracking import place
 from align.redact import clean
 from flows.processes import Processes
-from flows.slots import Slots
+from flows.ranks import Compute
+from flows.slots import Slots, devices
 from flows.stages import STAGES, Stage, row
 from storage import build
 from storage.build import Output
@@ -48,10 +50,12 @@ class Work:
     inputs: "dict[str, Work | Config]"
     files: dict[str, str | None]  # role -> the file of that input that is meant
     recipe: str
+    run: str
     refresh: bool
     order: int  # its place in the DAG
     memory: int | None  # MB that it is known to need
     slots: Slots
+    compute: Compute
     processes: Processes
     tell: "Callable[[Work], None]"  # called once, when it is done or has failed
     stopped: Callable[[], bool]  # whether a stage has failed, so that nothing new begins
@@ -109,10 +113,12 @@ class Work:
     def _call(
         self, function: Callable[..., Metrics], config: BaseModel, out: Path, inputs: dict[str, Any]
     ) -> dict[str, Any]:
-        with self.slots.turn(self.order, self.row.gpu, self.memory) as environment:
+        processes = self.compute.of(len(devices())) if self.row.trains else 1
+        with self.slots.turn(self.order, processes * self.row.gpu, self.memory) as environment:
             if self.stopped():
                 raise NotBegun(f"{self.name} was not begun, because another stage failed.")
-            return self.processes.run(function, config, out, inputs, environment, self.row.timeout)
+            environment |= place(self.store.root / "tracking", self.run, self.name)
+            return self.processes.run(function, config, out, inputs, environment, self.row.timeout, processes)
 
 
 class Done:

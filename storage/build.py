@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from align import digests
 from storage import identity
 from storage.store import Attempt, Store
 
@@ -97,7 +98,8 @@ def build(store: Store, request: Request, refresh: bool = False, call: Call = di
             unfinished = store.root / "checkpoints" / f"{request.stage}-{request.key}"
             if "checkpoints" in signature(request.function).parameters:
                 paths["checkpoints"] = unfinished
-            metrics = call(request.function, request.config, out, paths)
+            with digests.kept_in(store.digests):
+                metrics = call(request.function, request.config, out, paths)
             seconds = metrics.pop(SECONDS, None)
             # What measures the process and not the data is recorded with the attempt: equal data are one artifact.
             told = {name: value for name, value in metrics.items() if not name.startswith("process.")}

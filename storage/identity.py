@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from align.config import is_execution
 from storage.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,13 +27,11 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets",
 def canonical(store: Store, value: Any) -> Any:
     """A config as JSON values in which the contents of local files stand for their paths.
 
-    A directory counts by the names and contents of its files, a glob by those of what it matches. Fields declared
-    with `exclude=True` (where to cache, how to show progress) do not count. Raises FileNotFoundError for a path
-    that is not there.
+    A directory counts by the names and contents of its files, a glob by those of what it matches. Execution-only
+    fields (align.config.EXECUTION) do not count. Raises FileNotFoundError for a path that is not there.
     """
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {name: canonical(store, getattr(value, name)) for name in fields if not fields[name].exclude}
+        return {name: canonical(store, getattr(value, name)) for name in _counted(value)}
     if isinstance(value, dict):
         return {str(k): canonical(store, v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -40,6 +39,11 @@ def canonical(store: Store, value: Any) -> Any:
     if isinstance(value, Path):
         return {"content": _content(store, value)}
     return value
+
+
+def _counted(config: BaseModel) -> list[str]:
+    """The names of the fields that are part of the key."""
+    return [name for name, field in type(config).model_fields.items() if not is_execution(field)]
 
 
 def _content(store: Store, path: Path) -> str:
@@ -100,7 +104,7 @@ def _is_choice(module: str, of: str) -> bool:
 def _named(value: Any) -> set[str]:
     """The modules of all settings classes in a config, and those that it names."""
     if isinstance(value, BaseModel):
-        inside = {m for name in type(value).model_fields for m in _named(getattr(value, name))}
+        inside = {m for name in _counted(value) for m in _named(getattr(value, name))}
         return inside | {type(value).__module__, *getattr(value, "modules", ())}
     if isinstance(value, dict):
         return {m for item in value.values() for m in _named(item)}

@@ -9,7 +9,6 @@
 Artifacts, attempts and runs are written once and never changed, so any number of processes may share a store.
 """
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from align import digests
 from storage import files, records
 
 
@@ -149,7 +149,7 @@ class Store:
         stamps: dict[str, list[int]] = {}
         for name in [only] if only else artifact.files:
             try:
-                stamps[name] = _stamp(artifact.path / name)
+                stamps[name] = digests.stamp(artifact.path / name)
                 if stamps[name] == seen.get(name) and not thorough:
                     continue
                 if files.sha256(artifact.path / name) != artifact.files[name]["sha256"]:
@@ -207,22 +207,14 @@ class Store:
     # Files from outside
 
     def file_digest(self, path: Path) -> str:
-        """sha256 of a file outside the store, remembered by size, times and inode."""
-        stamp = _stamp(path)
-        name = files.hashlib.sha256(os.fspath(path.absolute()).encode()).hexdigest()[:32]
-        cache = self.root / "cache" / "digests" / f"{name}.json"
-        known = files.read_json(cache)
-        if isinstance(known, dict) and known.get("stamp") == stamp and isinstance(known.get("sha256"), str):
-            return str(known["sha256"])
-        value = files.sha256(path)
-        files.remember(cache, {"stamp": stamp, "sha256": value, "path": os.fspath(path)})
-        return value
+        """sha256 of a file outside the store, remembered for this process and for all that work on the store."""
+        with digests.kept_in(self.digests):
+            return digests.file_digest(path)
 
-
-def _stamp(path: Path) -> list[int]:
-    """What changes when a file does: its size, times and inode."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    @property
+    def digests(self) -> Path:
+        """Where the digests of files outside the store are remembered."""
+        return self.root / "cache" / "digests"
 
 
 def _parquet_rows(path: Path) -> int | None:

@@ -21,6 +21,11 @@ CHAPTERS = [
         "SELECT artifact, pair_id, chosen, rejected, margin, labelled_by, held_out FROM pairs "
         "WHERE row_id = $1 OR pair_id = $1 OR chosen_id = $1 OR rejected_id = $1",
     ),
+    (
+        "labelled",
+        "SELECT artifact, label_id, response, desirable, labelled_by, held_out FROM labels "
+        "WHERE row_id = $1 OR label_id = $1 OR sample_id = $1",
+    ),
     ("selected", "SELECT artifact, arm, sample_id FROM selections WHERE row_id = $1 OR sample_id = $1"),
     (
         "evaluated",

@@ -8,7 +8,8 @@ from align import tables
 from align.config import Metrics
 from align.errors import StageError
 from align.grading.suites import items
-from align.models.base import BaseConfig
+from align.models.base import BaseConfig, load_chat
+from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
 
 
@@ -35,6 +36,7 @@ def answer(
     Writes answers.parquet, with a row for every item and draw, also where a prompt leaves no room to answer. Draws are
     kept per item in the directory `cache`. Raises StageError if there is no item, or the adapter is a reward model.
     """  # fmt: skip
+    config.check()
     suites, counted = items(config.suites, rows, config.seed)
     _check_policy(adapter)
     prompts = [Prompt(i, row["messages"]) for asked in suites.values() for i, row in asked.items()]
@@ -47,7 +49,7 @@ def answer(
         answers += [
             {
                 "suite": suite, "row_id": i, "mode": mode, "sample_index": k, "response": s and s.text,
-                "finish_reason": s and s.finish_reason, "n_tokens": s and s.n_tokens,
+                "finish_reason": s and s.finish_reason, "n_tokens": s and s.n_tokens, "reasoning": s and s.reasoning,
             }
             for suite, asked in suites.items() for i in asked for k in range(sampling.n)
             for s in [answered.get((i, k))]
@@ -59,6 +61,8 @@ def answer(
         "answers": len(answers),
         "answers.truncated": sum(a["finish_reason"] == "truncated" for a in given),
         "answers.no_room": len(answers) - len(given),
+        "answers.reasoning": sum(a["reasoning"] is not None for a in given),
+        **broken(load_chat(base).control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
         "tokens": sum(a["n_tokens"] for a in given),
     }
 

@@ -1,6 +1,7 @@
 """Direct preference optimisation (Rafailov et al., 2023) against the policy it starts from."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -8,19 +9,21 @@ from pydantic import Field
 
 from align import tables
 from align.config import Metrics
-from align.errors import StageError
+from align.errors import InputError, StageError
 from align.models import reference as references
 from align.models import training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, compute_dtype, load_chat, load_model, save_adapter
 from align.models.chat import Chat
 from align.models.finite import is_finite
+from align.models.kto import kto
 from align.models.logps import logps
 from align.models.pairs import Pair, encode
 
 if TYPE_CHECKING:
     import torch
 
+BETA = 0.1  # of the losses that compare whole responses (Rafailov et al., 2023)
 PROBE = 128  # pairs on which log-probabilities are compared before and after
 REFERENCE = {"precompute_ref_log_probs": False, "sync_ref_model": False, "ld_alpha": None}
 """trl's arguments by which the reference's log-probabilities would be others: those of the artifact are plain sums."""
@@ -33,20 +36,61 @@ class DpoConfig(Training):
 
     learning_rate: float = Field(default=5e-6, gt=0)
     """Peak learning rate."""
-    beta: float = Field(default=0.1, gt=0)
-    """How strongly the policy is held to the reference (0.1; 5 with sigmoid_norm, as in Tülu 3)."""
-    loss_type: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust"] = "sigmoid"
-    """The preference loss; sigmoid_norm divides log-probabilities by the response's length."""
+    beta: float = Field(default=BETA, gt=0)
+    """How strongly the policy is held to the reference; 5 with sigmoid_norm, as in Tülu 3. With ipo the margin aimed at
+    is 1 / (2 beta) nats per token, and 0.1 is refused."""
+    loss_type: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "kto"] = "sigmoid"
+    """The preference loss; sigmoid_norm divides log-probabilities by the response's length; kto
+    (Ethayarajh et al., 2024) trains on labels of single responses instead of pairs."""
     nll: float = Field(default=0.0, ge=0)
     """Weight of the chosen responses' NLL beside the loss, against falling likelihoods (Pang et al., 2024)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """Assumed share of flipped labels (loss_type robust only)."""
+    """Assumed share of flipped labels; of loss_type robust, the only loss here that reads it."""
+
+    desirable_weight: float = Field(default=1.0, gt=0)
+    """Weight of the loss of desirable responses; of loss_type kto."""
+    undesirable_weight: float = Field(default=1.0, gt=0)
+    """Weight of the loss of undesirable responses; of loss_type kto."""
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether labels are trained on instead of pairs."""
+        return self.loss_type == "kto"
+
+    @property
+    def trl(self) -> str:
+        return "KTOConfig" if self.unpaired else self.TRL
+
+    def contradictions(self) -> Iterator[str]:
+        if self.loss_type != "robust" and self.label_smoothing:
+            yield f"label_smoothing: has no effect with loss_type {self.loss_type}; choose robust, or leave it out."
+        if self.loss_type == "robust" and not self.label_smoothing:
+            yield "label_smoothing: is 0, with which robust is sigmoid; give the share of flipped labels."
+        # Recipes write out the beta of sigmoid, so that it was given does not say that it was meant for another loss.
+        if self.loss_type == "ipo" and self.beta == BETA:
+            yield (
+                f"beta: {BETA:g} is the default of losses of whole responses; that of ipo sets the margin aimed at, "
+                f"1 / (2 beta) nats per token (here {1 / (2 * BETA):g}); give the one that you mean."
+            )
+        for name in self.changed("nll") if self.unpaired else self.changed("desirable_weight", "undesirable_weight"):
+            yield f"{name}: has no effect with loss_type {self.loss_type}; leave it out."
+        if self.unpaired and self.per_device_train_batch_size == 1:
+            yield "per_device_train_batch_size: is 1, but kto compares the responses of a batch; give at least 2."
+        if self.loss_type == "sigmoid_norm" and self.beta < 1:
+            yield (
+                f"beta: {self.beta:g} is too small for sigmoid_norm, whose log-probabilities are means per token; "
+                "it was published with 2 to 10 (5 in Tülu 3)."
+            )
 
     def own(self) -> dict[str, Any]:
+        if self.unpaired:
+            weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
+            # trl asks for this order; that of models.order serves, as models.kto mismatches responses in the batch
+            return {"beta": self.beta, "loss_type": "kto", "train_sampling_strategy": "sequential", **weights}
         losses: list[str] = [self.loss_type] + (["sft"] if self.nll else [])
-        weights = [1.0, self.nll] if self.nll else None
+        shares = [1.0, self.nll] if self.nll else None
         return {
-            "beta": self.beta, "label_smoothing": self.label_smoothing, "loss_type": losses, "loss_weights": weights,
+            "beta": self.beta, "label_smoothing": self.label_smoothing, "loss_type": losses, "loss_weights": shares,
             **REFERENCE,
         }  # fmt: skip
 
@@ -56,12 +100,14 @@ def dpo(
     out: Path,
     *,
     base: BaseConfig,
-    pairs: Path,
     adapter: Path,
-    reference: Path,
+    pairs: Path | None = None,
+    reference: Path | None = None,
+    labels: Path | None = None,
     checkpoints: Path | None = None,
 ) -> Metrics:
-    """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out.
+    """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out; with loss_type kto on the
+    labels (LABELS).
 
     `reference` is the artifact of the stage reference on this adapter and these pairs. Writes adapter/,
     training_log.parquet and dropped.parquet. Before the first step the policy must give the reference's
@@ -69,6 +115,14 @@ def dpo(
     """
     import torch
 
+    config.check()
+    if config.unpaired and labels is not None:
+        weights = (config.desirable_weight, config.undesirable_weight)
+        return kto(config, out, base=base, labels=labels, adapter=adapter, beta=config.beta, weights=weights,
+                   checkpoints=checkpoints)  # fmt: skip
+    if config.unpaired or pairs is None or reference is None:
+        needs = "labels" if config.unpaired else "pairs and the artifact of the stage reference"
+        raise InputError(f"loss_type {config.loss_type} needs {needs}.")
     chat = load_chat(base)
     chat.check()
     every, counts = encode(chat, tables.read(pairs), config, out)

@@ -15,7 +15,8 @@ from align.grading.graders import AnyGrader, NoGrader
 from align.grading.kept_grades import grade_kept
 from align.grading.suites import OTHERS, Items, items
 from align.models.engine import Sampling
-from align.stats import item_means, mean_interval, paired_difference
+from align.paired import paired_difference
+from align.stats import item_means, mean_interval
 
 Row = dict[str, Any]
 Mode = Literal["greedy", "sampled"]
@@ -27,7 +28,7 @@ class SuiteConfig(Config):
     grader: AnyGrader = NoGrader()
     """What grades the responses; never the reward model, which would judge the policy that it helped to train."""
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate only so many items, chosen by hash."""
+    """Evaluate only so many items, chosen by hash: a larger limit keeps those of a smaller one."""
 
 
 class EvaluateConfig(Sampling):
@@ -50,6 +51,10 @@ class EvaluateConfig(Sampling):
             raise ValueError("evaluate.primary is sampled, but evaluate.n is 0")
         return self
 
+    def contradictions(self) -> Iterator[str]:
+        for name in self.changed("temperature", "top_p") if not self.n else ():
+            yield f"{name}: has no effect where n is 0 and nothing is sampled; leave it out, or raise n."
+
     @property
     def limits(self) -> dict[str, int | None]:
         """Items asked of each suite."""
@@ -62,6 +67,7 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
     Writes evaluations.parquet (EVALUATIONS) and comparisons.parquet (COMPARISONS: every ordered pair of models). Grades
     are kept per item and text in the directory `cache`. Raises StageError for whatever a grader raises.
     """
+    config.check()
     suites, metrics = items(config.limits, rows, config.seed)
     given = {model: tables.read(path) for model, path in answers.items()}
     graded = [row for suite in suites for row in _graded(config, suite, suites, given, cache)]
@@ -75,7 +81,8 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
             at = (c["suite"], c["mode"], c["model"])
             if c["mean"] is not None:
                 metrics[f"accuracy.{'.'.join(at)}"] = c["mean"]
-            metrics[f"ungraded.{'.'.join(at)}"] = counts[*at, "ungraded"]
+            for status in ("unreadable", "ungraded"):
+                metrics[f"{status}.{'.'.join(at)}"] = counts[*at, status]
             metrics[f"truncated.{'.'.join(at)}"] = cut[at]
     return {"primary": config.primary, "models": len(given), "responses": len(graded), **metrics}
 
@@ -118,4 +125,5 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
             for other in models if model in alone else ():
                 if other != model and means[model].keys() & means[other].keys():
                     d = paired_difference(means[model], means[other], seed=seed)
-                    yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high}
+                    yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
+                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict}  # fmt: skip

@@ -11,12 +11,15 @@ from pydantic import Field
 
 from align import tables
 from align.config import Config, Metrics, Seed
+from align.data import labels
 from align.errors import InputError, StageError
-from align.grading.grade import Grade, item_of
+from align.grading.grade import STATUSES, Grade, item_of
 from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.text import digest, normalise
 
 Pair = dict[str, Any]
+OF_SAMPLES = ("grader", "strategy", "max_pairs_per_prompt", "min_margin", "reject_truncated", "use_reference")
+"""Settings of pairs that are made of samples."""
 
 
 class PairsConfig(Config):
@@ -41,30 +44,43 @@ class PairsConfig(Config):
     seed: Seed = 0
     """Seed of the random choices and of the held-out hash."""
 
+    def contradictions(self) -> Iterator[str]:
+        for name in self.changed(*OF_SAMPLES) if self.origin == "imported" else ():
+            yield f"{name}: has no effect where origin is imported; leave it out, or set origin to samples or both."
+
 
 def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None) -> Metrics:
-    """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences; writes pairs.parquet, scores.parquet.
+    """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences.
 
+    Unreadable samples score 0, and are rejected as other wrong ones are; ungraded ones give no pair and no label.
+    Writes pairs.parquet, scores.parquet, and labels.parquet (LABELS: graded samples and imported labels by themselves).
     Raises StageError for 0 pairs (saying what became of the prompts), and for whatever a grader raises.
     """
+    config.check()
     counts: Counter[str] = Counter()
     made: list[Pair] = []
+    single: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     lengths: dict[str, int] = {}
     if config.origin != "imported":
         if samples is None:
             raise InputError(f"pairs.origin is {config.origin}, which needs samples.")
-        made, scores, lengths = _from_samples(config, rows, samples, counts)
+        made, scores, lengths = _from_samples(config, rows, samples, counts, single)
     if config.origin != "samples":
-        made += _imported(config, rows, counts)
+        made += _imported(config, rows, counts, single)
     unique = list({p["pair_id"]: p for p in made}.values())
     held_out = sum(p["held_out"] for p in unique)
     if len(unique) == held_out:
         raise StageError(_nothing(config, counts, held_out))
     tables.write(out / "pairs.parquet", unique, tables.PAIRS)
     tables.write(out / "scores.parquet", scores, tables.SCORES)
+    alone = {x["label_id"]: x for x in single}
+    tables.write(out / "labels.parquet", alone.values(), tables.LABELS)
+    desirable = sum(x["desirable"] for x in alone.values())
     return {
         **counts,
+        "labels.desirable": desirable,
+        "labels.undesirable": len(alone) - desirable,
         "pairs": len(unique),
         "pairs.train": len(unique) - held_out,
         "pairs.held_out": held_out,
@@ -73,9 +89,9 @@ def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = 
 
 
 def _from_samples(
-    config: PairsConfig, rows: Path, samples: Path, counts: Counter[str]
+    config: PairsConfig, rows: Path, samples: Path, counts: Counter[str], single: list[dict[str, Any]]
 ) -> tuple[list[Pair], list[dict[str, Any]], dict[str, int]]:
-    """Pairs, SCORES rows and tokens per sample id."""
+    """Pairs, SCORES rows and tokens per sample id; appends labels to `single`."""
     drawn = tables.read(samples)
     asked = {s["row_id"] for s in drawn}
     columns = ["row_id", "messages", "prompt", "response", "reference", "meta"]
@@ -94,7 +110,7 @@ def _from_samples(
         for s, g in zip(drawn, grades, strict=True)
     ]
     counts.update(samples=len(drawn), truncated=sum(s["finish_reason"] == "truncated" for s in drawn))
-    for status in ("correct", "wrong", "ungraded"):
+    for status in STATUSES:
         counts[status] = sum(g.status == status for g in grades)
     groups: dict[str, list[tuple[dict[str, Any], Grade]]] = defaultdict(list)
     for sample, grade in zip(drawn, grades, strict=True):
@@ -102,13 +118,21 @@ def _from_samples(
     counts.update({f"prompts.{why}": 0 for why in ("paired", "all_correct", "all_wrong", "ungraded", "no_margin")})
     counts.update(prompts=len(groups), identical=0, reference_chosen=0)
     made = [pair for row_id, group in groups.items() for pair in _of_prompt(config, known[row_id], group, counts)]
+    for row_id, group in groups.items():
+        found = labels.graded(
+            known[row_id], group, config.grader.name, truncated=config.reject_truncated, reference=config.use_reference
+        )
+        single += ({**x, "held_out": _held_out(config, known[row_id])} for x in found)
     return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
 
 
 def _of_prompt(
     config: PairsConfig, row: dict[str, Any], group: list[tuple[dict[str, Any], Grade]], counts: Counter[str]
 ) -> Iterator[Pair]:
-    """The pairs of one prompt; counts why there are none."""
+    """The pairs of one prompt; counts why there are none.
+
+    An unreadable response is a wrong answer: it may be rejected, and with the lowest score never is the better one.
+    """
     graded = [(s, g) for s, g in group if g.score is not None]
     if not graded:
         counts["prompts.ungraded"] += 1
@@ -132,7 +156,7 @@ def _of_prompt(
         counts["reference_chosen"] += len(found) if by == "reference" else 0
     elif all(g.status == "correct" for _, g in graded):
         counts["prompts.all_correct"] += 1
-    elif all(g.status == "wrong" for _, g in graded):
+    elif all(g.status in ("wrong", "unreadable") for _, g in graded):
         counts["prompts.all_wrong"] += 1
     else:
         counts["prompts.no_margin"] += 1
@@ -161,14 +185,17 @@ def _combine(
     yield from sorted(found, key=lambda p: -p[2]) if config.strategy == "all" else found
 
 
-def _imported(config: PairsConfig, rows: Path, counts: Counter[str]) -> list[Pair]:
-    """The pairs of preference rows; pairs that say nothing are counted and dropped."""
+def _imported(config: PairsConfig, rows: Path, counts: Counter[str], single: list[dict[str, Any]]) -> list[Pair]:
+    """The pairs of preference rows, labels appended to `single`; rows that say nothing are counted and dropped."""
     made = []
-    counts.update(dict.fromkeys(("imported.read", "imported.empty", "imported.identical", "imported.kept"), 0))
+    counts.update({f"imported.{what}": 0 for what in ("read", "empty", "identical", "labels", "kept")})
     for row in tables.read(rows, use="preferences"):
         counts["imported.read"] += 1
         chosen, rejected = row["chosen"] or "", row["rejected"] or ""
-        if not chosen.strip() or not rejected.strip():
+        if labels.is_label(row) and (chosen + rejected).strip():
+            counts["imported.labels"] += 1
+            single.append({**labels.imported(row), "held_out": _held_out(config, row)})
+        elif not chosen.strip() or not rejected.strip():
             counts["imported.empty"] += 1
         elif chosen.strip() == rejected.strip():
             counts["imported.identical"] += 1
@@ -188,7 +215,6 @@ def _pair(
     chosen_id: str | None,
     rejected_id: str | None,
 ) -> Pair:
-    share = int(digest(str(config.seed), "held out", normalise(row["prompt"])), 16) / 16**16
     return {
         "pair_id": digest(row["row_id"], chosen, rejected),
         "row_id": row["row_id"],
@@ -199,8 +225,12 @@ def _pair(
         "rejected": rejected,
         "margin": margin,
         "labelled_by": labelled_by,
-        "held_out": share < config.held_out,
+        "held_out": _held_out(config, row),
     }
+
+
+def _held_out(config: PairsConfig, row: dict[str, Any]) -> bool:
+    return int(digest(str(config.seed), "held out", normalise(row["prompt"])), 16) / 16**16 < config.held_out
 
 
 def _lengths(made: list[Pair], tokens: dict[str, int]) -> dict[str, float]:
@@ -230,7 +260,8 @@ def _nothing(config: PairsConfig, counts: Counter[str], held_out: int) -> str:
     if config.origin != "samples":
         told.append(
             f"of {counts['imported.read']} preference rows {counts['imported.empty']} are empty and "
-            f"{counts['imported.identical']} prefer nothing"
+            f"{counts['imported.identical']} prefer nothing, and {counts['imported.labels']} are labels of single "
+            "responses, from which dpo learns with loss_type kto, but no reward model"
         )
     if config.origin == "imported":
         advice = "add a source with use: preferences"

@@ -1,11 +1,12 @@
 """Log-probabilities of the pairs under the policy that DPO starts from: its reference, computed once for a sweep."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from align import tables
-from align.config import Config, Metrics
+from align.config import EXECUTION, Config, Metrics, Seed
 from align.errors import StageError
 from align.models.base import BaseConfig, check_policy, load_chat, load_model
 from align.models.files import adapter_shape, attach
@@ -24,8 +25,10 @@ class ReferenceConfig(Config):
     """Share of pairs that may be dropped for their length before the stage fails."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many pairs."""
-    batch_size: int = Field(default=32, ge=1, exclude=True)
-    """Sequences scored together; no number depends on it, so it does not count for the key."""
+    seed: Seed = 0
+    """Seed of which pairs a limit takes."""
+    batch_size: Annotated[int, EXECUTION] = Field(default=32, ge=1)
+    """Sequences scored together; no number depends on it beyond rounding, so it is no part of the key."""
 
 
 def reference(config: ReferenceConfig, out: Path, *, base: BaseConfig, pairs: Path, adapter: Path) -> Metrics:

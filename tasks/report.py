@@ -30,7 +30,7 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
     InputError if a stage's artifact is incomplete.
     """
     from align.report import answers, chapters, chapters_models, page
-    from align.report.evidence import load
+    from align.report.evidence import VERDICTS, load
     from align.report.findings import findings, headline, summary, verdicts
 
     metrics = {name: _metrics(folder) for name, folder in stages.items()}
@@ -60,7 +60,7 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
         "models": len(evidence.models),
         "suites": len(evidence.suites),
         "primary": evidence.primary,
-        **{f"findings.{verdict}": sum(f.verdict == verdict for f in found) for verdict in page.VERDICTS},
+        **{f"findings.{verdict}": sum(f.verdict == verdict for f in found) for verdict in VERDICTS},
         "bytes": len(html.encode()),
     }
 

@@ -1,5 +1,6 @@
 """A Bradley-Terry reward model: which of two responses is better, learned from the pairs alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,9 +12,10 @@ from align.errors import InputError, StageError
 from align.models import training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, save_adapter
-from align.models.chat import Example, Reader, pad
+from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader
 from align.models.pairs import Pair, encode
+from align.models.reader import Reader
 from align.models.reward_model import Kind, heads, load_reader, load_reward, reward_base, rewards, save_kind, score
 
 
@@ -34,7 +36,14 @@ class RewardConfig(Training):
     init_from_sft: bool = True
     """Start from a copy of the SFT adapter instead of a fresh one."""
     center_rewards_coefficient: float = Field(default=0.01, ge=0)
-    """Weight of the squared sum of both rewards, which keeps a head's scores around 0 (Eisenstein et al., 2023)."""
+    """Weight of the squared sum of both rewards, which keeps a head's scores around 0 (Eisenstein et al., 2023);
+    of kind head only."""
+
+    def contradictions(self) -> Iterator[str]:
+        if self.kind == "likelihood" and self.center_rewards_coefficient and self.changed("center_rewards_coefficient"):
+            yield "center_rewards_coefficient: centres the scores of a head; kind likelihood has none, leave it out."
+        if self.base is not None and self.kind == "likelihood" and self.init_from_sft:
+            yield "init_from_sft: no adapter of sft fits reward.base; set it to false, or leave reward.base out."
 
     def own(self) -> dict[str, Any]:
         return {"center_rewards_coefficient": self.center_rewards_coefficient or None}
@@ -55,10 +64,11 @@ def reward(
     dropped.parquet. The held-out scores come from the reloaded artifact. Raises StageError where a check fails.
     `config.base` goes before `base`, and starts without an adapter.
     """
+    config.check()
     if config.base is not None:
         base, adapter = config.base, None
     if config.kind == "likelihood" and config.init_from_sft and adapter is None:
-        raise InputError("reward.kind likelihood with init_from_sft needs the SFT adapter; set one of them otherwise.")
+        raise InputError("reward.kind likelihood with init_from_sft needs the SFT adapter.")
     chat = load_reader(base)
     chat.check()
     kind: Kind = "encoder" if isinstance(chat, EncoderReader) else config.kind
@@ -66,9 +76,8 @@ def reward(
         raise InputError(
             f"reward.kind is likelihood, but {base.name} is an encoder, which writes nothing; set it to head."
         )
-    config = config.model_copy(
-        update={"max_length": min(config.max_length, chat.room)}
-    )  # an encoder has no more places
+    longest = min(config.max_length, chat.room)  # an encoder has no place for more
+    config = config.model_copy(update={"max_length": longest})
     every, counts = encode(chat, tables.read(pairs), config, out)
     train, held = [p for p in every if not p.held_out], [p for p in every if p.held_out]
 

@@ -1,5 +1,6 @@
 """Drawing n responses per prompt from the current policy, for preference pairs or for rejection sampling."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -8,9 +9,10 @@ from pydantic import Field
 from align import tables
 from align.config import Metrics
 from align.errors import StageError
-from align.models.base import BaseConfig
+from align.models.base import BaseConfig, load_chat
+from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
-from align.text import normalise
+from align.text import normalise, taken
 
 
 class SampleConfig(Sampling):
@@ -21,7 +23,12 @@ class SampleConfig(Sampling):
     use: tuple[str, ...] = ("instructions", "prompts")
     """The kinds of rows whose prompts are answered; add preferences to answer the prompts of imported pairs."""
     limit: int | None = Field(default=None, ge=1)
-    """Answer only the first so many prompts."""
+    """Answer only so many prompts, chosen by hash: a larger limit keeps those of a smaller one."""
+
+    def contradictions(self) -> Iterator[str]:
+        yield from super().contradictions()
+        if self.temperature == 0 and self.seed and self.limit is None:
+            yield "seed: has no effect at temperature 0, where nothing is random; leave it out."
 
 
 def sample(
@@ -33,17 +40,20 @@ def sample(
     adapter: Path | None = None,
     cache: Path | None = None,
 ) -> Metrics:
-    """Draw samples for the distinct prompts of a split of `rows` (ROWS); writes samples.parquet, dropped.parquet.
+    """Draw samples for the distinct prompts of a split of `rows` (ROWS); writes samples.parquet, dropped.parquet,
+    and altered.parquet where prompts hold control tokens.
 
     Draws are kept per row in the directory `cache`, where one is given. Raises StageError if the split has no prompt,
     or none fits the model's context.
     """
+    config.check()
     first: dict[str, Prompt] = {}
     for row in tables.read(rows, columns=["row_id", "use", "messages"], split=config.split):
         if row["use"] in config.use:
             key = "\0".join(normalise(m["content"]) for m in row["messages"])
             first.setdefault(key, Prompt(row["row_id"], row["messages"]))
-    prompts = list(first.values())[: config.limit]
+    distinct = list(first.values())
+    prompts = [distinct[at] for at in taken([p.row_id for p in distinct], config.limit, config.seed)]
     if not prompts:
         raise StageError(f"There are 0 prompts in the split {config.split}.")
     too_long: list[str] = []
@@ -62,5 +72,7 @@ def sample(
         "tokens": tokens,
         "tokens.mean": tokens / len(samples),
         "share.truncated": sum(s.finish_reason == "truncated" for s in samples) / len(samples),
+        "samples.reasoning": sum(s.reasoning is not None for s in samples),
+        **broken(load_chat(base).control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
         "share.distinct": len({(s.row_id, s.text) for s in samples}) / len(samples),
     }

@@ -5,6 +5,7 @@ it beats that.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ class SelectConfig(Config):
     seed: Seed = 0
     """Seed of the control arm."""
 
+    def contradictions(self) -> Iterator[str]:
+        if self.top == 1 and self.changed("by"):
+            yield "by: ranks the prompts of which top keeps a share, and top is 1; lower top, or leave it out."
+
 
 def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, samples: Path, reward: Path) -> Metrics:
     """Score `samples` (SAMPLES) with the reward artifact and keep the best response of each prompt of `rows` (ROWS).
@@ -43,6 +48,7 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
     Writes scores.parquet, kept.parquet (best of n), control.parquet (random of n) and selections.parquet. Raises
     StageError if nothing is left.
     """
+    config.check()
     table = tables.read(samples)
     if not table:
         raise StageError("There are 0 samples to select from.")

@@ -1,30 +1,39 @@
 """Supervised fine-tuning with QLoRA (Dettmers et al., 2023): a new adapter, or one more round for an existing one."""
 
-import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from align import tables
 from align.config import Metrics
-from align.errors import InputError, StageError
-from align.models import training
+from align.errors import StageError
+from align.models import packing, training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, device, load_chat, load_model, save_adapter
+from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.chat import Chat
+from align.models.control import broken
+from align.text import taken
 
 
 class SftConfig(Training):
-    """Settings of sft and sft_rs."""
+    """Settings of sft."""
 
     TRL: ClassVar[str] = "SFTConfig"
 
-    packing: bool = False
-    """Pack rows into blocks of max_length (CUDA with flash attention only)."""
+    packing: bool | Literal["auto"] = "auto"
+    """Put the rows of a step side by side in blocks of at most max_length instead of padding each, in as few passes as
+    hold them; a batch counts rows all the same. auto: on CUDA where it saves work; else like lengths go together."""
+    train_on: Literal["all", "last"] = "all"
+    """The assistant's turns that are trained on: all of a row, or only the last, its response."""
 
     def own(self) -> dict[str, Any]:
-        prepared = {"skip_prepare_dataset": not self.packing}
-        return {"packing": self.packing, "dataset_kwargs": prepared} | (
-            {"max_length": self.max_length} if self.packing else {}
-        )
+        return {"packing": False, "padding_free": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+
+
+class SftRsConfig(SftConfig):
+    """Settings of sft_rs and its control: only the response was selected, so nothing else is trained on."""
+
+    train_on: Literal["last"] = "last"
+    """Only the response; nobody scored the assistant's earlier turns."""
 
 
 def sft(
@@ -38,21 +47,23 @@ def sft(
 ) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
-    Writes adapter/, training_log.parquet and dropped.parquet. The loss covers the assistant's words and the
-    end-of-turn token only. Raises StageError where a check on the template, the lengths or the base fails.
+    Writes adapter/, training_log.parquet, dropped.parquet, and altered.parquet where rows hold control tokens. The loss
+    covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on the template, the
+    lengths or the base fails.
     """
-    if config.packing and device() != "cuda":
-        raise InputError("packing needs a GPU with flash attention; set packing to false.")
+    config.check()
     chat = load_chat(base)
     chat.check()
-    table = tables.read(rows)[: config.limit]
+    table = tables.read(rows)
+    table = [table[at] for at in taken([r["row_id"] for r in table], config.limit, config.seed)]
     if not table:
         raise StageError("There are 0 rows to train on.")
     empty = [r["row_id"] for r in table if not r["response"]]
     if empty:
         raise StageError(f"{len(empty)} rows have no response to train on, such as {empty[0]}.")
     ids = [r["row_id"] for r in table]
-    examples = chat.examples([r["messages"] for r in table], [r["response"] for r in table])
+    conversations, responses = [r["messages"] for r in table], [r["response"] for r in table]
+    examples = chat.examples(conversations, responses, config.train_on)
     training.check_ends(chat, [e.ids[-1] for e in examples], ids)
     kept = training.within_length(ids, [len(e.ids) for e in examples], config, "rows", out)
 
@@ -67,15 +78,10 @@ def sft(
             "length": [len(examples[i].ids) for i in kept],
         }
     )
-    rows_of_steps = len(kept)
-    if config.packing:
-        rows_of_steps = math.ceil(sum(len(examples[i].ids) for i in kept) / config.max_length)
-    with arguments(config, base, rows_of_steps) as args:
-        from trl import SFTTrainer
-
+    with arguments(config, base, len(kept)) as args:
         model = training.adapt(load_model(base), config, base, adapter)
         start = training.trainable(model)
-        trainer = SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
+        trainer = _trainer(config, model, chat, data, args)
         training.restore(model, start)
         log = training.run(trainer, "sft", out, config, checkpoints)
     save_adapter(model, chat, base, out)
@@ -84,5 +90,33 @@ def sft(
         "rows.read": len(table),
         "rows.too_long": len(table) - len(kept),
         "tokens.trained": sum(sum(examples[i].mask) for i in kept),
+        **broken(chat.control, ids, conversations, responses, out=out),
         **training.facts(log),
     }
+
+
+def _trainer(config: SftConfig, model: Any, chat: Chat, data: Any, args: Any) -> Any:
+    """trl's SFTTrainer, with rows packed where the settings, the device and the rows ask for it."""
+    from trl import SFTTrainer
+
+    class Packed(SFTTrainer):
+        """Counts the tokens of all blocks: trl takes the width of one for them."""
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            before, tokens = self._total_train_tokens, packing.real_tokens(inputs["position_ids"])
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            if model.training:
+                self._total_train_tokens = before + int(self.accelerator.gather_for_metrics(tokens).sum())
+                self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            return loss
+
+    size, passes = args.per_device_train_batch_size, args.gradient_accumulation_steps  # of this process
+    together = packing.decide(config.packing, model, list(data["length"]), size, passes, config.max_length)
+    if not together:
+        return SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = size * together, passes // together
+    args.train_sampling_strategy = "random"  # batches of like lengths would differ most in size, and save nothing here
+    return Packed(
+        model=model, args=args, train_dataset=data.remove_columns("length"), processing_class=chat.tokenizer,
+        data_collator=packing.Collator(model, chat.pad_id, config.max_length),
+    )  # fmt: skip

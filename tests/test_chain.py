@@ -232,3 +232,9 @@ def test_chat_answers(twice):
         text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
+
+
+def test_a_late_stage_that_fails_says_why(twice):
+    done = align("run", str(TINY), "--store", str(twice.root), "--set", "dpo.max_length=8")
+    assert done.returncode == 1 and "UnfinishedRun" not in done.stderr, done.stderr
+    assert "align: dpo: " in done.stderr and "longer than max_length = 8" in done.stderr

@@ -39,8 +39,22 @@ def test_every_assistant_turn_is_trained_on(base: BaseConfig) -> None:
     )
 
 
-def test_no_generation_markers(base: BaseConfig, tmp_path: Path) -> None:
-    template = tiny.CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+def test_without_generation_markers_the_same_is_trained_on(base: BaseConfig, tmp_path: Path) -> None:
+    template = tiny.CHATML.replace("{% generation %}", "{% if true %}").replace("{% endgeneration %}", "{% endif %}")
+    marked, bare = load_chat(base), with_template(base, template, tmp_path)
+    bare.check()
+    assert (marked.source, bare.source) == ("markers", "rendering") and marked.facts() != bare.facts()
+    system = [{"role": "system", "content": "Be kind."}]
+    talk = [*ASK, {"role": "assistant", "content": "How many moons?"}, {"role": "user", "content": "Yes?"}]
+    for asked in (ASK, system + ASK, talk, system + talk):
+        for response in ("Two.", "How many moons?", " 답은 셋. ", "a<|end|>b", "\n"):
+            assert bare.examples([asked], [response]) == marked.examples([asked], [response])
+
+
+def test_markers_that_enclose_nothing(base: BaseConfig, tmp_path: Path) -> None:
+    template = tiny.CHATML.replace("{{ m['content'] }}<|end|>{% endgen", "{% endgen").replace(
+        "{% endgeneration %}", "{% endgeneration %}{{ m['content'] }}<|end|>"
+    )
     with pytest.raises(StageError, match="No token would be trained on"):
         with_template(base, template, tmp_path).check()
 

@@ -19,7 +19,8 @@ from align.models.engine import Prompt, Sample, Sampling
 from tasks.answer import AnswerConfig, answer
 from tasks.evaluate import EvaluateConfig, SuiteConfig, evaluate
 
-BASE = BaseConfig(path=Path("nowhere"))
+QUICKSTART = Path(__file__).parents[1] / "quickstart"
+BASE = BaseConfig(path=QUICKSTART / "base", chat_template=QUICKSTART / "chat_template.jinja")
 
 
 class FakeSampler:

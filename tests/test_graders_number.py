@@ -24,11 +24,11 @@ def test_final_number(text: str, number: str | None) -> None:
     assert number is None or float(found or 0) == float(number)
 
 
-def test_numbers_are_compared_and_none_is_ungraded() -> None:
+def test_numbers_are_compared_and_none_is_unreadable() -> None:
     reference = "work\n#### 1,200"
     responses = ["#### 1200", "the answer is 1200.0", "#### 1201", "I do not know"]
     grades = grade_all(NumberGrader(), [Item("r", "", r, reference) for r in responses])
-    assert [(g.score, g.status) for g in grades] == [(1, "correct"), (1, "correct"), (0, "wrong"), (None, "ungraded")]
+    assert [(g.score, g.status) for g in grades] == [(1, "correct"), (1, "correct"), (0, "wrong"), (0, "unreadable")]
     with pytest.raises(StageError, match="reference of row q9 holds no number"):
         grade_all(NumberGrader(), [Item("q9", "", "1", "none")])
 

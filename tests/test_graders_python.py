@@ -11,18 +11,20 @@ from align.grading.grade import Item
 from align.grading.graders import PythonGrader, grade_all
 
 
-def length(prompt: str, response: str, reference: str | None, meta: dict[str, Any]) -> float | None:
+def length(prompt: str, response: str, reference: str | None, meta: dict[str, Any]) -> Any:
     if response == "raise":
         raise RuntimeError("boom")
-    return {"none": None, "much": 7, "word": "good", "nan": float("nan")}.get(response, min(1, len(response) / 10))  # type: ignore[return-value]
+    said = {"none": None, "mumble": "unreadable", "much": 7, "word": "good", "nan": float("nan")}
+    return said.get(response, min(1, len(response) / 10))
 
 
 PYTHON = PythonGrader(function=f"{__name__}:length")
 
 
 def test_python_scores_become_grades() -> None:
-    grades = grade_all(PYTHON, [Item("r", "", r) for r in ("x" * 20, "xx", "none")])
-    assert [(g.score, g.status) for g in grades] == [(1, "correct"), (0.2, "wrong"), (None, "ungraded")]
+    grades = grade_all(PYTHON, [Item("r", "", r) for r in ("x" * 20, "xx", "none", "mumble")])
+    assert [(g.score, g.status) for g in grades] == [
+        (1, "correct"), (0.2, "wrong"), (None, "ungraded"), (0, "unreadable")]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +138,15 @@ def test_a_killed_caller_takes_its_stages_with_it(tmp_path):
     wait_for(lambda: not any(alive(int(pid)) for pid in pids))
 
 
-def in_turn(slots: Slots, wanted: list[tuple[int, bool, int]], hold: float = 0.05) -> tuple[list[int], int, list[dict]]:
+def in_turn(
+    slots: Slots, wanted: Sequence[tuple[int, int, int]], hold: float = 0.05
+) -> tuple[list[int], int, list[dict]]:
     """Run these (order, gpu, memory) at once: the order in which they began, the most at once, their environments."""
     began: list[int] = []
     given: list[dict] = []
     now, most, lock = 0, 0, threading.Lock()
 
-    def go(order: int, gpu: bool, memory: int) -> None:
+    def go(order: int, gpu: int, memory: int) -> None:
         nonlocal now, most
         with slots.turn(order, gpu, memory) as environment:
             with lock:
@@ -155,7 +158,7 @@ def in_turn(slots: Slots, wanted: list[tuple[int, bool, int]], hold: float = 0.0
             with lock:
                 now -= 1
 
-    with slots.turn(-1, True, 0):  # nobody begins before all wait
+    with slots.turn(-1, 99, 0):  # nobody who wants a device begins before all wait
         threads = [threading.Thread(target=go, args=w) for w in wanted]
         for thread in threads:
             thread.start()
@@ -203,6 +206,13 @@ def test_on_two_devices_two_stages_and_one_beside_them(tmp_path):
 def test_a_stage_waits_for_memory_but_never_for_ever():
     began, most, _ = in_turn(Slots(("0", "1"), free=lambda: 10), [(0, True, 50), (1, True, 50)], hold=0.3)
     assert (began, most) == ([0, 1], 1)
+
+
+def test_a_stage_may_have_several_devices():
+    wanted = [(0, 1, 0), (1, 2, 0), (2, 1, 0), (3, 8, 0)]
+    began, most, given = in_turn(Slots(("0", "1", "2")), wanted, hold=0.3)
+    assert began == [0, 1, 2, 3] and most == 2
+    assert sorted(len(e["CUDA_VISIBLE_DEVICES"].split(",")) for e in given) == [1, 1, 2, 3]
 
 
 def test_the_stores_files_are_not_kept_open_by_stages(tmp_path, processes):

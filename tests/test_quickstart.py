@@ -1,5 +1,6 @@
 """The bundled world: what the quickstart's files promise to the pipeline."""
 
+import hashlib
 import itertools
 import json
 from collections import Counter
@@ -9,7 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from align.models.base import load_chat
 from align.text import normalise, split_of
+from flows.recipe import load
 from quickstart import world
 from quickstart.corpus import documents
 from quickstart.questions import FRACTIONS, result
@@ -96,6 +99,19 @@ def test_corpus_holds_no_evaluation_answer(questions: list[dict[str, Any]]) -> N
     for text in itertools.islice(documents(4000, held_out, 0), 4000):
         label, _, query = text.partition("\n") if text.startswith("--") else ("", "", text)
         assert query not in held_out and normalise(label) not in asked
+
+
+def test_tokens_and_masks_are_those_that_the_result_table_was_made_with() -> None:
+    """The digest is of token ids, masks and prompt lengths of every row, as version 0.1.0 made them."""
+    rows = [json.loads(line) for line in (HERE / "data" / "instructions.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["question"] and row["answer"]]
+    asked = [[{"role": "user", "content": row["question"]}] for row in rows]
+    chat, h = load_chat(load("quickstart").base), hashlib.sha256()
+    chat.check()
+    for e in chat.examples(asked, [row["answer"] for row in rows]):
+        h.update(json.dumps([e.ids, e.mask, e.prompt]).encode())
+    assert (len(rows), h.hexdigest()[:16]) == (2972, "d84665b39126c621")
+    assert (chat.source, chat.added) == ("markers", ())
 
 
 def test_base_loads_and_the_template_marks_the_answer() -> None:

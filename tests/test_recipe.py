@@ -10,6 +10,7 @@ from align.errors import InputError
 from flows.graph import mermaid, parents, selected
 from flows.plan import plan
 from flows.recipe import RECIPES, load, names
+from flows.stages import TABLE
 from storage.store import Store
 
 
@@ -121,7 +122,6 @@ def test_a_hub_model_that_cannot_be_fetched_is_found_before_the_first_stage(tmp_
             lambda base: (base / "template.jinja").write_text("{% if %}"),
             "chat_template: the template is no Jinja, line 1",
         ),
-        (lambda base: (base / "template.jinja").write_text("{{ messages }}"), "no {% generation %} markers"),
         (lambda base: (base / "template.jinja").write_bytes(b"\xff"), "is not UTF-8"),
         (
             lambda base: (base / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}'),
@@ -138,6 +138,16 @@ def test_a_base_is_looked_at_before_the_first_stage(damage, message, tmp_path):
     damage(base)
     with pytest.raises(InputError, match=re.escape(message)):
         plan(Store(tmp_path / "store"), recipe)
+
+
+def test_only_what_was_selected_is_trained_on():
+    recipe = load("quickstart")
+    assert (recipe.sft.train_on, recipe.sft_rs.train_on) == ("all", "last")
+    assert {TABLE[name].config_of(recipe).model_dump()["train_on"] for name in ("sft_rs", "sft_random")} == {"last"}
+    assert TABLE["sft_rs"].config().model_dump()["train_on"] == "last", "also in the form that runs it again"
+    assert load("quickstart", ["sft.train_on=last"]).sft.train_on == "last"
+    with pytest.raises(InputError, match="sft_rs.train_on"):
+        load("quickstart", ["sft_rs.train_on=all"])
 
 
 def test_a_base_without_a_template(tmp_path):

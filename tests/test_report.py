@@ -15,7 +15,7 @@ from artifacts import ARMS, HOSTILE, artifacts
 
 from align import tables
 from align.errors import InputError
-from align.report import charts, evidence, wording
+from align.report import charts, wording
 from align.report.answers import KINDS, _spread
 from flows.stages import outline
 from tasks.report import ReportConfig, report
@@ -70,14 +70,14 @@ def test_table_holds_the_measured_shares(inputs: dict[str, Path], made: Any) -> 
     for row in table["rows"]:
         assert row[1].split()[0] == share(row[0], "greedy") and row[2].split()[0] == share(row[0], "sampled")
         cut = [a["finish_reason"] == "truncated" for a in answers if a["model"] == row[0]]
-        assert row[4:] == ["60", "0.0", f"{100 * sum(cut) / len(cut):.1f}"]
+        assert row[4:] == ["60", "0.0", "0.0", f"{100 * sum(cut) / len(cut):.1f}"]
         for shown in (share(row[0], "greedy"), share(row[0], "sampled")):
             assert f">{shown} <span" in html
     delta = float(share("dpo", "sampled")) - float(share("sft", "sampled"))
     assert float(table["rows"][-1][3].split()[0]) == pytest.approx(delta, abs=0.11)
     assert table["rows"][2][3] == ""  # sft against itself
-    widths = [max(len(row[i]) for row in [table["columns"], *table["rows"]]) for i in range(7)]
-    assert sum(widths) + 2 * 7 <= 110
+    widths = [max(len(row[i]) for row in [table["columns"], *table["rows"]]) for i in range(8)]
+    assert sum(widths) + 2 * 8 <= 120
 
 
 def test_differences_are_those_of_evaluate(inputs: dict[str, Path], made: Any) -> None:
@@ -184,7 +184,7 @@ def test_questions_count_only_where_graded(inputs: dict[str, Path], tmp_path: Pa
     compared = _compare(EvaluateConfig(primary="sampled"), "questions", ["base", *ARMS], answers)
     tables.write(graded / "comparisons.parquet", compared, tables.COMPARISONS)
     html, table, _ = make(tmp_path / "report", {**inputs, "evaluate": graded})
-    assert {row[4] for row in table["rows"]} == {"40 of 60"} and {row[5] for row in table["rows"]} == {"33.3"}
+    assert {row[4] for row in table["rows"]} == {"40 of 60"} and {row[6] for row in table["rows"]} == {"33.3"}
     text = Page(html).text
     assert "on 40 questions" in text and "scores " in text and "mean score" in text and "accuracy by" not in text
 
@@ -194,18 +194,6 @@ def test_an_artifact_without_metrics_is_refused(inputs: dict[str, Path], tmp_pat
     empty.mkdir()
     with pytest.raises(InputError, match=r"reward holds no metrics\.json"):
         make(tmp_path / "report", {**inputs, "reward": empty})
-
-
-def test_verdicts() -> None:
-    def verdict(low: float, high: float) -> str:
-        return evidence.Difference("s", "greedy", "a", "b", 9, (low + high) / 2, low, high).verdict
-
-    assert [verdict(0.1, 0.2), verdict(-0.2, -0.1), verdict(-0.1, 0.1), verdict(0.0, 0.1)] == [
-        "up",
-        "down",
-        "open",
-        "open",
-    ]
 
 
 def test_answers_are_spread_over_kinds(made: Any) -> None:

@@ -15,7 +15,6 @@ import torch
 from align.errors import StageError
 from align.models import checkpoints as kept
 from align.models.base import BaseConfig
-from align.models.order import order
 from tasks.dpo import DpoConfig, dpo
 from tasks.reward import RewardConfig, reward
 from tasks.sft import SftConfig, sft
@@ -27,13 +26,21 @@ SETTINGS: dict[str, Any] = {
 STAGES = ["sft", "reward", "dpo"]
 
 
-def train(label: str, out: Path, base: BaseConfig, adapter: Path, checkpoints: Path | None, **changes: Any) -> Any:
+def train(
+    label: str,
+    out: Path,
+    base: BaseConfig,
+    adapter: Path,
+    checkpoints: Path | None,
+    dropout: float = 0.1,
+    **changes: Any,
+) -> Any:
     """One of the training stages on a little data; the same data at every call."""
     out.mkdir(parents=True)
     settings = SETTINGS | changes
     if label == "sft":
         rows = tiny.kept(out.parent / "kept.parquet", 40)
-        config: Any = SftConfig(learning_rate=1e-3, lora={"r": 8, "lora_dropout": 0.1}, **settings)
+        config: Any = SftConfig(learning_rate=1e-3, lora={"r": 8, "lora_dropout": dropout}, **settings)
         return sft(config, out, base=base, rows=rows, checkpoints=checkpoints)
     pairs = tiny.pairs(out.parent / "pairs.parquet", 40)
     if label == "dpo":
@@ -86,7 +93,7 @@ def test_killed_at_several_steps_it_ends_as_if_undisturbed(
         assert not (tmp_path / f"killed{n}" / "out" / "adapter").exists()
     again = train(label, tmp_path / "again" / "out", base, adapter, where)
     print(f"{label}: killed after steps {killed} of {metrics['steps']}")
-    assert again == metrics
+    assert tiny.measured(again) == tiny.measured(metrics)
     assert outputs(tmp_path / "again" / "out") == outputs(tmp_path / "whole" / "out")
 
 
@@ -159,15 +166,3 @@ def test_a_full_disk_is_a_sentence(base: BaseConfig, adapter: Path, tmp_path: Pa
     (where / "README.md").symlink_to(full)  # trl writes a model card there with every checkpoint
     with pytest.raises(StageError, match="disk is full: no checkpoint of sft"):
         train("sft", tmp_path / "x" / "out", base, adapter, where)
-
-
-def test_the_order_is_of_seed_and_epoch() -> None:
-    lengths = [7 * i % 31 for i in range(100)]
-    orders = [order(lengths, 8, 3, epoch) for epoch in range(4)]
-    assert all(sorted(o) == list(range(100)) for o in orders)
-    assert len({tuple(o) for o in orders}) == 4 and orders[2] == order(lengths, 8, 3, 2)
-    assert all(lengths[o[0]] == max(lengths) for o in orders)
-    spread = [max(lengths[i] for i in o[at : at + 8]) - min(lengths[i] for i in o[at : at + 8])
-              for o in orders for at in range(0, 96, 8)]  # fmt: skip
-    assert sum(spread) / len(spread) < 15  # 27 where rows are not sorted
-    assert order([], 8, 0, 0) == [] and order([5], 8, 0, 1) == [0]

@@ -74,6 +74,7 @@ def test_the_log_is_a_table(base: BaseConfig, tmp_path: Path) -> None:
 def test_equal_runs_give_equal_bytes(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     rows = tiny.kept(tmp_path / "kept.parquet", 40)
     a, b, c = (run(base, tmp_path / name, rows, adapter, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    a, b, c = map(tiny.measured, (a, b, c))
     assert a == b != c
     files = sorted(str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*") if p.is_file())
     same, different, _ = filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", files, shallow=False)
@@ -96,7 +97,7 @@ def test_an_adapter_is_continued_not_replaced(base: BaseConfig, adapter: Path, t
 
 def test_another_shape_for_a_continued_adapter(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     rows = tiny.kept(tmp_path / "kept.parquet", 8)
-    with pytest.raises(InputError, match="asks for r 8, lora_alpha 16, but the adapter that is continued has r 16"):
+    with pytest.raises(InputError, match="asks for r 8, but the adapter that is continued has r 16; leave lora out"):
         run(base, tmp_path / "out", rows, adapter, lora=LoraSettings(r=8))
 
 
@@ -137,12 +138,25 @@ def test_nothing_to_train_on(base: BaseConfig, tmp_path: Path) -> None:
         run(base, tmp_path / "c", tmp_path / "mute.parquet")
 
 
-def test_a_template_without_markers_fails_before_training(base: BaseConfig, tmp_path: Path) -> None:
+def test_markers_that_enclose_nothing_fail_before_training(base: BaseConfig, tmp_path: Path) -> None:
     file = tmp_path / "template.jinja"
-    file.write_text(tiny.CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", ""))
+    file.write_text(tiny.CHATML.replace("{% generation %}", "{% generation %}{% endgeneration %}", 1).replace(
+        "<|end|>{% endgeneration %}", "<|end|>"))  # fmt: skip
     bare = base.model_copy(update={"chat_template": file})
     with pytest.raises(StageError, match="No token would be trained on"):
         run(bare, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 8))
+
+
+def test_earlier_turns_are_trained_on_only_where_all_are(base: BaseConfig, tmp_path: Path) -> None:
+    ask = [*tiny.row(0)["messages"], {"role": "assistant", "content": "Nobody scored this."}, *tiny.row(1)["messages"]]
+    tables.write(tmp_path / "kept.parquet", [tiny.row(i, messages=ask) for i in range(8)], tables.KEPT)
+    chat = load_chat(base)
+    earlier = len(chat.tokenizer("Nobody scored this.<|end|>")["input_ids"])
+    last = sum(len(chat.tokenizer(f"It is {2 * i}.<|end|>")["input_ids"]) for i in range(8))
+    every = run(base, tmp_path / "all", tmp_path / "kept.parquet")
+    only = run(base, tmp_path / "last", tmp_path / "kept.parquet", train_on="last")
+    assert (every["tokens.trained"], only["tokens.trained"]) == (8 * earlier + last, last)
+    assert every["loss.first"] != only["loss.first"]
 
 
 def test_without_quantisation(tmp_path: Path) -> None:
@@ -150,12 +164,6 @@ def test_without_quantisation(tmp_path: Path) -> None:
     metrics = run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 16), num_train_epochs=4)
     assert metrics["loss.final"] < metrics["loss.first"]
     policy(base, tmp_path / "out")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_packing_without_a_gpu(base: BaseConfig, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="packing needs a GPU"):
-        run(base, tmp_path / "out", tiny.kept(tmp_path / "kept.parquet", 8), packing=True)
 
 
 def test_bf16_on_a_cpu(base: BaseConfig, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from align.stats import bootstrap_mean, item_means, mean_interval, paired_difference, wilson
+from align.stats import bootstrap_mean, item_means, mean_interval, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 10), (45, 300), (1, 1), (0, 300)])
@@ -43,38 +43,6 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = bootstrap_mean(x, resamples=500)
     monkeypatch.setattr("align.stats._BLOCK", 777)
     assert bootstrap_mean(x, resamples=500) == whole
-
-
-def test_coverage_of_the_paired_interval() -> None:
-    """About 95 % of the intervals hold the true difference of two models that share the items' difficulty."""
-    rng = np.random.default_rng(4)
-    hits = 0
-    for trial in range(200):
-        hard = rng.random(150) * 0.8
-        a = {str(i): v for i, v in enumerate(rng.binomial(4, hard + 0.1) / 4)}
-        b = {str(i): v for i, v in enumerate(rng.binomial(4, hard) / 4)}
-        found = paired_difference(a, b, seed=trial, resamples=1000)
-        hits += found.low <= 0.1 <= found.high
-    assert 180 <= hits <= 199
-
-
-def test_pairing_is_narrower_where_items_matter() -> None:
-    rng = np.random.default_rng(5)
-    hard = (rng.random(200) < 0.5).astype(float)
-    a = {str(i): v for i, v in enumerate(hard)}
-    b = {str(i): float(v and rng.random() < 0.9) for i, v in enumerate(hard)}
-    paired = paired_difference(a, b)
-    alone = bootstrap_mean(list(a.values()))
-    assert paired.high - paired.low < (alone.high - alone.low) / 1.5
-
-
-def test_difference_counts_shared_items_and_mirrors() -> None:
-    a, b = {"x": 1.0, "y": 0.0, "z": 1.0, "a": 1.0}, {"y": 0.0, "x": 0.0, "z": 1.0, "b": 1.0}
-    there, back = paired_difference(a, b), paired_difference(b, a)
-    assert there.n == 3 and there.value == pytest.approx(1 / 3)
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
-    with pytest.raises(ValueError, match="shared"):
-        paired_difference({"x": 1.0}, {"y": 1.0})
 
 
 def test_samples_are_averaged_by_item_and_ungraded_ones_left_out() -> None:

@@ -123,3 +123,8 @@ def reference(base: BaseConfig, pairs: Path, adapter: Path, **settings: Any) -> 
     config = ReferenceConfig(**{"max_length": 128} | settings)
     reference(config, folder, base=base, pairs=pairs, adapter=adapter)
     return folder
+
+
+def measured(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that tell of the data, without those of the process: equal in equal runs."""
+    return {name: value for name, value in metrics.items() if not name.startswith("process.")}

@@ -3,9 +3,15 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from align.errors import StageError
+
+Status = Literal["correct", "wrong", "unreadable", "ungraded"]
+"""What became of a response. `unreadable`: the grader finds nothing in it to grade (no number, no SQL that parses);
+that is the model's failure and scores 0. `ungraded`: its item or its judge failed, which says nothing about the model,
+so it has no score."""
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Grade:
-    """A score in [0, 1], or None where the response could not be graded; never a guess."""
+    """A score in [0, 1], or None where the item could not be graded; never a guess."""
 
     score: float | None
-    status: Literal["correct", "wrong", "ungraded"]
+    status: Status
     detail: str = ""
     """Why, in words."""
 
@@ -67,7 +73,13 @@ def wrong(detail: str = "") -> Grade:
     return Grade(0.0, "wrong", detail)
 
 
+def unreadable(detail: str) -> Grade:
+    """The response holds nothing to grade: the model's failure."""
+    return Grade(0.0, "unreadable", detail)
+
+
 def ungraded(detail: str) -> Grade:
+    """The item or its judge failed: nothing is known about the response."""
     return Grade(None, "ungraded", detail)
 
 

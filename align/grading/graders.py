@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from align.config import Config
 from align.errors import AlignError, InputError, StageError
-from align.grading.grade import Grade, Grader, Item, correct, scored, ungraded, wrong
+from align.grading.grade import Grade, Grader, Item, correct, scored, ungraded, unreadable, wrong
 from align.grading.ifeval import IfevalGrader
 from align.grading.judge import JudgeGrader
 from align.grading.sql import SqlGrader
@@ -39,7 +39,7 @@ class NumberGrader(Config):
         return "number"
 
     def grade(self, items: Sequence[Item]) -> list[Grade]:
-        """Grade all items; a response without a number is `ungraded`, a reference without one is an error."""
+        """Grade all items; a response without a number is `unreadable`, a reference without one is an error."""
         return [self._one(item) for item in items]
 
     def _one(self, item: Item) -> Grade:
@@ -47,7 +47,7 @@ class NumberGrader(Config):
         if want is None:
             raise StageError(f"The reference of row {item.row_id} holds no number.")
         if got is None:
-            return ungraded("no number in the response")
+            return unreadable("no number in the response")
         close = abs(got - want) <= Decimal(str(self.tolerance)) * max(abs(got), abs(want))
         return correct(f"{got}") if close else wrong(f"{got} instead of {want}")
 
@@ -73,7 +73,8 @@ class ExactGrader(Config):
 
 
 class PythonGrader(Config):
-    """A function of the user: (prompt, response, reference, meta) -> score in [0, 1], bool, or None for ungraded."""
+    """A function of the user: (prompt, response, reference, meta) -> score in [0, 1], bool, "unreadable" (it finds
+    nothing to grade in the response: score 0), or None (it cannot grade this item: ungraded)."""
 
     kind: Literal["python"] = "python"
     """A function of one's own."""
@@ -126,13 +127,16 @@ class PythonGrader(Config):
             ) from error
         if score is None:
             return ungraded("the grader gave no score")
+        if score == "unreadable":
+            return unreadable("the grader cannot read the response")
         try:
             value = float(score)
         except (TypeError, ValueError):
             value = float("nan")
         if not 0 <= value <= 1:
             raise StageError(
-                f"The grader {self.function} gave {score!r} for row {item.row_id}; give a number from 0 to 1, or None."
+                f"The grader {self.function} gave {score!r} for row {item.row_id}; "
+                'give a number from 0 to 1, "unreadable" or None.'
             )
         return scored(value, self.threshold)
 

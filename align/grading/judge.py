@@ -31,7 +31,8 @@ Begin with a short explanation. Then rate the response on a scale of 1 to 10 by 
 
 
 class JudgeGrader(Endpoint):
-    """Ask a judge model for a rating. An answer without a rating is `ungraded`; an endpoint that fails is an error."""
+    """Ask a judge model for a rating. Where its answer has none the response is `ungraded`: the judge failed, not the
+    model. An endpoint that fails is an error."""
 
     failure: ClassVar[str] = "The judge {model} at {base_url} failed for row {row_id}"
 

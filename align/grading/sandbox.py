@@ -50,7 +50,7 @@ class Limits(Config):
 class Result:
     """What became of a query: `ok` with rows, or why it has none."""
 
-    status: Literal["ok", "refused", "error", "timeout", "memory", "too_large", "crash"]
+    status: Literal["ok", "unparsable", "refused", "error", "timeout", "memory", "too_large", "crash"]
     rows: list[list[Any]] = field(default_factory=list)
     detail: str = ""
     ordered: bool = False

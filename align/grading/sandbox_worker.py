@@ -40,10 +40,6 @@ SETTINGS: dict[str, Any] = {
 _PROBE = "SELECT current_setting('enable_logging')"
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _literal(value: Any) -> str:
     return json.dumps(value) if isinstance(value, (bool, int)) else "'" + str(value).replace("'", "''") + "'"
 
@@ -132,7 +128,8 @@ def load(con: Any, files: dict[str, Path]) -> None:
     declared = [t for (t,) in con.execute("SELECT table_name FROM duckdb_tables() ORDER BY table_oid").fetchall()]
     for name in [n for n in declared if n in files] + [n for n in files if n not in declared]:
         reader = "read_parquet" if files[name].suffix == ".parquet" else "read_csv"
-        verb = f"INSERT INTO {_quoted(name)} BY NAME" if name in declared else f"CREATE TABLE {_quoted(name)} AS"
+        table = '"' + name.replace('"', '""') + '"'
+        verb = f"INSERT INTO {table} BY NAME" if name in declared else f"CREATE TABLE {table} AS"
         con.execute(f"{verb} SELECT * FROM {reader}(?)", [str(files[name])])
 
 
@@ -208,11 +205,12 @@ def answer(con: Any, sql: str, order: bool, limits: dict[str, Any]) -> dict[str,
     """Run one statement in a connection of its own, inside a read-only transaction that is rolled back."""
     import duckdb
 
-    cursor = con.cursor()
+    cursor, statements = con.cursor(), None
     try:
         statements = cursor.extract_statements(sql)
         if len(statements) != 1:
-            return {"status": "refused", "detail": f"{len(statements)} statements instead of one"}
+            told = f"{len(statements)} statements instead of one"
+            return {"status": "refused" if statements else "unparsable", "detail": told}
         if statements[0].type != duckdb.StatementType.SELECT:
             return {"status": "refused", "detail": f"a {statements[0].type.name} statement is not a query"}
         cursor.execute("BEGIN TRANSACTION READ ONLY")
@@ -228,7 +226,8 @@ def answer(con: Any, sql: str, order: bool, limits: dict[str, Any]) -> dict[str,
         return {"status": "memory", "detail": f"more than {limits['memory_mb']} MiB of memory"}
     except Exception as error:
         fatal = isinstance(error, (duckdb.FatalException, duckdb.InternalException))
-        return {"status": "error", "detail": " ".join(str(error).split())[:300] or type(error).__name__, "last": fatal}
+        status = "unparsable" if statements is None and isinstance(error, duckdb.ParserException) else "error"
+        return {"status": status, "detail": " ".join(str(error).split())[:300] or type(error).__name__, "last": fatal}
     finally:
         cursor.close()  # rolls back
 

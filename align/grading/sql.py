@@ -11,7 +11,7 @@ from pydantic import Field
 
 from align.config import Config
 from align.errors import StageError
-from align.grading.grade import Grade, Item, correct, wrong
+from align.grading.grade import Grade, Item, correct, unreadable, wrong
 from align.grading.sandbox import Limits, Result, Sandbox
 from align.progress import track
 
@@ -25,7 +25,7 @@ class SqlGrader(Config):
 
     Rows are compared as a multiset, and in order if the reference has an ORDER BY at its top level. Column names do not
     count, column order does. Numbers are equal within a tolerance, NULL equals NULL. A response that does not run is
-    wrong; a reference that does not run is an error.
+    wrong, one that the engine cannot even parse is `unreadable`; a reference that does not run is an error.
     """
 
     kind: Literal["sql"] = "sql"
@@ -82,6 +82,8 @@ def extract(text: str) -> str:
 
 def compare(result: Result, reference: Result, tolerance: float) -> Grade:
     """Grade the result of a response against that of its reference."""
+    if result.status == "unparsable":
+        return unreadable(result.detail)
     if result.status != "ok":
         return wrong(f"{result.status}: {result.detail}")
     got, want = [list(map(_canonical, r)) for r in result.rows], [list(map(_canonical, r)) for r in reference.rows]

@@ -8,7 +8,7 @@ from typing import Any
 from align import tables
 from align.config import Metrics
 from align.errors import StageError
-from align.text import digest, normalise
+from align.text import digest, normalise, taken
 
 Items = dict[str, dict[str, dict[str, Any]]]
 """Rows (ROWS) by suite and row id."""
@@ -37,7 +37,8 @@ def items(limits: Mapping[str, int | None], rows: Path, seed: int) -> tuple[Item
     metrics: Metrics = {}
     for name in sorted(found):
         limit = limits.get(name, limits.get(OTHERS))
-        order = sorted(found[name].values(), key=lambda r: digest(str(seed), r["row_id"]))[:limit]
+        asked = list(found[name].values())
+        order = [asked[at] for at in taken([r["row_id"] for r in asked], limit, seed)]
         suites[name] = {row["row_id"]: row for row in sorted(order, key=lambda r: r["row_id"])}
         metrics |= {f"items.{name}": len(suites[name]), f"duplicates.{name}": read[name] - len(found[name])}
     return suites, metrics

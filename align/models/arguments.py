@@ -1,17 +1,20 @@
 """The settings of a training stage, under trl's own names, and the arguments that trl's trainer gets from them."""
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from align.config import Config, Seed
+from align.config import EXECUTION, Config, Seed
 from align.errors import InputError, StageError
+from align.models import tracking
 from align.models.base import BaseConfig, compute_dtype, device
+from align.models.tracking import Tracker
 from align.text import quote, short
 
 LOGGED = 100  # entries that a training log aims for
@@ -28,6 +31,10 @@ class LoraSettings(Config):
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Layers to adapt: all-linear, or names such as q_proj."""
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r) instead, so that large ranks learn too (rsLoRA, Kalajdzievski, 2023)."""
+    use_dora: bool = False
+    """Learn a length for each row of a weight beside its direction (DoRA, Liu et al., 2024); slower."""
 
 
 class Training(Config):
@@ -41,7 +48,7 @@ class Training(Config):
     num_train_epochs: float = Field(default=1.0, gt=0, le=1e6)
     """Passes over the data."""
     per_device_train_batch_size: int = Field(default=16, ge=1, le=1_000_000)
-    """Rows (or pairs) in a forward pass."""
+    """Rows (or pairs) in a forward pass; processes that share a training share the rows of a step."""
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=1_000_000)
     """Forward passes per optimiser step."""
     max_length: int = Field(default=1024, ge=8)
@@ -62,16 +69,25 @@ class Training(Config):
     """Recompute activations to save memory: auto is true with CUDA and false on a CPU."""
     lora: LoraSettings | None = None
     """Shape of a new adapter; where an adapter is continued its own shape stays."""
+    torch_compile: bool = False
+    """Compile the model (torch.compile): faster steps after minutes of compiling; needs a C compiler."""
+    report_to: Annotated[tuple[Tracker, ...], EXECUTION] = ()
+    """Trackers that get the losses while they come, into the folder tracking of the store."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many rows."""
+    """Use only so many rows (or pairs), chosen by hash: a larger limit keeps those of a smaller one."""
     seed: Seed = 0
-    """Seed of shuffling, initialisation and dropout."""
-    save_minutes: float = Field(default=10.0, ge=0, exclude=True)
+    """Seed of shuffling, initialisation, dropout, and of which rows a limit takes."""
+    save_minutes: Annotated[float, EXECUTION] = Field(default=10.0, ge=0)
     """Minutes between checkpoints, from which a training goes on that was killed or cancelled; 0: none by time."""
-    save_steps: int | None = Field(default=None, ge=1, exclude=True)
+    save_steps: Annotated[int | None, EXECUTION] = Field(default=None, ge=1)
     """Steps between checkpoints, beside those by time."""
     extra: dict[str, Any] = {}
-    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig) by their own names."""
+    """Further arguments of trl's class for this stage (SFTConfig, RewardConfig, DPOConfig, KTOConfig) by its names."""
+
+    @property
+    def trl(self) -> str:
+        """trl's class of arguments for these settings."""
+        return self.TRL
 
     def own(self) -> dict[str, Any]:
         """The arguments that only this stage's trainer has."""
@@ -95,7 +111,7 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
     """
     import trl
 
-    kind = getattr(trl, config.TRL)
+    kind = getattr(trl, config.trl)
     with tempfile.TemporaryDirectory() as folder:
         given = {**_common(config, base, steps_of(config, n)), **config.own(), "output_dir": folder}
         extra = _extra(kind, config, given)
@@ -104,28 +120,50 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
         except (ValueError, TypeError, ImportError, RuntimeError) as error:
             if not extra:
                 raise
-            raise InputError(f"extra: trl's {config.TRL} refuses it ({short(error, 300)})") from None
+            raise InputError(f"extra: trl's {config.trl} refuses it ({short(error, 300)})") from None
         yield found
+
+
+def share(rows: int, passes: int, processes: int) -> tuple[int, int]:
+    """Rows of a pass and passes of a step for each of several processes, so that a step has the same rows as in one.
+
+    Raises InputError where they cannot be shared evenly.
+    """
+    common = math.gcd(passes, processes)
+    if rows % (processes // common):
+        raise InputError(
+            f"{processes} processes cannot share the {rows * passes} rows of a step evenly; let "
+            "per_device_train_batch_size * gradient_accumulation_steps be a multiple, or set compute.processes."
+        )
+    return rows // (processes // common), passes // common
 
 
 def _common(config: Training, base: BaseConfig, steps: int) -> dict[str, Any]:
     import torch
+
+    rows, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    rows, passes = share(rows, passes, processes)
 
     cuda = device() == "cuda"
     auto = {"optim": "paged_adamw_8bit" if cuda else "adamw_torch_fused", "gradient_checkpointing": cuda}
     named = {name: getattr(config, name) for name in NAMED}
     return {
         **{name: auto[name] if value == "auto" else value for name, value in named.items()},
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": passes,
+        **({"ddp_find_unused_parameters": False, "ddp_backend": None if cuda else "gloo"} if processes > 1 else {}),
         "train_sampling_strategy": "group_by_length",
         "remove_unused_columns": False,  # the sampler reads the column length
         "bf16": compute_dtype(base) == torch.bfloat16,
+        "fp16": compute_dtype(base) == torch.float16,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         "logging_steps": max(1, steps // LOGGED),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # it would log the average of earlier losses in place of a NaN
         "save_strategy": "no",
-        "report_to": [],
+        **tracking.arguments(config.report_to),
         "disable_tqdm": True,
         "max_length": None,
     }
@@ -134,6 +172,7 @@ def _common(config: Training, base: BaseConfig, steps: int) -> dict[str, Any]:
 NAMED = (
     "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "warmup_steps",
     "lr_scheduler_type", "max_grad_norm", "weight_decay", "optim", "gradient_checkpointing", "seed",
+    "torch_compile",
 )  # fmt: skip
 
 

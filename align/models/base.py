@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import model_validator
 
 from align.config import Config
+from align.digests import file_digest
 from align.errors import InputError, StageError
-from align.models.chat import Chat, Reader
-from align.models.encoder import is_encoder, new_heads
+from align.models.chat import Chat
+from align.models.encoder import heads_to_be
 from align.models.files import (
     adapter_shape,
     attach,
@@ -27,6 +28,7 @@ from align.models.files import (
 from align.models.finite import not_finite
 from align.models.libraries import prepare_libraries
 from align.models.quantise import check_quantised, dequantise, quantised
+from align.models.reader import Reader
 from align.models.template import check_template
 
 if TYPE_CHECKING:
@@ -48,13 +50,14 @@ class BaseConfig(Config):
     revision: str | None = None
     """Commit hash or tag of the Hub model, so that the same recipe loads the same weights tomorrow."""
     chat_template: Path | None = None
-    """Jinja chat template with {% generation %} markers; replaces the tokenizer's own."""
+    """Jinja chat template that replaces the tokenizer's own; {% generation %} markers, if it has any, say what is
+    trained on."""
     pad_token: str | None = None
     """Padding token, where the tokenizer has none or its own is the end-of-turn token."""
     quantization: Literal["nf4", "none"] = "nf4"
     """Quantise the base to NF4 with double quantisation (QLoRA), or leave it as it is (LoRA)."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute type: auto is bfloat16 on CUDA and float32 on a CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute type: auto is bfloat16 on CUDA, float16 on GPUs older than Ampere, and float32 on a CPU."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention implementation: auto lets transformers choose."""
 
@@ -83,9 +86,20 @@ def compute_dtype(base: BaseConfig) -> "torch.dtype":
     """The torch dtype that `base` computes in on this machine."""
     import torch
 
-    if base.dtype == "auto":
-        return torch.bfloat16 if device() == "cuda" else torch.float32
-    return getattr(torch, base.dtype)
+    if base.dtype != "auto":
+        return getattr(torch, base.dtype)
+    return getattr(torch, fastest_dtype(torch.cuda.get_device_capability() if device() == "cuda" else None))
+
+
+def fastest_dtype(capability: tuple[int, int] | None) -> Literal["float32", "bfloat16", "float16"]:
+    """The type that a GPU of this compute capability is fastest with; None: a CPU.
+
+    Tensor cores know bfloat16 from Ampere (8.0) on, float16 from Volta (7.0) on (CUDA C++ Programming Guide, table of
+    compute capabilities); what is older emulates the one and has no use of the other.
+    """
+    if capability is None or capability < (7, 0):
+        return "float32"
+    return "bfloat16" if capability >= (8, 0) else "float16"
 
 
 def directory(base: BaseConfig) -> Path:
@@ -112,8 +126,7 @@ def identity(base: BaseConfig) -> dict[str, str]:
     """What an adapter depends on: weights (sha256 over config.json and the weight files) and quantisation."""
     folder, h = directory(base), hashlib.sha256()
     for file in [folder / "config.json", *sorted(p for p in folder.glob("*.safetensors") if p.is_file())]:
-        with file.open("rb") as f:
-            h.update(file.name.encode() + b"\0" + hashlib.file_digest(f, "sha256").digest())
+        h.update(file.name.encode() + b"\0" + bytes.fromhex(file_digest(file)))
     return {"weights": h.hexdigest(), "quantization": base.quantization}
 
 
@@ -172,18 +185,10 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
-    encoder = is_encoder(read_json(folder / "config.json", InputError))
-    if encoder and head == "lm":
-        raise InputError(
-            f"{base.name} is an encoder, which writes nothing and can only score; name it in reward.base, and in base "
-            "a language model."
-        )
+    heads = heads_to_be(folder, base.name, scores=head == "reward")
     check_weights(folder)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded ignores nothing
-    heads: tuple[str, ...] = ()
-    if head == "reward":
-        heads = new_heads(folder) if encoder else ("score",)
     if base.attention != "auto":
         kwargs["attn_implementation"] = base.attention
     if base.quantization == "nf4":
@@ -267,7 +272,8 @@ def save_adapter(model: "PeftModel", chat: Reader, base: BaseConfig, out: Path) 
     facts = json.loads((folder / "adapter_config.json").read_text())
     # PEFT fills in the directory that the base was loaded from, and writes sets in the order of this process's hashes
     facts["base_model_name_or_path"] = base.hub
-    facts["target_modules"] = sorted(facts["target_modules"])
+    if not isinstance(facts["target_modules"], str):  # a regular expression
+        facts["target_modules"] = sorted(facts["target_modules"])
     _write_json(folder / "adapter_config.json", facts)
     _write_json(
         folder / "base.json", {**model.base_identity, "hub": base.hub, "revision": base.revision, **chat.facts()}

@@ -1,15 +1,20 @@
 """Conversations as tokens: rendering with the model's chat template, and what must hold before anything is trained.
 
-A training example is a prompt and a response that ends with the end-of-turn token. Only what stands between the
-template's {% generation %} markers is trained on.
+A training example is a prompt and a response that ends with the end-of-turn token. Only what the model is to say is
+trained on.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-from align.errors import InputError, StageError
+from align.errors import InputError
+from align.models.chat_checks import PROBE, PROBE_RESPONSE, check_chat
+from align.models.control import Control
+from align.models.marked import BOS, EOS, has_markers, lacks_bos, of_trl
+from align.models.reasoning import CLOSED, Reading, derive
+from align.models.spans import after_block, assistant_spans, closing_token, token_mask
 from align.progress import Progress
 
 if TYPE_CHECKING:
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 
 CHUNK = 2000  # conversations that are tokenised at a time
-PROBE_PROMPT, PROBE_RESPONSE = "Which way is north?", "That way, up."
+Source = Literal["markers", "trl", "rendering"]
 
 
 @dataclass(frozen=True)
@@ -36,37 +41,39 @@ class Example:
         return len(self.ids) - self.prompt
 
 
-class Reader(Protocol):
-    """What makes tokens of conversations: a chat template, or an encoder's tokenizer."""
-
-    tokenizer: Any
-    end_id: int
-    """The token that a conversation ends with."""
-    room: int
-    """Tokens that the model can read at most."""
-
-    @property
-    def pad_id(self) -> int: ...
-    def facts(self) -> dict[str, str]: ...
-    def check(self) -> None: ...
-    def examples(self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[Example]: ...
-
-
 class Chat:
-    """A tokenizer with its chat template; `name` is what messages call the template.
+    """A tokenizer with the chat template that training uses; `name` is what messages call the template.
 
-    Raises InputError if no padding token can be told from the end of a turn.
+    `source` says where the assistant's words are known from: the template's own markers, trl's training template for
+    it, or rendering it with other words (spans). Raises InputError if no padding token can be told from the end of a
+    turn.
     """
 
-    room = 1 << 30  # positions are relative: nothing breaks where a conversation is longer than those trained on
+    room = 1 << 30  # tokens it can read: positions are relative, and nothing breaks where there are more
 
     def __init__(self, tokenizer: Any, pad_token: str | None = None, name: str = "The chat template"):
         self.tokenizer, self.name = tokenizer, name
+        own: str = tokenizer.chat_template
+        self.source: Source = "markers"
+        self.added: tuple[str, ...] = ()
+        """What the template leaves out, and is added to it: bos, eos."""
+        self._opened = not has_markers(own) and self._opens_block()
+        if not has_markers(own):
+            marked = None if self._opened else of_trl(tokenizer)
+            self.source = "trl" if marked else "rendering"
+            tokenizer.chat_template = marked or own
+        if lacks_bos(tokenizer, self.render(PROBE)):
+            self._add("bos", BOS + tokenizer.chat_template)
+        self.end_id, self.end_is_special = self._end_of_turn()
+        if self.source != "markers" and not self.end_is_special and tokenizer.eos_token_id is not None:
+            self._add("eos", tokenizer.chat_template + EOS)
+            self.end_id, self.end_is_special = self._end_of_turn()
         self.template: str = tokenizer.chat_template
         self.digest = hashlib.sha256(self.template.encode()).hexdigest()
-        special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-        self._control = sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True)
-        self.end_id, self.end_is_special = self._end_of_turn()
+        self.control = Control(tokenizer, tokenizer.convert_ids_to_tokens(self.end_id))
+        self.reading = self._reading()
+        self._header: list[int] = []
+        self._header = self._marked_header()
         self._set_padding(pad_token)
 
     @property
@@ -75,11 +82,12 @@ class Chat:
 
     def facts(self) -> dict[str, str]:
         """What of the template is recorded beside an adapter."""
-        return {"chat_template": self.digest, "end_of_turn": str(self.tokenizer.convert_ids_to_tokens(self.end_id))}
+        facts = {"chat_template": self.digest, "end_of_turn": str(self.tokenizer.convert_ids_to_tokens(self.end_id))}
+        return facts | {"assistant_from": self.source, "added": ", ".join(self.added)}
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         """The text that the template makes of a conversation, in transformers' sandbox."""
-        return str(self._apply([list(messages)], tokenize=False, add_generation_prompt=generation_prompt)[0])
+        return str(self._render([messages], generation_prompt)[0])
 
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Token ids of each conversation, ending where the model's answer begins."""
@@ -91,63 +99,105 @@ class Chat:
                 progress.advance(len(cleaned))
         return ids
 
-    def examples(self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[Example]:
-        """Each conversation with its response as a training example, up to and with the end-of-turn token."""
+    def examples(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        responses: Sequence[str],
+        train_on: Literal["all", "last"] = "all",
+    ) -> list[Example]:
+        """Each conversation with its response as a training example, up to and with the end-of-turn token.
+
+        `train_on` last leaves the assistant's earlier turns out of the mask.
+        """
         out: list[Example] = []
         prompts = self.prompts(conversations)
         pairs = list(zip(conversations, responses, strict=True))
         with Progress(len(pairs), "tokenising responses") as progress:
             for at in range(0, len(pairs), CHUNK):
-                full = [self.clean([*c, {"role": "assistant", "content": r}]) for c, r in pairs[at : at + CHUNK]]
-                encoded = self._apply(full, return_dict=True, return_assistant_tokens_mask=True)
-                for ids, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+                full = [self._conversation(c, r) for c, r in pairs[at : at + CHUNK]]
+                for ids, mask in zip(*self._masked(full), strict=True):
                     trained = [i for i, m in enumerate(mask) if m]
                     ends = [i for i in trained if ids[i] == self.end_id] or trained or [0]
-                    out.append(
-                        Example(ids[: ends[-1] + 1], mask[: ends[-1] + 1], common_prefix(prompts[len(out)], ids))
-                    )
+                    ids, mask = ids[: ends[-1] + 1], mask[: ends[-1] + 1]
+                    prompt = common_prefix(prompts[len(out)], ids)
+                    if train_on == "last":
+                        mask[:prompt] = [0] * prompt
+                    out.append(Example(ids, mask, prompt))
                 progress.advance(len(full))
         return out
 
+    def read(self, drawn: Sequence[Sequence[int]]) -> list[tuple[str, str | None]]:
+        """Responses in what was drawn after the generation prompt, without the end-of-turn token, and the reasoning
+        before each; None where there is none. Neither has control tokens."""
+        known = bool(self.reading and self.reading.closing)
+        texts = self.tokenizer.batch_decode([list(d) for d in drawn], skip_special_tokens=not known)
+        if self.reading is None:
+            return [(str(t), None) for t in texts]
+        split = [self.reading.split(str(t)) for t in texts]
+        if not known:
+            return [(response, None) for response, _ in split]
+        return [(self.control.strip(said), self.control.strip(thought) or None) for said, thought in split]
+
     def clean(self, messages: Sequence[Message]) -> list[Message]:
         """The messages with control tokens in their words broken up, so that data cannot end a turn or open one."""
-        return break_up(messages, self._control)
+        return [{"role": m["role"], "content": self.control.clean(m["content"])} for m in messages]
 
     def check(self) -> None:
         """What must hold of the template before training; each fails with its own StageError."""
-        ask: list[Message] = [{"role": "user", "content": PROBE_PROMPT}]
-        answer: Message = {"role": "assistant", "content": PROBE_RESPONSE}
-        encoded = self._apply([[*ask, answer]], return_dict=True, return_assistant_tokens_mask=True)
-        ids, mask = encoded["input_ids"][0], encoded["assistant_masks"][0]
-        trained = [i for i, m in zip(ids, mask, strict=True) if m]
-        if not trained:
-            raise StageError(
-                "No token would be trained on: the chat template has no {% generation %} markers around the "
-                "assistant's words; set base.chat_template to one that has."
+        check_chat(self)
+
+    def _add(self, what: str, template: str) -> None:
+        self.tokenizer.chat_template = template
+        self.added += (what,)
+
+    def _conversation(self, conversation: Sequence[Message], response: str) -> list[Message]:
+        return self.clean([*conversation, {"role": "assistant", "content": response}])
+
+    def _masked(self, conversations: list[list[Message]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of each conversation, and 1 for those that the model is to say."""
+        if self.source == "rendering":
+            texts = self._render(conversations)
+            spans = assistant_spans(self._render, conversations, texts)
+            if self._opened:
+                asked = self._render([c[:-1] for c in conversations], True)
+                texts = [after_block(*row, CLOSED) for row in zip(texts, spans, asked, strict=True)]
+            encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+            ids, offsets, ends = (
+                encoded["input_ids"],
+                encoded["offset_mapping"],
+                set(self.tokenizer.added_tokens_decoder),
             )
-        words = self.tokenizer.decode(trained)
-        if PROBE_PROMPT in words or not self.render([*ask, answer]).startswith(self.render(ask)):
-            raise StageError(
-                "The prompt would be trained on: the chat template's {% generation %} markers enclose the user's words."
-            )
-        if not self.end_is_special or self.end_id not in trained:
-            raise StageError(
-                f"The model would never learn to stop: the last trained token is "
-                f"{self.tokenizer.decode([trained[-1]])!r}, not an end-of-turn token; put it inside "
-                "{% generation %} in base.chat_template."
-            )
-        if self.end_id == self.pad_id:
-            raise StageError(
-                f"The end-of-turn token {self.tokenizer.pad_token!r} is also the padding token; set base.pad_token."
-            )
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:
-            raise StageError("The chat template begins a conversation with the BOS token twice.")
-        if common_prefix(self.prompts([ask])[0], ids) < len(self.prompts([ask])[0]):
-            raise StageError(
-                "The prompt that the model answers is not the beginning of what it is trained on: end the chat "
-                "template's generation prompt on a token boundary, such as a line break or a special token."
-            )
+            return ids, [token_mask(*row, ends) for row in zip(texts, ids, offsets, spans, strict=True)]
+        encoded = self._apply(conversations, return_dict=True, return_assistant_tokens_mask=True)
+        masks = encoded["assistant_masks"]
+        for ids, mask in zip(encoded["input_ids"], masks, strict=True):
+            without_prefix(ids, mask, self._header)
+        return encoded["input_ids"], masks
+
+    def _opens_block(self) -> bool:
+        """Whether the generation prompt opens a reasoning block that the template leaves out of what was said."""
+        asked = self.render(PROBE[:1], generation_prompt=True)
+        return asked.rstrip().endswith("<think>") and not self.render(PROBE).startswith(asked)
+
+    def _marked_header(self) -> list[int]:
+        """The tokens of the generation prompt that the template's markers enclose: of its end, or all of them."""
+        asked = self._tokens(self.render(PROBE[:1], generation_prompt=True))
+        (ids,), (mask,) = self._masked([self._conversation(PROBE[:1], PROBE_RESPONSE)])
+        first = (mask + [1]).index(1)
+        given = common_prefix(asked, self._tokens(self.render(PROBE[:1])))
+        return asked[first:] if given <= first and ids[: len(asked)] == asked else []
+
+    def _reading(self) -> Reading | None:
+        if self._opened:
+            return Reading(CLOSED, closing=CLOSED, opened=True)
+        return derive(lambda messages, asks: self.render(messages, generation_prompt=asks), PROBE[:1], PROBE[1])
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _render(self, conversations: Sequence[Sequence[Message]], generation_prompt: bool = False) -> list[str]:
+        listed = [list(c) for c in conversations]
+        return list(self._apply(listed, tokenize=False, add_generation_prompt=generation_prompt)) if listed else []
 
     def _apply(self, conversations: list[list[Message]], **options: Any) -> Any:
         try:
@@ -157,18 +207,18 @@ class Chat:
             raise InputError(f"{self.name} cannot render a conversation: {reason}.") from error
 
     def _end_of_turn(self) -> tuple[int, bool]:
-        """The token that follows the assistant's words, and whether it is a special token."""
-        text = self.render(
-            [{"role": "user", "content": PROBE_PROMPT}, {"role": "assistant", "content": PROBE_RESPONSE}]
-        )
+        """The token that follows the assistant's words, and whether it is an added token of its own."""
+        text = self.render(PROBE)
         if PROBE_RESPONSE not in text:
-            raise InputError(f"{self.name} drops the assistant's words.")
-        end = text.rindex(PROBE_RESPONSE) + len(PROBE_RESPONSE)
+            raise InputError(
+                f"{self.name} drops the assistant's words, or changes them; set base.chat_template to one that writes "
+                "them as they are."
+            )
         encoded = self.tokenizer(text, add_special_tokens=False)
-        token = encoded.char_to_token(end) if end < len(text) else None
-        special = {i for i, t in self.tokenizer.added_tokens_decoder.items()}
-        if token is not None and encoded["input_ids"][token] in special:
-            return encoded["input_ids"][token], True
+        end = text.rindex(PROBE_RESPONSE) + len(PROBE_RESPONSE)
+        token = closing_token(text, end, encoded, set(self.tokenizer.added_tokens_decoder))
+        if token is not None:
+            return token, True
         if self.tokenizer.eos_token_id is None:
             raise InputError(
                 "The tokenizer has no end-of-sequence token and the chat template ends a turn without one."
@@ -195,18 +245,6 @@ class Chat:
         tokenizer.padding_side = "right"
 
 
-def break_up(messages: Sequence[Message], control: Sequence[str]) -> list[Message]:
-    """The messages with a blank inside every control token in their words; longer tokens stand before their parts."""
-    out = []
-    for message in messages:
-        text = message["content"]
-        for token in control:
-            if token in text:
-                text = text.replace(token, token[:1] + " " + token[1:])
-        out.append({"role": message["role"], "content": text})
-    return out
-
-
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """The number of leading elements that are the same."""
     n = 0
@@ -215,6 +253,14 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
             break
         n += 1
     return n
+
+
+def without_prefix(ids: Sequence[int], mask: list[int], prefix: Sequence[int]) -> None:
+    """Unmask `prefix` at the beginning of every masked run: a generation prompt is given, not said."""
+    n = len(prefix)
+    for i, m in enumerate(mask):
+        if n and m and not (i and mask[i - 1]) and list(ids[i : i + n]) == list(prefix):
+            mask[i : i + n] = [0] * n
 
 
 def pad(examples: Sequence[Example], pad_id: int) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:

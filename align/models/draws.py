@@ -1,6 +1,6 @@
-"""The arithmetic of drawing tokens: counter-based random numbers, the inverse CDF, and a cache that can fork."""
+"""The arithmetic of drawing tokens: counter-based random numbers, the inverse CDF, and how rows fork."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,10 +8,9 @@ from align.text import digest
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
-    from transformers.cache_utils import Cache, DynamicLayer
 
-GROW = 32  # tokens that a cache gets room for at a time
+REFILL = 8  # prompts join when one in so many places is free: each time costs a forward pass of its own
+SPARE = 0.1  # share of the places that stays free for more forks than are expected, where all samples may share rows
 
 
 def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature: float, top_p: float) -> np.ndarray:
@@ -22,15 +21,20 @@ def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature:
     """
     import torch
 
-    row = torch.from_numpy(rows).to(logits.device)
     if temperature == 0:
-        return logits.argmax(-1)[row].cpu().numpy()
-    point = torch.from_numpy(u).to(logits.device)[:, None]
+        return logits.argmax(-1).cpu().numpy()[rows]
+    order = np.argsort(rows, kind="stable")
+    shared = np.bincount(rows, minlength=len(logits))  # samples of each row
+    column = np.empty_like(rows)
+    column[order] = np.arange(len(rows)) - np.repeat(np.cumsum(shared) - shared, shared)
+    points = np.zeros((len(logits), shared.max()), dtype=np.float32)
+    points[rows, column] = u
+    point = torch.from_numpy(points).to(logits.device, non_blocking=True)
     probs = torch.softmax(logits.float() / temperature, dim=-1)
     if top_p >= 1:
-        cdf = probs.cumsum(-1)[row]
-        index = torch.searchsorted(cdf, point * cdf[:, -1:], right=True)[:, 0]
-        return index.clamp(max=probs.shape[-1] - 1).cpu().numpy()
+        cdf = probs.cumsum(-1)
+        index = torch.searchsorted(cdf, point * cdf[:, -1:], right=True).clamp(max=probs.shape[-1] - 1)
+        return index.cpu().numpy()[rows, column]
     width = min(64, probs.shape[-1])
     while True:
         top, ids = probs.topk(width, dim=-1)
@@ -40,8 +44,8 @@ def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature:
         width = min(width * 8, probs.shape[-1])
     inside = (cdf - top < top_p).sum(-1, keepdim=True)
     mass = cdf.gather(1, inside - 1)
-    index = torch.searchsorted(cdf[row], point * mass[row], right=True)
-    return ids[row].gather(1, torch.minimum(index, inside[row] - 1))[:, 0].cpu().numpy()
+    index = torch.searchsorted(cdf, point * mass, right=True)
+    return ids.gather(1, torch.minimum(index, inside - 1)).cpu().numpy()[rows, column]
 
 
 def fork(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,10 +66,44 @@ def fork(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     return continued, appended, place[sample.ravel()]
 
 
-def uniform(keys: np.ndarray, step: int) -> np.ndarray:
-    """Counter-based random numbers in [0, 1): a function of key and step (SplitMix64 of Steele et al., 2014)."""
+class Share:
+    """How many rows a sample takes, by those that are finished: samples of a prompt share one until they differ.
+
+    It decides when prompts join, and nothing of what is drawn.
+    """
+
+    def __init__(self, places: int, samples: int):
+        self.places = places
+        self._taken = np.zeros(samples)  # of each sample, summed over its steps
+        self._rows, self._samples = float(places), places  # as if a batch that shares nothing had been finished
+
+    def saw(self, live: np.ndarray, row: np.ndarray) -> None:
+        """A step of the samples `live` [B] in their rows [B]."""
+        self._taken[live] += 1 / np.bincount(row)[row]
+
+    def finished(self, samples: np.ndarray, steps: np.ndarray) -> None:
+        """Samples that are finished after so many steps each."""
+        self._rows += float((self._taken[samples] / steps).sum())
+        self._samples += len(samples)
+
+    def rows(self, samples: int) -> float:
+        """Rows that so many samples, which share one now, are expected to take."""
+        return max(1.0, samples * self._rows / self._samples)
+
+    def free(self, live: int, rows: int) -> float:
+        """Places for rows beside those that `live` samples, in so many rows now, take; 0 while too few are free."""
+        each = self._rows / self._samples
+        free = self.places * (1 - SPARE * (1 - each)) - max(rows, live * each)
+        return free if free * REFILL >= self.places else 0.0
+
+
+def uniform(keys: np.ndarray, step: int | np.ndarray) -> np.ndarray:
+    """Counter-based random numbers in [0, 1): a function of key and step (SplitMix64 of Steele et al., 2014).
+
+    `step` is one for all keys [B], or one for each [B].
+    """
     with np.errstate(over="ignore"):
-        z = keys + np.uint64(step + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = keys + (np.asarray(step).astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
@@ -75,65 +113,3 @@ def uniform(keys: np.ndarray, step: int) -> np.ndarray:
 def key(seed: int, row_id: str, index: int) -> int:
     """The 64-bit key of sample `index` of a prompt."""
     return int(digest(str(seed), row_id, str(index)), 16)
-
-
-def new_cache(model: "PreTrainedModel") -> "Cache":
-    """An empty key/value cache; with plain attention one that neither grows nor forks by copying the whole."""
-    from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-
-    plain = DynamicCache(config=model.config)
-    if not plain.layers or any(type(layer) is not DynamicLayer for layer in plain.layers):
-        return plain
-    layer = _roomy_layer()
-    return Cache(layers=[layer() for _ in plain.layers])
-
-
-def _roomy_layer() -> "type[DynamicLayer]":
-    import torch
-    from transformers.cache_utils import DynamicLayer
-
-    class RoomyLayer(DynamicLayer):
-        """Keys and values [rows, heads, length, size] are views into buffers with room for more rows and tokens."""
-
-        room: tuple[torch.Tensor, torch.Tensor] | None = None
-
-        def update(
-            self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            if self.keys is None:
-                self.lazy_initialization(key_states, value_states)
-                self.keys, self.values = key_states, value_states
-                return key_states, value_states
-            rows, used, length = len(self.keys), self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-            if self.room is None or self.room[0].shape[2] < length:
-                self._make_room(len(self.room[0]) if self.room else rows, length + GROW)
-            for new, buffer in zip((key_states, value_states), self.room or (), strict=True):
-                buffer[:rows, :, used:length] = new
-            return self._view(rows, length)
-
-        def batch_select_indices(self, indices: torch.Tensor) -> None:
-            """Row i of the new cache is row indices[i] of the old one. Only rows that move are copied."""
-            assert self.keys is not None
-            rows, used = len(indices), self.keys.shape[2]
-            if self.room is None or len(self.room[0]) < rows:
-                self._make_room(rows + rows // 2, self.room[0].shape[2] if self.room else used + GROW)
-            moved = (indices != torch.arange(rows, device=indices.device)).nonzero()[:, 0]
-            for buffer in self.room or ():
-                buffer[moved, :, :used] = buffer[indices[moved], :, :used]
-            self._view(rows, used)
-
-        def _make_room(self, rows: int, length: int) -> None:
-            assert self.keys is not None and self.values is not None
-            old, self.room = (self.keys, self.values), None
-            shape = (rows, self.keys.shape[1], length, self.keys.shape[3])
-            self.room = (old[0].new_empty(shape), old[1].new_empty((*shape[:3], old[1].shape[3])))
-            for values, buffer in zip(old, self.room, strict=True):
-                buffer[: len(values), :, : values.shape[2]] = values
-
-        def _view(self, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-            assert self.room is not None
-            keys, values = (buffer[:rows, :, :length] for buffer in self.room)
-            self.keys, self.values = keys, values
-            return keys, values
-
-    return RoomyLayer

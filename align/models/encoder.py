@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import InputError, StageError
-from align.models.chat import Example, Message, break_up, common_prefix
+from align.models.chat import Example, Message, common_prefix
+from align.models.control import Control
+from align.models.files import read_json
 
 ENCODERS = frozenset({
     "albert", "bert", "big_bird", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
@@ -39,14 +41,26 @@ def heads_of(model: Any) -> tuple[str, ...]:
     return tuple(sorted([*behind, *pooler]))
 
 
-def new_heads(folder: Path) -> tuple[str, ...]:
-    """What `heads_of` says of the encoder in `folder`, by its config.json alone."""
+def heads_to_be(folder: Path, name: str, *, scores: bool) -> tuple[str, ...]:
+    """The heads of the model in `folder` as one that `scores` (with one output), or that writes and has none.
+
+    They are known from config.json alone, before weights are loaded and quantised. Raises InputError for an encoder that
+    is to write.
+    """
+    if not is_encoder(read_json(folder / "config.json", InputError)):
+        return ("score",) if scores else ()
+    if not scores:
+        raise InputError(
+            f"{name} is an encoder, which writes nothing and can only score; name it in reward.base, and in base a "
+            "language model."
+        )
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     with torch.device("meta"):
-        shape = AutoConfig.from_pretrained(folder, num_labels=1)
-        return heads_of(AutoModelForSequenceClassification.from_config(shape))
+        return heads_of(
+            AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder, num_labels=1))
+        )
 
 
 class EncoderReader:
@@ -62,6 +76,7 @@ class EncoderReader:
         if lacks:
             raise InputError(f"The tokenizer of {name} has no {lacks[0]}, which an encoder needs; use another base.")
         self.end_id, self.pad_id = int(tokenizer.sep_token_id), int(tokenizer.pad_token_id)
+        self.control = Control(tokenizer, tokenizer.sep_token)
         kind = str(facts["model_type"])
         shifted = "roberta" in kind or kind in _POSITIONS_AFTER_PADDING
         positions = int(facts.get("max_position_embeddings") or 1 << 30) - (self.pad_id + 1 if shifted else 0)
@@ -88,9 +103,8 @@ class EncoderReader:
 
     def examples(self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[Example]:
         """Each conversation with its response; control tokens in their words are broken up."""
-        control = sorted(set(self.tokenizer.all_special_tokens), key=len, reverse=True)
-        asked = [break_up(c, control) for c in conversations]
-        answers = [break_up([{"role": "assistant", "content": r}], control) for r in responses]
+        asked = [[{"role": m["role"], "content": self.control.clean(m["content"])} for m in c] for c in conversations]
+        answers = [[{"role": "assistant", "content": self.control.clean(r)}] for r in responses]
         full = self._ids([self.render([*c, *a]) for c, a in zip(asked, answers, strict=True)])
         prompts = self._ids([self.render(c, generation_prompt=True) for c in asked])
         return [Example(ids, [], common_prefix(p[:-1], ids)) for p, ids in zip(prompts, full, strict=True)]

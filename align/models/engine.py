@@ -6,7 +6,7 @@ To add an engine: a module with a class that has this protocol, and a name in EN
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -38,9 +38,13 @@ class Sampling(Config):
     batch_size: int = Field(default=256, ge=1, le=1_000_000)
     """Sequences that are drawn together."""
     seed: Seed = 0
-    """Seed; sample i of a prompt depends on it, the prompt and i alone."""
+    """Seed, also of which prompts a limit takes; sample i of a prompt depends on it, the prompt and i alone."""
     engine: Literal["transformers"] = "transformers"
     """What draws."""
+
+    def contradictions(self) -> Iterator[str]:
+        if self.temperature == 0 and self.top_p < 1:
+            yield "top_p: has no effect at temperature 0, where always the likeliest token is taken; leave it out."
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -78,6 +82,8 @@ class Sample:
     """stop: the end-of-turn token was drawn; truncated: the token limit or the context ended it."""
     n_tokens: int
     """Tokens drawn, the end-of-turn token among them."""
+    reasoning: str | None = None
+    """What stood in the template's reasoning block before the response; None where there is none."""
 
 
 class Engine(Protocol):
@@ -112,7 +118,7 @@ def open_engine(name: str, base: BaseConfig, adapter: Path | None) -> Engine:
 
 
 Open = Callable[[str, BaseConfig, Path | None], Engine]
-_COLUMNS = {"text": pa.string(), "finish_reason": pa.string(), "n_tokens": pa.int32()}
+_COLUMNS = {"text": pa.string(), "finish_reason": pa.string(), "n_tokens": pa.int32(), "reasoning": pa.string()}
 _NO_ROOM = "no room"
 
 
@@ -147,24 +153,24 @@ class Policy:
             no_room: list[str] = []
             drawn = self.engine(sampling.engine).draw(todo, sampling, first=first, label=label, too_long=no_room)
             new: dict[bytes, tuple[Any, ...]] = {
-                keys[s.row_id][s.sample_index]: (s.text, s.finish_reason, s.n_tokens) for s in drawn
+                keys[s.row_id][s.sample_index]: (s.text, s.finish_reason, s.n_tokens, s.reasoning) for s in drawn
             }
-            new |= {k: (None, _NO_ROOM, 0) for row_id in no_room for k in keys[row_id]}
+            new |= {k: (None, _NO_ROOM, 0, None) for row_id in no_room for k in keys[row_id]}
             self._kept.add(new)
         found = []
         for p in prompts:
             for i, k in enumerate(keys[p.row_id]):
-                text, reason, n_tokens = known[k]
+                text, reason, n_tokens, reasoning = known[k]
                 if text is None:
                     too_long.append(p.row_id)
                     break
-                found.append(sample_of(p.row_id, i, text, reason, n_tokens))
+                found.append(sample_of(p.row_id, i, text, reason, n_tokens, reasoning))
         return found
 
 
-def sample_of(row_id: str, index: int, text: str, reason: str, n_tokens: int) -> Sample:
+def sample_of(row_id: str, index: int, text: str, reason: str, n_tokens: int, reasoning: str | None = None) -> Sample:
     """A sample with its id."""
-    return Sample(row_id, digest(row_id, str(index), text, reason), index, text, reason, int(n_tokens))
+    return Sample(row_id, digest(row_id, str(index), text, reason), index, text, reason, int(n_tokens), reasoning)
 
 
 def _key(prompt: Prompt, sampling: Sampling, index: int) -> bytes:

@@ -35,6 +35,8 @@ def watch(trainer: Any, label: str) -> None:
     def checked(*args: Any, **kwargs: Any) -> Any:
         norm = norm_of(*args, **kwargs)
         seen, loss = torch.as_tensor(norm), trainer._tr_loss.detach()
+        if trainer.args.fp16:  # the scaler leaves out steps whose gradient overflows, and scales less
+            seen = torch.zeros_like(seen)
         if not torch.isfinite(seen + loss.to(seen.device)):  # one wait for the device
             what = "gradient norm" if is_finite(loss) else "loss"
             raise StageError(f"The {what} of {label} is not a finite number {_where(trainer)}")

@@ -1,12 +1,13 @@
 """Drawing n responses per prompt from a policy, fast and reproducibly.
 
 Samples of a prompt that have drawn the same tokens so far are one row of the batch, which forks where they differ: the
-prompt is read once, and so is every common beginning. Finished rows leave the batch. A draw is the inverse of the
-cumulative distribution at a number that depends on (seed, prompt, sample index, step) alone, so neither batch size,
-shards nor n change what sample i of a prompt is (up to floating point).
+prompt is read once, and so is every common beginning. Finished rows leave the batch, and waiting prompts take their
+places. A draw is the inverse of the cumulative distribution at a number that depends on (seed, prompt, sample index,
+step) alone, so neither batch size, shards nor n change what sample i of a prompt is (up to floating point).
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from align.errors import InputError
 from align.models.base import BaseConfig, load_chat, policy
 from align.models.chat import Chat, pad
-from align.models.draws import choose, fork, key, new_cache, uniform
+from align.models.draws import Share, choose, fork, key, uniform
 from align.models.engine import Prompt, Sample, Sampling, sample_of
+from align.models.rows import new_rows
 from align.progress import Progress
 
 
@@ -51,25 +53,22 @@ class Sampler:
         if too_long is not None:
             too_long.extend(long)
         indices = range(first, sampling.n)
-        order = sorted(fits, key=lambda i: len(encoded[i]))
-        drawn: dict[int, list[Sample]] = {}
-        with Progress(len(order) * len(indices), label) as progress:
-            size = max(1, sampling.batch_size // len(indices))
-            for group in _groups(order, [len(ids) for ids in encoded], size):
-                ids = [encoded[i] for i in group]
-                keys = np.array(
-                    [key(sampling.seed, prompts[i].row_id, index) for i in group for index in indices], dtype=np.uint64
-                )
-                tokens, counts, stopped = self._run(ids, len(indices), keys, sampling, progress)
-                texts = iter(self._decode(tokens, counts, stopped))
-                ends = iter(zip(stopped, counts, strict=True))
-                for i in group:
-                    drawn[i] = []
-                    for index in indices:
-                        stop, count = next(ends)
-                        reason = "stop" if stop else "truncated"
-                        drawn[i].append(sample_of(prompts[i].row_id, index, next(texts), reason, count))
-        return [sample for i in fits for sample in drawn[i]]
+        places = min(sampling.batch_size, max(1, len(fits) * len(indices)))
+        names = [(i, index) for i in sorted(fits, key=lambda i: len(encoded[i])) for index in indices]
+        keys = np.array([key(sampling.seed, prompts[i].row_id, index) for i, index in names], dtype=np.uint64)
+        limits = np.array([min(sampling.max_new_tokens, self.context - len(encoded[i])) for i, _ in names])
+        n = max(1, len(indices))
+        waiting = deque(np.arange(at, at + n) for at in range(0, len(names), n))
+        drawn: dict[tuple[int, int], Sample] = {}
+        with Progress(len(names), label) as progress:
+            for done in self._run([encoded[i] for i, _ in names], waiting, places, keys, limits, sampling):
+                said = self.chat.read([tokens[: len(tokens) - stopped] for _, tokens, stopped in done])
+                for (sample, tokens, stopped), (text, thought) in zip(done, said, strict=True):
+                    i, index = names[sample]
+                    reason = "stop" if stopped else "truncated"
+                    drawn[i, index] = sample_of(prompts[i].row_id, index, text, reason, len(tokens), thought)
+                progress.advance(len(done))
+        return [drawn[i, index] for i in fits for index in indices]
 
     def log_probabilities(self, prompts: Sequence[Prompt], texts: Sequence[str], batch_size: int = 64) -> list[float]:
         """Summed log-probability in nats of each text and the end of its turn; see Engine.log_probabilities."""
@@ -90,68 +89,64 @@ class Sampler:
                     found[i] = value
         return found
 
-    def _decode(self, tokens: np.ndarray, counts: np.ndarray, stopped: np.ndarray) -> list[str]:
-        kept = [row[: c - s].tolist() for row, c, s in zip(tokens, counts, stopped, strict=True)]
-        return [str(t) for t in self.chat.tokenizer.batch_decode(kept, skip_special_tokens=True)]
-
     def _run(
         self,
-        ids: list[list[int]],
-        n: int,
+        prompts: list[list[int]],
+        waiting: deque[np.ndarray],
+        places: int,
         keys: np.ndarray,
+        limits: np.ndarray,
         sampling: Sampling,
-        progress: Progress,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw n samples for each of the prompts `ids`: tokens [B, T], how many [B], and whether each stopped [B]."""
+    ) -> Iterator[list[tuple[int, list[int], bool]]]:
+        """Draw samples, at most `places` rows at a time; yields what is done: sample, tokens, stopped.
+
+        `prompts`, `keys` and `limits` [S] are the samples' prompts, random keys and the most tokens that each may have.
+        What waits are samples that share a row: of one prompt, with the same tokens so far.
+        """
         import torch
 
-        model, device = self.model, self.model.device
-        width = max(len(p) for p in ids)
-        padded = any(len(p) < width for p in ids)
-        input_ids = torch.full((len(ids), width), self.chat.pad_id, dtype=torch.long)
-        mask = torch.zeros((len(ids), width), dtype=torch.long)
-        for row, p in enumerate(ids):
-            input_ids[row, width - len(p) :] = torch.tensor(p)
-            mask[row, width - len(p) :] = 1
-        lengths = np.array([len(p) for p in ids])
-        limits = np.minimum(sampling.max_new_tokens, self.context - np.repeat(lengths, n))
-        tokens = np.zeros((len(keys), int(limits.max())), dtype=np.int64)
-        counts, stopped = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
-        rows = np.repeat(np.arange(len(ids)), n)  # sample -> row of the batch that holds its tokens so far
-        live = np.arange(len(keys))  # the samples that are not finished
-        with torch.inference_mode():
-            cache = new_cache(model)
-            mask = mask.to(device)
-            inputs, position = input_ids.to(device), (mask.cumsum(1) - 1).clamp(min=0)
-            for step in range(tokens.shape[1]):
-                logits = model(
-                    input_ids=inputs,
-                    attention_mask=mask if padded else None,
-                    position_ids=position,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                ).logits[:, -1]
-                drawn = choose(logits, rows[live], uniform(keys[live], step), sampling.temperature, sampling.top_p)
-                tokens[live, step] = drawn
-                counts[live] += 1
-                ended = np.isin(drawn, self.stop)
-                stopped[live[ended]] = True
-                over = ended | (step + 1 >= limits[live])
-                progress.advance(int(over.sum()))
-                live, drawn = live[~over], drawn[~over]
-                if not len(live):
+        rows, share = new_rows(self.model, places), Share(places, len(keys))
+        live, row = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)  # samples that are drawn; the row of each
+        last = np.zeros(0, dtype=np.int64)  # the token that each row reads next
+        tokens: list[list[int]] = [[] for _ in keys]
+        counts = np.zeros(len(keys), dtype=np.int64)
+        while waiting or len(live):
+            came: list[np.ndarray] = []
+            free = share.free(len(live), len(last)) if rows.open else 0.0
+            while waiting and len(last) + len(came) < places:
+                free -= share.rows(len(waiting[0]))
+                if free < 0 and (came or len(live)):
                     break
-                parents, children, rows[live] = fork(rows[live], drawn)
-                if not np.array_equal(parents, np.arange(len(logits))):
-                    index = torch.from_numpy(parents).to(device)
-                    cache.batch_select_indices(index)
-                    mask, position = mask[index], position[index]
-                inputs = torch.from_numpy(children)[:, None].to(device)
-                position = position[:, -1:] + 1
-                if padded:
-                    mask = torch.cat([mask, mask.new_ones((len(mask), 1))], 1)
-        return tokens, counts, stopped
+                came.append(waiting.popleft())
+            with torch.inference_mode():
+                if came:
+                    begun = [prompts[samples[0]] + tokens[samples[0]] for samples in came]
+                    rows.join([ids[:-1] for ids in begun])
+                    live = np.concatenate([live, *came])
+                    row = np.concatenate([row, *(np.full(len(s), len(last) + k) for k, s in enumerate(came))])
+                    last = np.append(last, [ids[-1] for ids in begun])
+                logits = rows.step(last)
+                drawn = choose(logits, row, uniform(keys[live], counts[live]), sampling.temperature, sampling.top_p)
+            share.saw(live, row)
+            counts[live] += 1
+            for sample, token in zip(live.tolist(), drawn.tolist(), strict=True):
+                tokens[sample].append(token)
+            ended = np.isin(drawn, self.stop)
+            over = ended | (counts[live] >= limits[live])
+            done = [(i, tokens[i], end) for i, end in zip(live[over].tolist(), ended[over].tolist(), strict=True)]
+            share.finished(live[over], counts[live[over]])
+            parents, last, row = fork(row[~over], drawn[~over])
+            live = live[~over]
+            for full in range(places, len(parents)):  # no place for these: they wait, with what they have drawn
+                waiting.appendleft(live[row == full])
+            live, row = live[row < places], row[row < places]
+            parents, last = parents[:places], last[:places]
+            with torch.inference_mode():
+                rows.select(parents)
+            if done:
+                yield done
+                for i, _, _ in done:
+                    tokens[i] = []
 
 
 def generate(
@@ -159,8 +154,3 @@ def generate(
 ) -> list[Sample]:
     """Load base plus adapter and draw, with the options of Sampler.draw. To draw several times, keep a Sampler."""
     return Sampler(base, adapter).draw(prompts, sampling, **options)
-
-
-def _groups(order: list[int], lengths: list[int], size: int) -> list[list[int]]:
-    """Runs of at most `size` prompts of increasing length."""
-    return [order[i : i + size] for i in range(0, len(order), size)]

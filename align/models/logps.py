@@ -24,7 +24,7 @@ def logps(
     examples = [e for p in pairs for e in (p.chosen, p.rejected)]
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     found, training = torch.zeros(len(examples)), model.training
-    half = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
+    half = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
     model.eval()
     with torch.no_grad(), half, Progress(len(order), label) as progress:
         for at in range(0, len(order), batch_size):

@@ -45,7 +45,7 @@ def estimate(facts: dict[str, Any], kind: Load, config: Any, *, nf4: bool = True
         rows = config.per_device_train_batch_size * (1 if kind == "sft" else 2)  # pairs are two sequences
         parts["weights"] = 2 * plain + (NF4 if nf4 else 2) * sum(i * o for i, o in linear)
         lora = (config.lora or LoraSettings()).r * sum(i + o for i, o in linear)
-        parts["adapter"] = 4 * lora
+        parts["adapter"] = 4 * lora * (2 if getattr(config, "unpaired", False) else 1)  # KTO keeps its reference
         parts["gradients"] = 4 * lora
         parts["optimiser"] = lora * (2 if "8bit" in config.optim or config.optim == "auto" else 8)
         parts["activations"] = rows * tokens * _activation(shape, linear, config.gradient_checkpointing is not False)

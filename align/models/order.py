@@ -4,7 +4,9 @@ So a training that is resumed in a later epoch, and processes that share one, go
 one. transformers' LengthGroupedSampler draws its order from torch's global state, which differs there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,26 +30,56 @@ def order(lengths: Sequence[int], batch: int, seed: int, epoch: int) -> list[int
     return [i for s in spans for i in s]
 
 
-class Order:
-    """A sampler for torch's DataLoader."""
+def batches(rows: Sequence[int], size: int, passes: int, processes: int) -> list[list[int]]:
+    """The passes over `rows`, in the order in which they are dealt to the processes in turn, for an epoch.
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int]):
-        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, epoch
+    A step takes `size` * `passes` * `processes` rows. What is left at the end is shared evenly, so that a step has the
+    same rows in any number of processes and passes. Only where there are fewer rows than processes some rows repeat.
+    """
+    step, found = size * passes * processes, []
+    for at in range(0, len(rows), step):
+        left = list(rows[at : at + step])
+        parts = processes * math.ceil(len(left) / (size * processes))
+        left += [left[i % len(left)] for i in range(parts - len(left))]
+        cuts = [round(i * len(left) / parts) for i in range(parts + 1)]
+        found += [left[a:b] for a, b in pairwise(cuts)]
+    return found
+
+
+class Batches:
+    """A batch sampler for torch's DataLoader."""
+
+    def __init__(self, trainer: Any, lengths: Sequence[int]):
+        args = trainer.args
+        self.trainer, self.lengths, self.seed = trainer, lengths, args.seed
+        self.split = (args.train_batch_size, args.gradient_accumulation_steps, args.world_size)
+
+    def _epoch(self) -> int:
+        return int(float(self.trainer.state.epoch or 0.0) + 1e-6)  # 1.0 after the first, 1.35 where one goes on
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(batches(range(len(self.lengths)), *self.split))
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(order(self.lengths, self.batch, self.seed, self.epoch()))
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = order(self.lengths, math.prod(self.split), self.seed, self._epoch())
+        return iter(batches(rows, *self.split))
 
 
 def install(trainer: Any) -> None:
     """Let a trainer take its rows in this order. Rows without a column `length` count as equally long."""
-    args, data = trainer.args, trainer.train_dataset
+    data, args = trainer.train_dataset, trainer.args
     lengths = list(data["length"]) if "length" in data.column_names else [1] * len(data)
-    step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size  # halving the first keeps it
 
-    def epoch() -> int:
-        return int(float(trainer.state.epoch or 0.0) + 1e-6)  # it is 1.0 after the first, 1.35 where one goes on
+    def loader() -> Any:
+        from torch.utils.data import DataLoader
 
-    trainer._get_train_sampler = lambda *_: Order(lengths, step, args.seed, epoch)
+        made: Any = DataLoader(
+            data,
+            batch_sampler=Batches(trainer, lengths),
+            collate_fn=trainer.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+        )
+        return trainer.accelerator.prepare(made)
+
+    trainer.get_train_dataloader = loader

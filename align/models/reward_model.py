@@ -24,11 +24,12 @@ from align.models.base import (
     load_tokenizer,
     merge,
 )
-from align.models.chat import Example, Reader, pad
+from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader, heads_of, is_encoder
 from align.models.files import adapter_weights, read_json
 from align.models.finite import check_scores
 from align.models.quantise import dequantise
+from align.models.reader import Reader
 from align.progress import Progress
 
 if TYPE_CHECKING:

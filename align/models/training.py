@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,9 +13,10 @@ from align.errors import InputError, StageError
 from align.models import checkpoints, order
 from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig, check_policy
-from align.models.chat import Reader
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
+from align.models.reader import Reader
+from align.models.throughput import measure
 from align.progress import Progress
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ class Lengths(Protocol):
     def max_truncated_share(self) -> float: ...
     @property
     def limit(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
 
 
 def within_length(
@@ -84,19 +88,43 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
             target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+            use_rslora=lora.use_rslora,
+            use_dora=lora.use_dora,
             modules_to_save=list(heads) or None,
             task_type=task,
         )
         return _full_precision(get_peft_model(model, shape))
     check_policy(base, adapter)
     shape = adapter_shape(adapter)
-    if config.lora is not None and (config.lora.r, config.lora.lora_alpha) != (shape.r, shape.lora_alpha):
-        raise InputError(
-            f"lora asks for r {config.lora.r}, lora_alpha {config.lora.lora_alpha}, but the adapter that is "
-            f"continued has r {shape.r}, lora_alpha {shape.lora_alpha}; leave lora out."
-        )
+    if config.lora is not None:
+        _check_shape(config.lora, shape, model)
     shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, list(heads) or None
     return _full_precision(attach(model, adapter, shape, new_heads=heads))
+
+
+def _check_shape(asked: LoraSettings, shape: Any, model: Any) -> None:
+    """InputError unless `asked` is what the adapter that is continued has: it keeps its shape."""
+    names = ("r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora")
+    asks = {name: getattr(asked, name) for name in names}
+    keeps = {name: getattr(shape, name) for name in names}
+    if _adapted(model, asked.target_modules) != _adapted(model, shape.target_modules):
+        asks["target_modules"], keeps["target_modules"] = asked.target_modules, "of other layers"
+    if wrong := [name for name in asks if asks[name] != keeps[name]]:
+        wants, has = (", ".join(f"{name} {of[name]}" for name in wrong) for of in (asks, keeps))
+        raise InputError(f"lora asks for {wants}, but the adapter that is continued has {has}; leave lora out.")
+
+
+def _adapted(model: Any, targets: Any) -> set[str]:
+    """The linear layers of a base that PEFT takes `targets` for: names or their ends, a pattern, or all-linear."""
+    import torch
+
+    inner, prefix = model.base_model, model.base_model_prefix  # without a head
+    linear = {f"{prefix}.{name}" for name, m in inner.named_modules() if isinstance(m, torch.nn.Linear)}
+    if targets == "all-linear":
+        return linear
+    if isinstance(targets, str):
+        return {name for name in linear if re.fullmatch(targets, name)}
+    return {name for name in linear if any(name == t or name.endswith(f".{t}") for t in targets)}
 
 
 def _full_precision(model: Any) -> Any:
@@ -126,7 +154,7 @@ def restore(model: Any, values: dict[str, Any]) -> None:
 def run(
     trainer: Any, label: str, out: Path, config: Training, checkpoints_in: Path | None = None
 ) -> list[dict[str, float]]:
-    """Train; writes training_log.parquet and returns the log, one dict per entry.
+    """Train; writes training_log.parquet and returns the log, one dict per entry; the last has the measures of all.
 
     With a directory `checkpoints_in` it goes on from the newest checkpoint there, and keeps some as `config` says.
     Raises StageError on 0 steps, and where the loss, a gradient or a weight is not finite (models.finite).
@@ -152,8 +180,10 @@ def run(
     if checkpoints_in:
         checkpoints.attach(trainer, checkpoints_in, config.save_minutes, config.save_steps)
     watch(trainer, label)
+    throughput = measure(trainer)
     with checkpoints.listening() if checkpoints_in else nullcontext():
         _train(trainer, label, checkpoints_in)
+    total = throughput.total()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.state.global_step == 0 or not log:
         raise StageError("The trainer made 0 steps.")
@@ -164,11 +194,11 @@ def run(
             {"step": entry["step"], "name": name, "value": float(value)}
             for entry in log
             for name, value in sorted(entry.items())
-            if name not in ("step", "epoch") and isinstance(value, int | float)
+            if name not in ("step", "epoch") and not name.startswith("process.") and isinstance(value, int | float)
         ),
         tables.TRAINING_LOG,
     )
-    return log
+    return [*log[:-1], log[-1] | total]
 
 
 def _train(trainer: Any, label: str, checkpoints_in: Path | None) -> None:
@@ -238,6 +268,7 @@ def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
         "loss.first": float(log[0]["loss"]),
         "loss.final": sum(tail) / len(tail),
         "tokens": int(log[-1].get("num_tokens", 0)),
+        **{name: value for name, value in log[-1].items() if name.startswith("process.")},
     }
 
 

@@ -62,6 +62,8 @@ def _replies(answers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _kind(before: str | None, after: str | None) -> str:
+    """What changed between two statuses; an unreadable answer is a wrong one."""
+    before, after = ("wrong" if status == "unreadable" else status for status in (before, after))
     if {before, after} - {"correct", "wrong"}:
         return "not graded"
     if before == after:

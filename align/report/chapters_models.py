@@ -11,19 +11,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from align import stats, tables
+from align.paired import paired
 from align.report import charts
 from align.report.chapters import Chapter, columns
-from align.report.findings import Finding
+from align.report.evidence import kind_of
+from align.report.findings import Finding, doubt
 from align.report.wording import count, nats, number, percent, plural, points
 
 Metrics = Mapping[str, Any]
 FATES = {
-    "samples": "samples", "ungraded": "samples that could not be graded", "truncated": "samples truncated",
+    "samples": "samples", "unreadable": "samples that the grader could not read (they count as wrong)",
+    "ungraded": "samples that could not be graded", "truncated": "samples truncated",
     "identical": "samples equal to another of their prompt", "prompts": "prompts",
     "prompts.paired": "prompts with a pair", "prompts.all_correct": "prompts with right samples only",
     "prompts.all_wrong": "prompts with wrong samples only", "prompts.ungraded": "prompts without a graded sample",
     "prompts.no_margin": "prompts whose samples may not be paired",
     "reference_chosen": "pairs whose chosen response is the reference", "imported.read": "imported preferences",
+    "imported.labels": "of them labels of single responses",
     "imported.empty": "of them with an empty response", "imported.identical": "of them with two equal responses",
 }  # fmt: skip
 SIDES = {"chosen": charts.GREEN, "rejected": charts.RED}
@@ -64,7 +68,7 @@ def _mixed(chapter: Chapter, drawn: Path, labelled: Path) -> None:
     right: Counter[str] = Counter()
     graded: Counter[str] = Counter()
     for row in scores.to_pylist():
-        if row["status"] in ("correct", "wrong") and row["sample_id"] in prompt_of:
+        if row["status"] in ("correct", "wrong", "unreadable") and row["sample_id"] in prompt_of:
             graded[prompt_of[row["sample_id"]]] += 1
             right[prompt_of[row["sample_id"]]] += row["status"] == "correct"
     if not graded:
@@ -135,14 +139,14 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     extra = np.array([r["chosen_tokens"] - r["rejected_tokens"] for r in rows])
     longer = np.where(extra == 0, 0.5, extra > 0)
     rule, baseline = ("longer", longer) if longer.mean() >= 0.5 else ("shorter", 1 - longer)
-    share, gain = stats.wilson(float(right.sum()), len(rows)), stats.bootstrap_mean(right - baseline)
-    verdict = "up" if gain.low > 0 else "down" if gain.high < 0 else "open"
+    share, gain = stats.wilson(float(right.sum()), len(rows)), paired(right - baseline)
+    verdict = kind_of(gain.verdict)
     accuracy = f"{percent(share.value)} % [{percent(share.low)}, {percent(share.high)}]"
     apart = f"{points(gain.value)} points [{points(gain.low, False)}, {points(gain.high, False)}]"
     text = (
         f"The reward model prefers the chosen response in {accuracy} of {plural(len(rows), 'held-out pair')}; always "
         f"taking the {rule} one is right in {percent(float(baseline.mean()))} %, a difference of {apart}"
-        f"{', whose interval includes 0' if verdict == 'open' else ''}."
+        f"{doubt(verdict, gain.differ, gain.p)}."
     )
     chapter.lead = text
     figures = [(
@@ -254,11 +258,12 @@ def _curves(stage: str, log: Mapping[str, list[tuple[int, float]]]) -> list[tupl
 def _shift(chapter: Chapter, stage: str, m: Metrics) -> None:
     """What training on pairs did to the likelihood of the chosen responses."""
     where, label = ("held_out", "held-out") if "logps.chosen_shift.held_out" in m else ("train", "training")
+    what = "labels" if "labels" in m else "pairs"  # of KTO, or of DPO
     chosen, rejected = (m.get(f"logps.{s}_shift.{where}") for s in SIDES)
     if chosen is None or rejected is None:
         return
     text = (
-        f"{stage} changed the log-probability of the chosen responses of {label} pairs by {nats(chosen)} nats on "
+        f"{stage} changed the log-probability of the chosen responses of {label} {what} by {nats(chosen)} nats on "
         f"average, that of the rejected by {nats(rejected)}."
     )
     if chosen < 0:

@@ -258,11 +258,11 @@ def _room(labels: Iterable[str]) -> int:
 
 
 def forest(rows: Sequence[Mapping[str, Any]], *, x: str, key: str) -> str:
-    """Differences with intervals, one line each: label, diff, low, high, kind (up, down, open)."""
+    """Differences with intervals, one line each: label, diff, low, high, kind (up, down, open, few)."""
     import altair as alt
 
     data = [dict(r) for r in rows]
-    fills = alt.Scale(domain=["up", "down", "open"], range=[GREEN, RED, GREY])
+    fills = alt.Scale(domain=["up", "down", "open", "few"], range=[GREEN, RED, GREY, GREY])
     order = [r["label"] for r in data]
     across = alt.X("low:Q", title=x, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=5, domain=False))
     down = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, labelColor=INK,

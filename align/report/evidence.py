@@ -4,15 +4,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from align import tables
+from align.paired import Verdict
 from align.report.outline import Outline
 
 MODES = ("greedy", "sampled")
+VERDICTS: dict[str, Verdict | Literal["not measured"]] = {
+    "up": "better", "down": "worse", "open": "not shown", "few": "too few to tell", "unknown": "not measured",
+}  # fmt: skip
+"""What a verdict is called where people read it and in `comparisons`, by the report's word for it."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,20 @@ class Result:
     graded: int
     """Items of which at least one answer is graded: what the mean is over."""
     answers: int
+    unreadable: int
     ungraded: int
     cut: int
-    mean: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference between two models, with its 95 % interval, over the n items that both have graded."""
+    """A paired difference between two models, with its 95 % interval, over the n items that both have graded.
+
+    `differ` of them do, and `p` is the exact test's, None where that is not needed (align/paired.py).
+    """
 
     suite: str
     mode: str
@@ -45,11 +54,10 @@ class Difference:
     diff: float
     low: float
     high: float
-
-    @property
-    def verdict(self) -> str:
-        """up or down where the interval excludes 0, otherwise open."""
-        return "up" if self.low > 0 else "down" if self.high < 0 else "open"
+    differ: int
+    p: float | None
+    verdict: str
+    """A key of VERDICTS."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,11 @@ class Evidence:
         return sorted(found, key=lambda m: (m != self.primary, MODES.index(m) if m in MODES else 9))
 
 
+def kind_of(verdict: Verdict) -> str:
+    """The key of a verdict in VERDICTS."""
+    return next(kind for kind, word in VERDICTS.items() if word == verdict)
+
+
 def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence:
     """Read an evaluate artifact."""
     names = ["suite", "row_id", "model", "mode", "status", "finish_reason", "score"]
@@ -102,10 +115,8 @@ def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence
         items.setdefault(at, set()).add(row["row_id"])
         counter = counted.setdefault(at, Counter())
         counter.update({"answers": n, row["status"]: n, f"finish.{row['finish_reason']}": n})
-    results = {
-        at: Result(*at, len(items[at]), 0, c["answers"], c["ungraded"], c["finish.truncated"], None, None, None)
-        for at, c in counted.items()
-    }
+    counts = ("answers", "unreadable", "ungraded", "finish.truncated")
+    results = {at: Result(*at, len(items[at]), 0, *(c[name] for name in counts)) for at, c in counted.items()}
     differences: dict[tuple[str, str, str, str], Difference] = {}
     for row in tables.read(graded / "comparisons.parquet"):
         at = (row["suite"], row["model"], row["mode"])
@@ -115,7 +126,7 @@ def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence
         elif row["diff"] is not None:
             differences[row["suite"], row["mode"], row["model"], row["against"]] = Difference(
                 row["suite"], row["mode"], row["model"], row["against"], row["n"],
-                row["diff"], row["diff_low"], row["diff_high"],
+                row["diff"], row["diff_low"], row["diff_high"], row["differ"], row["p_exact"], kind_of(row["verdict"]),
             )  # fmt: skip
     suites = list(dict.fromkeys(table.column("suite").to_pylist()))
     models = {model for _, model, _ in results}

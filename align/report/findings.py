@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from align.paired import needed
 from align.report.evidence import Difference, Evidence, Result
 from align.report.outline import Outline
 from align.report.wording import MINUS, count, percent, plural, points, with_interval
@@ -11,7 +12,7 @@ from align.report.wording import MINUS, count, percent, plural, points, with_int
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim: up, down, open (measured, not shown) or unknown (not measured), and the sentences that carry it."""
+    """One claim: its verdict (a key of VERDICTS), and the sentences that carry it."""
 
     topic: str
     verdict: str
@@ -41,11 +42,11 @@ def findings(evidence: Evidence, measured: Mapping[str, Finding], filtered: Mapp
 
 def compare(evidence: Evidence, suite: str, model: str, against: str) -> tuple[str, str]:
     """The verdict in the primary metric, and sentences for every metric."""
-    for needed in (model, against):
-        if needed not in evidence.models:
-            part = evidence.outline.part(needed)
+    for name in (model, against):
+        if name not in evidence.models:
+            part = evidence.outline.part(name)
             adds = f"; {part.added_by} adds it" if part and part.added_by else ""
-            return "unknown", f"Not measured: {evidence.outline.title(needed)} was not evaluated{adds}."
+            return "unknown", f"Not measured: {evidence.outline.title(name)} was not evaluated{adds}."
     pairs = [(mode, evidence.difference(suite, mode, model, against)) for mode in evidence.modes]
     graded = [(mode, d) for mode, d in pairs if d]
     if not graded:
@@ -64,25 +65,45 @@ def _sentence(outline: Outline, metric: str, d: Difference, first: bool) -> str:
     interval = f"[{points(d.low, sign=False)}, {points(d.high, sign=False)}]"
     size = points(abs(d.diff), sign=False)
     if not first:
-        where = "" if d.verdict != "open" else ", an interval that includes 0"
-        return f"{metric.capitalize()}: {points(d.diff)} points {interval}{where}."
+        return f"{metric.capitalize()}: {points(d.diff)} points {interval}{doubt(d.verdict, d.differ, d.p)}."
     who, other, where = outline.title(d.model), outline.title(d.against), f"on {plural(d.n, 'question')}"
     who = who[0].upper() + who[1:]
     if d.verdict == "up":
         return f"{who} raised {metric} by {size} points over {other} {interval} {where}."
     if d.verdict == "down":
         return f"{who} lowered {metric} by {size} points against {other} {interval} {where}."
-    if d.low == d.high == 0:
-        return f"{who} scores exactly as {other} does {where}, in {metric}."
+    if d.differ == 0:
+        return f"{who} scores exactly as {other} does {where}, in {metric}: {few(0, None)}."
+    if d.verdict == "few":
+        return (
+            f"{who} differs from {other} on too few questions to tell: {points(d.diff)} points of {metric} {interval} "
+            f"{where}, but {few(d.differ, d.p)}."
+        )
     return (
         f"{who} is not shown to differ from {other}: {points(d.diff)} points of {metric}, "
         f"and the interval {interval} includes 0, {where}."
     )
 
 
+def doubt(verdict: str, differ: int, p: float | None) -> str:
+    """Why a difference that has just been stated is not shown; nothing where it is."""
+    if verdict == "few":
+        return f", too few to tell: {few(differ, p)}"
+    return ", an interval that includes 0" if verdict == "open" else ""
+
+
+def few(differ: int, p: float | None) -> str:
+    """Why so many questions that differ are too few."""
+    if differ < needed():
+        so_many = {0: "none of them differs", 1: "1 of them differs"}.get(differ, f"{differ} of them differ")
+        return f"{so_many}, and {needed()} must before any difference can be shown"
+    return f"only {differ} of them differ, and the exact test gives p = {p:.2g}"
+
+
 def verdicts(evidence: Evidence, found: Sequence[Finding]) -> str:
     """Which stages are shown to help and, above all, which are not."""
-    leads = {"up": "Shown to help", "down": "Shown to harm", "open": "Not shown to help", "unknown": "Not measured"}
+    leads = {"up": "Shown to help", "down": "Shown to harm", "open": "Not shown to help", "few": "Too few to tell",
+             "unknown": "Not measured"}  # fmt: skip
     arms = [f for f in found if f.topic in {asked.topic for asked in evidence.outline.questions}]
     said = []
     for verdict, lead in leads.items():
@@ -134,7 +155,7 @@ def summary(evidence: Evidence) -> dict[str, list[Any]]:
         f"Δ {evidence.primary} v. {evidence.first}",
         "n",
     ]
-    columns += ["ungraded %", "truncated %"]
+    columns += ["unreadable %", "ungraded %", "truncated %"]
     rows = []
     for suite in evidence.suites:
         for model in evidence.models:
@@ -143,6 +164,7 @@ def summary(evidence: Evidence) -> dict[str, list[Any]]:
                 continue
             delta = evidence.difference(suite, evidence.primary, model, evidence.first)
             change = f"{points(delta.diff)} [{points(delta.low, False)}, {points(delta.high, False)}]" if delta else ""
+            change += " too few to tell" if delta and delta.verdict == "few" else ""
             row = [suite] * several + [model, *(accuracy(r) for r in results), change]
             row += [questions([r for r in results if r]), *totals([r for r in results if r])]
             rows.append([cell.replace(MINUS, "-") for cell in row])
@@ -163,6 +185,6 @@ def questions(results: list[Result]) -> str:
 
 
 def totals(results: list[Result]) -> list[str]:
-    """The share of answers that are ungraded, and that were truncated at the token limit."""
+    """The shares of answers that are unreadable, that are ungraded, and that were truncated at the token limit."""
     answers = sum(r.answers for r in results) or 1
-    return [percent(sum(getattr(r, field) for r in results) / answers) for field in ("ungraded", "cut")]
+    return [percent(sum(getattr(r, field) for r in results) / answers) for field in ("unreadable", "ungraded", "cut")]

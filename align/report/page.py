@@ -7,12 +7,11 @@ from typing import Any
 
 from align.report import charts
 from align.report.chapters import Chapter
-from align.report.evidence import Difference, Evidence
-from align.report.findings import Finding, accuracy, questions
+from align.report.evidence import VERDICTS, Difference, Evidence
+from align.report.findings import Finding, accuracy, questions, totals
 from align.report.wording import count, percent, points
 
 TEMPLATE = "templates/report.html.jinja"
-VERDICTS = {"up": "better", "down": "worse", "open": "not shown", "unknown": "not measured"}
 
 
 def html(
@@ -61,8 +60,7 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
                       "verdict": delta.verdict} if delta else None,
             "questions": questions(list(results.values())),
             "answers": count(sum(r.answers for r in results.values())),
-            "ungraded": percent(sum(r.ungraded for r in results.values()) / sum(r.answers for r in results.values())),
-            "cut": percent(sum(r.cut for r in results.values()) / sum(r.answers for r in results.values())),
+            "totals": totals(list(results.values())),
         })  # fmt: skip
     measure, plots = evidence.measures[suite], _plots(evidence, suite)
     return {"name": suite, "measure": measure, "modes": modes, "rows": rows, "plots": plots}
@@ -85,7 +83,7 @@ def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
                 "primary": mode == evidence.primary,
                 "svg": charts.forest(data, x="percentage points", key=key),
                 "rows": [
-                    (d.model, d.against, points(d.diff), span(d), count(d.n))
+                    (d.model, d.against, points(d.diff), span(d), count(d.n), count(d.differ), VERDICTS[d.verdict])
                     for d in found
                 ],
             })  # fmt: skip

@@ -48,7 +48,7 @@ class Parses(Config):
         with Sandbox(self.warehouse, self.limits) as sandbox:
             results = sandbox.run(texts)
             for at, result in zip(live, track(results, "running SQL", len(live)), strict=True):
-                if result.status in ("error", "refused"):
+                if result.status in ("unparsable", "error", "refused"):
                     yield int(at), {"error": result.detail}
 
 

@@ -1,0 +1,166 @@
+"""One stage in several processes at once, as torch.distributed knows them: started, watched and ended together.
+
+The stage's own process calls `spread`; torchrun starts the ranks, `python -m flows.ranks FOLDER`. Each calls the stage
+with the same arguments. Rank 0 writes the artifact and says what comes of it; the others write to a directory that is
+thrown away. Where torchrun has started this program already (several nodes), its ranks are used as they are.
+"""
+
+import ctypes
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from align.config import Config, Metrics
+from align.errors import AlignError, StageError
+
+
+class Compute(Config):
+    """How a training stage is spread over this machine."""
+
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    """Processes that share a training stage: auto is one for each GPU, and one where there is none."""
+    strategy: Literal["ddp"] = "ddp"
+    """How they share it: ddp, each with the whole model and its part of every step's rows."""
+
+    def of(self, gpus: int) -> int:
+        """The number of processes on a machine with so many GPUs."""
+        return max(1, gpus) if self.processes == "auto" else self.processes
+
+
+GRACE = 3.0  # seconds that the others have when one has failed
+_LOOK = 0.1
+
+
+def spread(
+    function: Callable[..., Metrics], config: Any, out: Path, inputs: Mapping[str, Any], processes: int
+) -> Metrics:
+    """`function(config, out, **inputs)` in so many processes of one process group; returns what rank 0 returns.
+
+    Raises what the first rank raised that failed, an AlignError as it is; StageError where a rank just ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+        folder = Path(name)
+        (folder / "call").write_bytes(pickle.dumps((sys.path, function, config, out, dict(inputs))))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        with (folder / "log").open("wb") as log:
+            started = subprocess.Popen(
+                [*command, "-m", "flows.ranks", str(folder)],
+                stdout=log, stderr=None if sys.stderr.isatty() else sys.stderr.fileno(),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )  # fmt: skip
+        gone: list[str] = []
+        try:
+            gone = _wait(started, folder)
+        finally:
+            _end(started, folder)
+        if (answer := folder / "done-0").exists() and not started.returncode:
+            found: Metrics = pickle.loads(answer.read_bytes())
+            return found
+        raise _error(folder, started.returncode, gone)
+
+
+def _wait(started: "subprocess.Popen[bytes]", folder: Path) -> list[str]:
+    """Wait until all have ended, or one has failed and the others had their grace. Returns who ended without a word."""
+    deadline: float | None = None
+    gone: list[str] = []
+    while started.poll() is None:
+        if deadline is None and (any(folder.glob("failed-*")) or _gone(folder)):
+            deadline, gone = time.monotonic() + GRACE, _gone(folder)
+        if deadline is not None and time.monotonic() > deadline:
+            break  # a rank that waits for one that is gone hears no signal
+        time.sleep(_LOOK)
+    return gone
+
+
+def _gone(folder: Path) -> list[str]:
+    ranks = [file.name.removeprefix("pid-") for file in folder.glob("pid-*")]
+    silent = [r for r in ranks if not any((folder / f"{end}-{r}").exists() for end in ("done", "failed"))]
+    return [r for r in silent if not _alive(int((folder / f"pid-{r}").read_text()))]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _end(started: "subprocess.Popen[bytes]", folder: Path) -> None:
+    if started.poll() is None:
+        started.kill()
+    started.wait()
+    for file in folder.glob("pid-*"):
+        with suppress(ProcessLookupError, ValueError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+def _error(folder: Path, code: int, gone: list[str]) -> Exception:
+    if gone:  # what the others say is only that they lost it
+        return StageError(
+            f"Process {gone[0]} of the stage ended without a word; the machine may have run out of memory."
+        )
+    failed = sorted(folder.glob("failed-*"), key=lambda p: p.stat().st_mtime_ns)
+    if not failed:
+        return StageError(f"The processes of the stage ended with status {code}.")
+    kind, message, trace = pickle.loads(failed[0].read_bytes())
+    if not isinstance(kind, str):
+        error: Exception = kind(message)
+        return error
+    wrapped = StageError(f"{failed[0].name.replace('failed-', 'Process ')} failed with {kind}: {message}")
+    wrapped.add_note(trace)
+    return wrapped
+
+
+def rank() -> int:
+    """Which of its stage's processes this is; 0 where there is one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _run(folder: Path) -> None:
+    with suppress(OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: without torchrun nobody would end it
+    me = rank()
+    _write(folder / f"pid-{me}", str(os.getpid()).encode())
+    sys.path[:], function, config, out, inputs = pickle.loads((folder / "call").read_bytes())
+    if me:
+        sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (progress is told once)
+        out = folder / f"out-{me}"
+        out.mkdir()
+    try:
+        _device()
+        metrics = function(config, out, **inputs)
+        _write(folder / f"done-{me}", pickle.dumps(metrics))
+    except BaseException as error:
+        kind = type(error) if isinstance(error, AlignError) else type(error).__name__
+        _write(folder / f"failed-{me}", pickle.dumps((kind, str(error), traceback.format_exc())))
+        raise SystemExit(1) from None
+
+
+def _device() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}")
+    draft.write_bytes(content)
+    draft.rename(path)
+
+
+if __name__ == "__main__":
+    from flows.ranks import _run as run  # what is pickled knows this module by its name
+
+    run(Path(sys.argv[1]))

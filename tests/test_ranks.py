@@ -1,0 +1,93 @@
+"""A training in two processes: the loss curve of one, the same adapter format, and one error where one rank fails."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from served import alive
+from test_resume import train
+
+from align import tables
+from align.config import Config
+from align.errors import InputError, StageError
+from align.models.arguments import share
+from align.models.base import BaseConfig
+from flows.ranks import rank, spread
+
+STAGES = ["sft", "reward", "dpo"]
+NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}  # each process draws its own
+
+
+def losses(out: Path) -> list[float]:
+    return [e["value"] for e in tables.read(out / "training_log.parquet") if e["name"] == "loss"]
+
+
+class Call(Config):
+    """What a rank is to do."""
+
+    label: str = ""
+    what: str = ""
+
+
+def training(config: Call, out: Path, base: BaseConfig, adapter: Path, checkpoints: Path | None = None) -> Any:
+    out.rmdir()
+    return train(config.label, out, base, adapter, checkpoints, **NO_DROPOUT)
+
+
+@pytest.mark.parametrize("label", STAGES)
+def test_two_processes_follow_the_curve_of_one(label: str, base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one" / "out", tmp_path / "two" / "out"
+    alone = train(label, one, base, adapter, None, **NO_DROPOUT)
+    two.mkdir(parents=True)
+    both = spread(training, Call(label=label), two, {"base": base, "adapter": adapter}, 2)
+    worst = max(abs(a - b) / a for a, b in zip(losses(one), losses(two), strict=True))
+    print(f"{label}: losses differ by {worst:.1e} at most, {losses(one)[0]:.4f} to {losses(one)[-1]:.4f}")
+    assert worst < 2e-3 and both["steps"] == alone["steps"]
+    shapes = [
+        {name: tuple(t.shape) for name, t in load_file(next(out.rglob("adapter_model.safetensors"))).items()}
+        for out in (one, two)
+    ]
+    assert shapes[0] == shapes[1]
+    assert sorted(p.name for p in one.rglob("*")) == sorted(p.name for p in two.rglob("*"))
+
+
+def doing(config: Call, out: Path) -> dict[str, Any]:
+    import torch.distributed as dist
+
+    (out.parent / f"{rank()}.pid").write_text(str(os.getpid()))
+    dist.init_process_group("gloo")
+    if rank() == 1 and config.what == "fail":
+        raise InputError("row 7 is wrong")
+    if rank() == 1 and config.what == "exit":
+        os._exit(7)
+    dist.barrier()
+    return {"world": dist.get_world_size(), "rank": rank()}
+
+
+def test_rank_0_answers(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert spread(doing, Call(), tmp_path / "out", {}, 2) == {"world": 2, "rank": 0}
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [("fail", InputError, "row 7 is wrong"), ("exit", StageError, "Process 1 of the stage ended without a word")],
+)
+def test_one_that_fails_ends_all_with_its_own_error(what: str, error: type, message: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    begun = time.monotonic()
+    with pytest.raises(error, match=message):
+        spread(doing, Call(what=what), tmp_path / "out", {}, 2)
+    print(f"{what}: {time.monotonic() - begun:.1f} s")
+    assert not any(alive(int(p.read_text())) for p in tmp_path.glob("*.pid"))
+
+
+def test_a_step_has_the_same_rows_for_any_number_of_processes() -> None:
+    assert [share(16, 1, n) for n in (1, 2, 4, 16)] == [(16, 1), (8, 1), (4, 1), (1, 1)]
+    assert [share(4, 8, n) for n in (2, 8, 16)] == [(4, 4), (4, 1), (2, 1)]
+    assert share(8, 6, 4) == (4, 3)
+    with pytest.raises(InputError, match="3 processes cannot share the 16 rows"):
+        share(16, 1, 3)
