@@ -120,6 +120,14 @@ HELD_OUT = _table(
     chosen_tokens=(WHOLE, "Tokens of the chosen response."),
     rejected_tokens=(WHOLE, "Tokens of the rejected response."),
 )
+REFERENCE = _table(
+    "Log-probabilities of pairs under the policy that DPO starts from.",
+    pair_id=(TEXT, "The pair."),
+    chosen_logps=(REAL, "Summed log-probability of the chosen response's tokens, the end-of-turn token among them."),
+    rejected_logps=(REAL, "The same of the rejected response."),
+    chosen_tokens=(WHOLE, "Tokens of the chosen response that are summed over."),
+    rejected_tokens=(WHOLE, "Tokens of the rejected response that are summed over."),
+)
 SELECTIONS = _table(
     "Which samples rejection sampling took.",
     row_id=(TEXT, "The row whose prompt was answered."),
@@ -196,8 +204,9 @@ TRAINING_LOG = _table(
 TABLES: dict[str, pa.Schema] = {
     "rows": ROWS, "quarantine": QUARANTINE, "instructions": INSTRUCTIONS, "kept": KEPT, "control": CONTROL,
     "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "labels": LABELS,
-    "held_out": HELD_OUT, "selections": SELECTIONS, "answers": ANSWERS, "evaluations": EVALUATIONS,
-    "comparisons": COMPARISONS, "dropped": DROPPED, "altered": ALTERED, "training_log": TRAINING_LOG,
+    "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "answers": ANSWERS,
+    "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "dropped": DROPPED, "altered": ALTERED,
+    "training_log": TRAINING_LOG,
 }  # fmt: skip
 """The table in each file `NAME.parquet` of an artifact, by name; the view of that name reads it."""
 

@@ -37,7 +37,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
     """Mistakes as sentences that begin with the key."""
     for where, config in configs(recipe, ""):
         yield from (f"{where}{problem}" for problem in _own(config))
-    for rule in (_data, _suites, _samples, check_training.adapters, check_training.shares, _controls):
+    for rule in (_data, _suites, _samples, check_training.adapters, check_training.shares, _controls, _encoders):
         yield from rule(recipe)
 
 
@@ -236,3 +236,12 @@ def _controls(recipe: Recipe) -> Iterator[str]:
             f"controls.random_of_n: in resample {alike}, so that a random response of the n is the best one and "
             "sft_random repeats sft_rs; raise it, or set this to false."
         )
+
+
+def _encoders(recipe: Recipe) -> Iterator[str]:
+    """An encoder scores, and writes nothing."""
+    base, own = recipe.base, recipe.reward.base
+    if base.path is not None and check_base.encoder(base.path):
+        yield "base: is an encoder, which writes nothing; name it in reward.base, and in base a language model."
+    if own is not None and own.path is not None and check_base.encoder(own.path) and recipe.reward.kind == "likelihood":
+        yield "reward.kind: is likelihood, but reward.base is an encoder, which writes nothing; set it to head."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.models.base import BaseConfig
+from align.models.encoder import is_encoder
 from align.models.kinds import refusals
 from align.text import quote, short
 
@@ -43,7 +44,8 @@ def _directory(folder: Path, own_template: bool) -> Iterator[str]:
     if not (folder / "config.json").is_file():
         yield f"path: {short(folder)} is not a model directory (it has no config.json)."
         return
-    if not isinstance(_json(folder / "config.json"), dict):
+    facts = _json(folder / "config.json")
+    if not isinstance(facts, dict):
         yield f"path: {short(folder / 'config.json')} is not a JSON object."
     if not any(folder.glob("*.safetensors")):
         yield f"path: {short(folder)} holds no weights (*.safetensors)."
@@ -53,7 +55,7 @@ def _directory(folder: Path, own_template: bool) -> Iterator[str]:
         yield f"path: {short(folder)} lacks {short(missing[0])}, which its index names."
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         yield f"path: {short(folder)} holds no tokenizer ({', '.join(_TOKENIZERS)})."
-    elif own_template:
+    elif own_template and not is_encoder(facts):
         file, settings = folder / "chat_template.jinja", _json(folder / "tokenizer_config.json")
         text = settings.get("chat_template") if isinstance(settings, dict) else None
         text = file.read_text(encoding="utf-8") if file.is_file() else text
@@ -80,6 +82,12 @@ def _cached(name: str, revision: str) -> Path | None:
         commit = revision
     file = folder / "snapshots" / commit / "config.json"
     return file if file.is_file() else None
+
+
+def encoder(folder: Path) -> bool:
+    """Whether the model in a directory is an encoder, by its config.json."""
+    facts = _json(folder / "config.json")
+    return isinstance(facts, dict) and is_encoder(facts)
 
 
 def _json(file: Path) -> Any:

@@ -46,7 +46,7 @@ def adapters(recipe: Recipe) -> Iterator[str]:
     """Stages that continue the adapter of sft keep its shape: one that asks for another would not get it."""
     first = recipe.sft.lora or LoraSettings()
     continued: dict[str, Training] = {"sft_rs": recipe.sft_rs, "dpo": recipe.dpo}
-    if recipe.reward.init_from_sft:
+    if recipe.reward.init_from_sft and recipe.reward.base is None:
         continued["reward"] = recipe.reward
     for stage, config in continued.items():
         if config.lora is None:

@@ -53,10 +53,11 @@ def dag(r: Recipe, walk: Walk) -> None:
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
     preferred = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
     pairs = preferred["pairs.parquet"]
-    reward = stage("reward", base=base, pairs=pairs, adapter=policy)
+    scorer = r.reward.base or base
+    reward = stage("reward", base=scorer, pairs=pairs, adapter=None if r.reward.base else policy)
 
     fresh = stage("resample", base=base, rows=rows, adapter=policy)
-    best = stage("select", base=base, rows=rows, samples=fresh["samples.parquet"], reward=reward)
+    best = stage("select", base=scorer, rows=rows, samples=fresh["samples.parquet"], reward=reward)
     chosen = stage("sft_rs", base=base, rows=best["kept.parquet"], adapter=policy)
     if r.controls.random_of_n:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)
@@ -64,7 +65,8 @@ def dag(r: Recipe, walk: Walk) -> None:
     if r.dpo.unpaired:
         stage("dpo", base=base, labels=preferred["labels.parquet"], adapter=chosen)
     else:
-        stage("dpo", base=base, pairs=pairs, adapter=chosen)
+        frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
+        stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)
     policies: dict[str, Node | None] = {
         "base": None,
         **{name: node for name, node in done.items() if TABLE[name].policy},

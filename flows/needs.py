@@ -27,7 +27,8 @@ def _need(recipe: Recipe, name: str) -> Need:
     continued = name != "sft" and getattr(config, "init_from_sft", True)
     if continued and "lora" in type(config).model_fields:  # the adapter that sft made, whose shape stays
         config = config.model_copy(update={"lora": recipe.sft.lora})
-    return Need(stage.load, config, tokens=PROMPT + recipe.resample.max_new_tokens)
+    longest = getattr(config, "max_length", PROMPT + recipe.resample.max_new_tokens)
+    return Need(stage.load, config, tokens=longest)
 
 
 def given_bytes(text: str) -> int:

@@ -19,6 +19,7 @@ from tasks.evaluate import evaluate
 from tasks.filter import filter
 from tasks.ingest import ingest
 from tasks.pairs import pairs
+from tasks.reference import ReferenceConfig, reference
 from tasks.report import report
 from tasks.reward import reward
 from tasks.sample import sample
@@ -105,6 +106,14 @@ def _answers(recipe: "Recipe") -> AnswerConfig:
     return AnswerConfig(suites=e.limits, **{name: getattr(e, name) for name in Sampling.model_fields})
 
 
+def _reference(recipe: "Recipe") -> ReferenceConfig:
+    """What of dpo's settings decides log-probabilities: another beta, rate or loss scores nothing again."""
+    d = recipe.dpo
+    shared = {name: getattr(d, name) for name in ("max_length", "max_truncated_share", "limit")}
+    shared["seed"] = d.seed if d.limit else 0  # it decides which pairs a limit takes, and nothing else
+    return ReferenceConfig(**shared, batch_size=2 * d.per_device_train_batch_size)  # a pair is two sequences
+
+
 # In the order of the report: a control stands before what it controls for.
 STAGES = (
     Stage("ingest", ingest, "reading the data"),
@@ -127,6 +136,7 @@ STAGES = (
         "sft_rs", sft, "rejection sampling (best of n)", "sft", policy=True,
         questions=(("Rejection sampling", "sft_rs", "sft"),),
     ),
+    Stage("reference", reference, "the reference of DPO", "score", slice=_reference),
     Stage(
         "dpo", dpo, "DPO", "dpo", policy=True,
         questions=(("DPO", "dpo", "sft_rs"), ("The whole chain after SFT", "dpo", "sft")),

@@ -1,24 +1,32 @@
-"""Direct preference optimisation (Rafailov et al., 2023) against a frozen copy of the adapter it starts from."""
+"""Direct preference optimisation (Rafailov et al., 2023) against the policy it starts from."""
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from align import tables
 from align.config import Metrics
 from align.errors import InputError, StageError
+from align.models import reference as references
 from align.models import training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.base import BaseConfig, compute_dtype, load_chat, load_model, save_adapter
+from align.models.chat import Chat
 from align.models.finite import is_finite
 from align.models.kto import kto
+from align.models.logps import logps
 from align.models.pairs import Pair, encode
+
+if TYPE_CHECKING:
+    import torch
 
 BETA = 0.1  # of the losses that compare whole responses (Rafailov et al., 2023)
 PROBE = 128  # pairs on which log-probabilities are compared before and after
+REFERENCE = {"precompute_ref_log_probs": False, "sync_ref_model": False, "ld_alpha": None}
+"""trl's arguments by which the reference's log-probabilities would be others: those of the artifact are plain sums."""
 
 
 class DpoConfig(Training):
@@ -83,6 +91,7 @@ class DpoConfig(Training):
         shares = [1.0, self.nll] if self.nll else None
         return {
             "beta": self.beta, "label_smoothing": self.label_smoothing, "loss_type": losses, "loss_weights": shares,
+            **REFERENCE,
         }  # fmt: skip
 
 
@@ -93,49 +102,49 @@ def dpo(
     base: BaseConfig,
     adapter: Path,
     pairs: Path | None = None,
+    reference: Path | None = None,
     labels: Path | None = None,
     checkpoints: Path | None = None,
 ) -> Metrics:
     """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out; with loss_type kto on the
     labels (LABELS).
 
-    Writes adapter/ (the policy only), training_log.parquet and dropped.parquet. Before the first step the reference
-    must give the policy's log-probabilities, so that the loss is ln 2; else StageError.
+    `reference` is the artifact of the stage reference on this adapter and these pairs. Writes adapter/,
+    training_log.parquet and dropped.parquet. Before the first step the policy must give the reference's
+    log-probabilities, so that the loss is ln 2; else StageError, as where the reference is of something else.
     """
+    import torch
+
     config.check()
     if config.unpaired and labels is not None:
         weights = (config.desirable_weight, config.undesirable_weight)
         return kto(config, out, base=base, labels=labels, adapter=adapter, beta=config.beta, weights=weights,
                    checkpoints=checkpoints)  # fmt: skip
-    if config.unpaired or pairs is None:
-        raise InputError(f"loss_type {config.loss_type} needs {'labels' if config.unpaired else 'pairs'}.")
+    if config.unpaired or pairs is None or reference is None:
+        needs = "labels" if config.unpaired else "pairs and the artifact of the stage reference"
+        raise InputError(f"loss_type {config.loss_type} needs {needs}.")
     chat = load_chat(base)
     chat.check()
     every, counts = encode(chat, tables.read(pairs), config, out)
     train, held = [p for p in every if not p.held_out], [p for p in every if p.held_out]
+    references.check(reference, chat, pairs, adapter)
+    frozen, frozen_held = (references.read(reference, some) for some in (train, held))
 
-    from datasets import Dataset
-
-    data = Dataset.from_list([_columns(p) for p in train])
     with arguments(config, base, len(train)) as args:
-        from trl import DPOTrainer
-
-        class Trainer(DPOTrainer):
-            """The dataset is tokenised already, with checks that trl does not make."""
-
-            def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-                return dataset
-
         model = training.adapt(load_model(base), config, base, adapter)
         start = training.trainable(model)
-        trainer = Trainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
+        trainer = trainer_of(model, args, train, frozen, chat)
         training.restore(model, start)
-        initial = check_reference(trainer, train[:16], config.beta)
+
+        def score(some: list[Pair]) -> torch.Tensor:  # the batch is the trainer's, which may run out of memory
+            return logps(model, some, chat.pad_id, batch_size=2 * args.per_device_train_batch_size)
+
+        exact = compute_dtype(base) == torch.float32
+        initial = check_reference(score(train[:16]), frozen[:16], config.beta, exact=exact)
         log = training.run(trainer, "dpo", out, config, checkpoints)
-        before_after = {
-            **_shift(trainer, train[:PROBE], "train"),
-            **(_shift(trainer, held[:PROBE], "held_out") if held else {}),
-        }
+        before_after = _shift(score(train[:PROBE]), frozen[:PROBE], "train")
+        if held:
+            before_after |= _shift(score(held[:PROBE]), frozen_held[:PROBE], "held_out")
     save_adapter(model, chat, base, out)
     return {
         "pairs": len(train),
@@ -147,16 +156,38 @@ def dpo(
     }
 
 
-def check_reference(trainer: Any, pairs: list[Pair], beta: float) -> float:
-    """The DPO loss before the first step. StageError unless the reference is the policy, so that it is ln 2."""
+def trainer_of(model: Any, args: Any, pairs: list[Pair], reference: "torch.Tensor", chat: Chat) -> Any:
+    """trl's DPOTrainer on `pairs` with their reference log-probabilities, [N, 2], and no second adapter."""
+    from datasets import Dataset
+    from trl import DPOTrainer
+
+    class Trainer(DPOTrainer):
+        """The dataset is tokenised already, with checks that trl does not make."""
+
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+    columns = [_columns(p, *values) for p, values in zip(pairs, reference.tolist(), strict=True)]
+    trainer = Trainer(model=model, args=args, train_dataset=Dataset.from_list(columns), processing_class=chat.tokenizer)
+    # The argument precompute_ref_log_probs would let trl hash all weights and compute what is known already.
+    trainer.precompute_ref_logps = True
+    model.delete_adapter("ref")  # trl's copy of the adapter, which nothing reads now
+    return trainer
+
+
+def check_reference(policy: "torch.Tensor", reference: "torch.Tensor", beta: float, *, exact: bool) -> float:
+    """The DPO loss before the first step, from log-probabilities [N, 2] each.
+
+    Raises StageError unless the reference is the policy, so that the loss is ln 2. In half precision (`exact` false)
+    the same response in another batch differs by rounding, and the loss by beta times that.
+    """
     import torch
 
-    policy, reference = _logps(trainer, pairs)
     worst = float((policy - reference).abs().max())
     delta = (policy[:, 0] - reference[:, 0]) - (policy[:, 1] - reference[:, 1])
     loss = float(-torch.nn.functional.logsigmoid(beta * delta).mean())
-    tolerance = 1e-3 if next(trainer.model.parameters()).dtype == torch.float32 else 0.5
-    same = worst <= tolerance * (1 + float(policy.abs().max()) / 100) and abs(loss - math.log(2)) <= 1e-3
+    tolerance = (1e-3 if exact else 0.5) * (1 + float(policy.abs().max()) / 100)
+    same = worst <= tolerance and abs(loss - math.log(2)) <= (1e-3 if exact else max(1e-3, beta * tolerance))
     if not same or not math.isfinite(worst):  # NaN compares as neither above nor below, infinity as equal to itself
         raise StageError(
             f"The DPO reference is not the policy that training starts from: log-probabilities differ by {worst:.3g} "
@@ -165,9 +196,8 @@ def check_reference(trainer: Any, pairs: list[Pair], beta: float) -> float:
     return loss
 
 
-def _shift(trainer: Any, pairs: list[Pair], name: str) -> dict[str, float]:
-    """What training did to the log-probabilities of whole responses, relative to the reference."""
-    policy, reference = _logps(trainer, pairs)
+def _shift(policy: "torch.Tensor", reference: "torch.Tensor", name: str) -> dict[str, float]:
+    """What training did to the log-probabilities of whole responses, [N, 2], relative to the reference."""
     ratio = policy - reference
     if not is_finite(ratio):
         raise StageError(
@@ -180,35 +210,12 @@ def _shift(trainer: Any, pairs: list[Pair], name: str) -> dict[str, float]:
     }
 
 
-def _logps(trainer: Any, pairs: list[Pair]) -> tuple[Any, Any]:
-    """Summed log-probabilities of the responses, [N, 2] (chosen, rejected), under the policy and the reference."""
-    import torch
-
-    model, size = trainer.model, trainer.args.per_device_train_batch_size
-    order = sorted(range(len(pairs)), key=lambda i: pairs[i].length)
-    policy, reference = torch.zeros(len(pairs), 2), torch.zeros(len(pairs), 2)
-    with torch.no_grad():
-        for at in range(0, len(order), size):
-            batch = order[at : at + size]
-            inputs = trainer._prepare_inputs(trainer.data_collator([_columns(pairs[i]) for i in batch]))
-            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-            with trainer.accelerator.autocast():
-                output = model(
-                    input_ids=inputs["input_ids"],
-                    attention_mask=inputs["attention_mask"],
-                    labels=labels,
-                    use_cache=False,
-                    fused_lm_head=True,
-                )
-            policy[batch] = torch.stack(output.log_probs.float().sum(1).chunk(2), 1).cpu()
-            reference[batch] = torch.stack(trainer.compute_ref_log_probs(model, inputs), 1).float().cpu()
-    return policy, reference
-
-
-def _columns(pair: Pair) -> dict[str, Any]:
+def _columns(pair: Pair, chosen: float, rejected: float) -> dict[str, Any]:
     return {
         "prompt_ids": pair.chosen.ids[: pair.chosen.prompt],
         "chosen_ids": pair.chosen.ids[pair.chosen.prompt :],
         "rejected_ids": pair.rejected.ids[pair.rejected.prompt :],
+        "ref_chosen_logps": chosen,
+        "ref_rejected_logps": rejected,
         "length": pair.length,
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,11 +11,13 @@ from align.config import Metrics
 from align.errors import InputError, StageError
 from align.models import training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, load_chat, save_adapter
-from align.models.chat import Chat, Example, pad
+from align.models.base import BaseConfig, save_adapter
+from align.models.chat import Example, pad
+from align.models.encoder import EncoderReader
 from align.models.memory_inference import Batch, release
 from align.models.pairs import Pair, encode
-from align.models.reward_model import HEAD, Kind, load_reward, reward_base, rewards, save_kind, score
+from align.models.reader import Reader
+from align.models.reward_model import Kind, heads, load_reader, load_reward, reward_base, rewards, save_kind, score
 
 
 class RewardConfig(Training):
@@ -25,9 +27,13 @@ class RewardConfig(Training):
 
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
-    kind: Kind = "head"
+    base: BaseConfig | None = None
+    """Another model to train the reward model on than the recipe's base: an encoder (BERT and its kin) or a language
+    model. It starts without an adapter."""
+    kind: Literal["head", "likelihood"] = "head"
     """head: a linear map at the end-of-turn token, for thousands of pairs; likelihood: the mean log-probability of the
-    response, which starts from what SFT knows, for small models and few pairs."""
+    response, which starts from what SFT knows, for small models and few pairs. An encoder takes head, at its first
+    token."""
     init_from_sft: bool = True
     """Start from a copy of the SFT adapter instead of a fresh one."""
     center_rewards_coefficient: float = Field(default=0.01, ge=0)
@@ -37,6 +43,8 @@ class RewardConfig(Training):
     def contradictions(self) -> Iterator[str]:
         if self.kind == "likelihood" and self.center_rewards_coefficient and self.changed("center_rewards_coefficient"):
             yield "center_rewards_coefficient: centres the scores of a head; kind likelihood has none, leave it out."
+        if self.base is not None and self.kind == "likelihood" and self.init_from_sft:
+            yield "init_from_sft: no adapter of sft fits reward.base; set it to false, or leave reward.base out."
 
     per_device_eval_batch_size: Batch = "auto"
     """Conversations scored together; auto is 64, on a GPU what fits of them."""
@@ -58,13 +66,23 @@ def reward(
 
     Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet and
     dropped.parquet. The held-out scores come from the reloaded artifact, which is loaded when the trained model is
-    gone: two would not fit where one does. Raises StageError where a check fails.
+    gone: two would not fit where one does. `config.base` goes before `base`, and starts without an adapter. Raises
+    StageError where a check fails.
     """
+    config.check()
+    if config.base is not None:
+        base, adapter = config.base, None
     if config.kind == "likelihood" and config.init_from_sft and adapter is None:
         raise InputError("reward.kind likelihood with init_from_sft needs the SFT adapter.")
-    config.check()
-    chat = load_chat(base)
+    chat = load_reader(base)
     chat.check()
+    kind: Kind = "encoder" if isinstance(chat, EncoderReader) else config.kind
+    if kind != config.kind and config.kind == "likelihood":
+        raise InputError(
+            f"reward.kind is likelihood, but {base.name} is an encoder, which writes nothing; set it to head."
+        )
+    longest = min(config.max_length, chat.room)  # an encoder has no place for more
+    config = config.model_copy(update={"max_length": longest})
     every, counts = encode(chat, tables.read(pairs), config, out)
     train, held = [p for p in every if not p.held_out], [p for p in every if p.held_out]
 
@@ -72,6 +90,7 @@ def reward(
     with arguments(config, base, len(train)) as args:
         log, before, after = _train(
             config,
+            kind,
             out,
             base,
             adapter if config.init_from_sft else None,
@@ -93,8 +112,8 @@ def reward(
                 "pair_id": p.pair_id,
                 "chosen_score": scores[i],
                 "rejected_score": scores[len(held) + i],
-                "chosen_tokens": len(p.chosen.ids) - p.chosen.prompt,
-                "rejected_tokens": len(p.rejected.ids) - p.rejected.prompt,
+                "chosen_tokens": p.chosen.tokens,
+                "rejected_tokens": p.rejected.tokens,
             }
             for i, p in enumerate(held)
         ),
@@ -121,11 +140,12 @@ def reward(
 
 def _train(
     config: RewardConfig,
+    kind: Kind,
     out: Path,
     base: BaseConfig,
     adapter: Path | None,
     args: Any,
-    chat: Chat,
+    chat: Reader,
     train: list[Pair],
     held: list[Example],
     probes: list[Example],
@@ -135,31 +155,32 @@ def _train(
     import torch
 
     torch.manual_seed(config.seed)  # a head starts at random
-    head, size = HEAD if config.kind == "head" else None, config.per_device_eval_batch_size
-    model = training.adapt(reward_base(base, config.kind), config, base, adapter, head=head)
+    size, model = config.per_device_eval_batch_size, reward_base(base, kind)
+    whole = heads(model, kind)
+    model = training.adapt(model, config, base, adapter, heads=whole)
     start = training.trainable(model)
-    if head and not any(f".{head}." in name for name in start):
+    if not all(any(f".{head}." in name for name in start) for head in whole):
         raise StageError("The score head would not be trained.")
-    trainer = _trainer(config, model, chat, train, args)
+    trainer = _trainer(config, kind, model, chat, train, args)
     training.restore(model, start)
-    before = score(model.eval(), config.kind, chat, held, batch_size=size, label="held-out pairs")
+    before = score(model.eval(), kind, chat, held, batch_size=size, label="held-out pairs")
     log = training.run(trainer, "reward", out, config, checkpoints)
     save_adapter(model, chat, base, out)
-    save_kind(config.kind, out)
-    return log, before, score(model.eval(), config.kind, chat, probes, batch_size=size)
+    save_kind(kind, out)
+    return log, before, score(model.eval(), kind, chat, probes, batch_size=size)
 
 
-def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], args: Any) -> Any:
-    """trl's RewardTrainer; a likelihood model keeps its loss and metrics, and brings its own reward."""
+def _trainer(config: RewardConfig, kind: Kind, model: Any, chat: Reader, train: list[Pair], args: Any) -> Any:
+    """trl's RewardTrainer; other kinds than a head keep its loss and metrics, and bring their own reward."""
     import torch
     from datasets import Dataset
     from trl import RewardTrainer
 
-    class Likelihood(RewardTrainer):
+    class Rewarded(RewardTrainer):
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            found = rewards(model, "likelihood", inputs["input_ids"], inputs["attention_mask"], inputs["response"])
+            found = rewards(model, kind, inputs["input_ids"], inputs["attention_mask"], inputs["response"])
             chosen, rejected = found.chunk(2)
             seen = self._metrics["train" if model.training else "eval"]
             seen["accuracy"].append((chosen > rejected).float().mean().item())
@@ -167,6 +188,8 @@ def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], ar
             self._total_train_tokens += int(inputs["attention_mask"].sum())
             seen["num_tokens"] = [self._total_train_tokens]
             loss = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
+            if kind == "encoder":
+                loss = loss + config.center_rewards_coefficient * ((chosen + rejected) ** 2).mean()
             return (loss, None) if return_outputs else loss
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -174,8 +197,7 @@ def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], ar
         ids, mask, response = pad(sides, chat.pad_id)
         return {"input_ids": ids, "attention_mask": mask, "response": response}
 
-    likelihood = config.kind == "likelihood"
-    return (Likelihood if likelihood else RewardTrainer)(
+    return (RewardTrainer if kind == "head" else Rewarded)(
         model=model,
         args=args,
         train_dataset=Dataset.from_dict(
@@ -186,13 +208,13 @@ def _trainer(config: RewardConfig, model: Any, chat: Chat, train: list[Pair], ar
                 "length": [p.length for p in train],
             }
         ),
-        data_collator=collate if likelihood else None,
+        data_collator=None if kind == "head" else collate,
         processing_class=chat.tokenizer,
     )
 
 
 def check_saved(
-    trained: list[float], loaded: Any, kind: Kind, chat: Chat, examples: list[Example], batch_size: Batch = "auto"
+    trained: list[float], loaded: Any, kind: Kind, chat: Reader, examples: list[Example], batch_size: Batch = "auto"
 ) -> None:
     """StageError unless the reloaded model gives the trained one's scores, whatever it is padded with."""
     import torch

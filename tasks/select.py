@@ -14,9 +14,9 @@ from pydantic import Field
 from align import tables
 from align.config import Config, Metrics, Seed
 from align.errors import StageError
-from align.models.base import BaseConfig, load_chat
+from align.models.base import BaseConfig
 from align.models.memory_inference import Batch
-from align.models.reward_model import load_reward, score
+from align.models.reward_model import load_reader, load_reward, score
 from align.text import digest
 
 
@@ -44,6 +44,8 @@ class SelectConfig(Config):
 def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, samples: Path, reward: Path) -> Metrics:
     """Score `samples` (SAMPLES) with the reward artifact and keep the best response of each prompt of `rows` (ROWS).
 
+    `base` is what the reward model was trained on. A sample longer than that can read is ungraded and never kept.
+
     Writes scores.parquet, kept.parquet (best of n), control.parquet (random of n) and selections.parquet. Raises
     StageError if nothing is left.
     """
@@ -55,30 +57,33 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
     missing = sorted({s["row_id"] for s in table} - prompts.keys())
     if missing:
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
-    chat = load_chat(base)
+    chat = load_reader(base)
     chat.check()
     examples = chat.examples([prompts[s["row_id"]]["messages"] for s in table], [s["text"] for s in table])
     model, kind = load_reward(base, reward)
-    scores = score(model, kind, chat, examples, batch_size=config.batch_size, label="scoring samples")
+    fits = [i for i, e in enumerate(examples) if len(e.ids) <= chat.room]
+    found = score(model, kind, chat, [examples[i] for i in fits], batch_size=config.batch_size, label="scoring samples")
+    scores = {table[i]["sample_id"]: value for i, value in zip(fits, found, strict=True)}
     tables.write(
         out / "scores.parquet",
         (
             {
                 "sample_id": s["sample_id"],
                 "scored_by": "reward_model",
-                "score": value,
-                "status": "scored",
-                "detail": None,
+                "score": scores.get(s["sample_id"]),
+                "status": "scored" if s["sample_id"] in scores else "ungraded",
+                "detail": None if s["sample_id"] in scores else f"longer than the {chat.room} tokens that can be read",
             }
-            for s, value in zip(table, scores, strict=True)
+            for s in table
         ),
         tables.SCORES,
     )
 
     groups: dict[str, list[tuple[float, dict[str, Any]]]] = defaultdict(list)
-    for value, s in zip(scores, table, strict=True):
-        if s["text"].strip() and not (config.skip_truncated and s["finish_reason"] == "truncated"):
-            groups[s["row_id"]].append((value, s))
+    for s in table:
+        cut = config.skip_truncated and s["finish_reason"] == "truncated"
+        if s["text"].strip() and not cut and s["sample_id"] in scores:
+            groups[s["row_id"]].append((scores[s["sample_id"]], s))
     best = {p: max(g, key=lambda item: (item[0], -item[1]["sample_index"])) for p, g in groups.items()}
     rank = {p: best[p][0] - (_mean(v for v, _ in groups[p]) if config.by == "margin" else 0.0) for p in best}
     passed = [p for p in best if config.min_score is None or best[p][0] >= config.min_score]
@@ -105,10 +110,11 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
     return {
         "samples": len(table),
         "samples.eligible": eligible,
+        "samples.too_long": len(table) - len(fits),
         "samples.truncated": sum(s["finish_reason"] == "truncated" for s in table),
         "prompts": len({s["row_id"] for s in table}),
         "prompts.kept": len(kept),
-        "score.mean": _mean(scores),
+        "score.mean": _mean(found),
         "score.best": _mean(v for v, _ in arms["best"].values()),
         "score.random": _mean(v for v, _ in arms["random"].values()),
         "share.same": _mean(arms["best"][p][1] is arms["random"][p][1] for p in kept),

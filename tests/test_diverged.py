@@ -1,5 +1,6 @@
 """A training that diverged is an error of one sentence, and nothing of it is saved."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from align.models.base import BaseConfig, load_chat, load_model, save_adapter
 from align.models.finite import check_scores, is_finite, not_finite
 from align.models.reward_model import score
 from align.models.training import adapt
-from tasks.dpo import DpoConfig, dpo
+from tasks.dpo import DpoConfig, check_reference, dpo
 from tasks.reward import RewardConfig, reward
 from tasks.sft import SftConfig, sft
 
@@ -46,7 +47,8 @@ def _likelihood(base: BaseConfig, adapter: Path, folder: Path, out: Path, **chan
 
 def _dpo(base: BaseConfig, adapter: Path, folder: Path, out: Path, **changes: Any) -> Any:
     pairs = tiny.pairs(folder / "pairs.parquet", 24)
-    return dpo(DpoConfig(**SETTINGS | changes), out, base=base, pairs=pairs, adapter=adapter)
+    frozen = tiny.reference(base, pairs, adapter)
+    return dpo(DpoConfig(**SETTINGS | changes), out, base=base, pairs=pairs, adapter=adapter, reference=frozen)
 
 
 STAGES = [(_sft, "sft"), (_sft_rs, "sft"), (_head, "reward"), (_likelihood, "reward"), (_dpo, "dpo")]
@@ -85,7 +87,9 @@ def test_a_loss_that_is_none_at_once_is_not_blamed_on_the_rate(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("head", [None, "score"])
 def test_weights_that_are_not_finite_are_not_saved(base: BaseConfig, tmp_path: Path, value: float, head: Any) -> None:
-    model = adapt(load_model(base, head="reward" if head else "lm"), Training(), base, None, head=head)
+    model = adapt(
+        load_model(base, head="reward" if head else "lm"), Training(), base, None, heads=[head] if head else []
+    )
     trained = [p for name, p in model.named_parameters() if p.requires_grad and (not head or head in name)]
     trained[-1].data.view(-1)[3] = value
     with pytest.raises(StageError, match=r"(lora_B|score).* is not finite; nothing is saved"):
@@ -93,13 +97,14 @@ def test_weights_that_are_not_finite_are_not_saved(base: BaseConfig, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reference_that_is_no_number(base: BaseConfig, adapter: Path) -> None:
+def test_a_reference_that_is_no_number() -> None:
     """NaN is not above any tolerance, and infinity differs from itself by NaN."""
-    from test_dpo import _with_reference
-
+    policy = torch.tensor([[-20.0, -22.0], [-19.0, -30.0]])
+    assert check_reference(policy, policy, 0.1, exact=True) == pytest.approx(math.log(2), abs=1e-6)
     for value in (float("nan"), float("inf")):
-        with pytest.raises(StageError, match="reference is not the policy"):
-            _with_reference(base, adapter, lambda parameter, value=value: parameter.fill_(value))
+        for exact in (True, False):
+            with pytest.raises(StageError, match="reference is not the policy"):
+                check_reference(policy, policy.clone().fill_(value), 0.1, exact=exact)
 
 
 def test_scores_that_are_no_numbers(base: BaseConfig) -> None:

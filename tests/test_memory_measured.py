@@ -107,6 +107,7 @@ def measured(
             base=base,
             rows=tiny.kept(folder / "few.parquet", 4),
         )
+        inputs["reference"] = tiny.reference(base, inputs["pairs"], folder / "start")
     patch.setattr(training, "run", one_step)
     with pytest.raises(Measured):
         function(config, folder / stage, base=base, **inputs)

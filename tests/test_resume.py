@@ -45,7 +45,8 @@ def train(
     pairs = tiny.pairs(out.parent / "pairs.parquet", 40)
     if label == "dpo":
         config = DpoConfig(learning_rate=1e-3, nll=0.1, **settings)
-        return dpo(config, out, base=base, pairs=pairs, adapter=adapter, checkpoints=checkpoints)
+        inputs = {"pairs": pairs, "adapter": adapter, "reference": tiny.reference(base, pairs, adapter)}
+        return dpo(config, out, base=base, **inputs, checkpoints=checkpoints)
     return reward(RewardConfig(**settings), out, base=base, pairs=pairs, adapter=adapter, checkpoints=checkpoints)
 
 

@@ -1,5 +1,6 @@
 """A real but tiny base model, made on the spot: a 2-layer Llama and a byte-level BPE tokenizer with a chat template."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,16 @@ def pairs(file: Path, n: int, *more: dict[str, Any]) -> Path:
     """A PAIRS file of n pairs and some more."""
     tables.write(file, [*(pair(i) for i in range(n)), *more], tables.PAIRS)
     return file
+
+
+def reference(base: BaseConfig, pairs: Path, adapter: Path, **settings: Any) -> Path:
+    """The artifact of the stage reference, beside the pairs."""
+    from tasks.reference import ReferenceConfig, reference
+
+    folder = Path(tempfile.mkdtemp(prefix="reference-", dir=pairs.parent))
+    config = ReferenceConfig(**{"max_length": 128} | settings)
+    reference(config, folder, base=base, pairs=pairs, adapter=adapter)
+    return folder
 
 
 def measured(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from align.digests import file_digest
 from align.errors import InputError, StageError
 from align.models.chat import Chat
 from align.models.device import device, fastest_dtype
+from align.models.encoder import heads_to_be
 from align.models.files import (
     adapter_shape,
     attach,
@@ -29,6 +30,7 @@ from align.models.finite import not_finite
 from align.models.kinds import refusals, stateful
 from align.models.libraries import prepare_libraries
 from align.models.quantise import check_quantised, dequantise, quantised
+from align.models.reader import Reader
 from align.models.template import check_template
 
 if TYPE_CHECKING:
@@ -114,6 +116,17 @@ def identity(base: BaseConfig) -> dict[str, str]:
 
 def load_chat(base: BaseConfig) -> Chat:
     """The tokenizer with its chat template. Raises InputError if it has none that ends, or no padding token."""
+    tokenizer, name = load_tokenizer(base)
+    if not tokenizer.chat_template:
+        raise InputError(f"{base.name} has no chat template; set base.chat_template to a Jinja file.")
+    return Chat(tokenizer, pad_token=base.pad_token, name=name)
+
+
+def load_tokenizer(base: BaseConfig) -> tuple[Any, str]:
+    """The tokenizer, with `base.chat_template` where that is set, and what messages call its template, if it has one.
+
+    Raises InputError if it cannot be loaded, or its template does not end.
+    """
     prepare_libraries()
     from transformers import AutoTokenizer
 
@@ -133,12 +146,11 @@ def load_chat(base: BaseConfig) -> Chat:
             tokenizer.chat_template = base.chat_template.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise InputError(f"{name} cannot be read ({one_line(error)}); set base.chat_template.") from error
-    if not tokenizer.chat_template:
-        raise InputError(f"{base.name} has no chat template; set base.chat_template to a Jinja file.")
-    if not isinstance(tokenizer.chat_template, str):
+    if tokenizer.chat_template and not isinstance(tokenizer.chat_template, str):
         raise InputError(f"{base.name} has several chat templates; set base.chat_template to a file that holds one.")
-    check_template(tokenizer.chat_template, tuple(sorted(_special_tokens(tokenizer).items())), name)
-    return Chat(tokenizer, pad_token=base.pad_token, name=name)
+    if tokenizer.chat_template:
+        check_template(tokenizer.chat_template, tuple(sorted(_special_tokens(tokenizer).items())), name)
+    return tokenizer, name
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, str]:
@@ -149,9 +161,9 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
-    Raises InputError for weight files that are missing, damaged, not finite or of another architecture, and for
-    architectures that cannot be trained or sampled (models.kinds), StageError if quantisation was asked for and is not
-    active.
+    Raises InputError for weight files that are missing, damaged, not finite or of another architecture, for an encoder
+    where a language model is asked for, and for architectures that cannot be trained or sampled (models.kinds);
+    StageError if quantisation was asked for and is not active.
     """
     prepare_libraries()
     import torch
@@ -160,6 +172,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
     for why in refusals(read_json(folder / "config.json", InputError), base.quantization):
         raise InputError(f"The model {base.name} cannot be trained here: {why}")
+    heads = heads_to_be(folder, base.name, scores=head == "reward")
     check_weights(folder)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded ignores nothing
@@ -171,7 +184,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=["lm_head", "score"],
+            llm_int8_skip_modules=["lm_head", *heads],
         )
     factory: Any = AutoModelForCausalLM
     if head == "reward":
@@ -182,7 +195,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
         raise
     except Exception as error:
         raise InputError(f"The model {base.name} cannot be loaded: {one_line(error)}.") from error
-    check_loaded(info, base.name, "score" if head == "reward" else None)
+    check_loaded(info, base.name, heads)
     if what := stateful(model):
         raise InputError(
             f"The model {base.name} cannot be sampled here: the cache of {what} cannot be forked; choose a base with "
@@ -227,7 +240,7 @@ def merge(model: Any, adapter: Path | None) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def save_adapter(model: "PeftModel", chat: Chat, base: BaseConfig, out: Path) -> Path:
+def save_adapter(model: "PeftModel", chat: Reader, base: BaseConfig, out: Path) -> Path:
     """Write `<out>/adapter`: the adapter named default, its tokenizer, and base.json. Equal models give equal bytes.
 
     Raises StageError if the base's files changed since the model was loaded, or a weight is not finite.

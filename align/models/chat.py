@@ -35,6 +35,11 @@ class Example:
     prompt: int
     """Number of leading tokens that the generation prompt has as well: where the response starts."""
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the response, the end-of-turn token among them."""
+        return len(self.ids) - self.prompt
+
 
 class Chat:
     """A tokenizer with the chat template that training uses; `name` is what messages call the template.
@@ -43,6 +48,8 @@ class Chat:
     it, or rendering it with other words (spans). Raises InputError if no padding token can be told from the end of a
     turn.
     """
+
+    room = 1 << 30  # tokens it can read: positions are relative, and nothing breaks where there are more
 
     def __init__(self, tokenizer: Any, pad_token: str | None = None, name: str = "The chat template"):
         self.tokenizer, self.name = tokenizer, name

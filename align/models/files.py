@@ -5,6 +5,7 @@ may go unseen. A fault of the base is an InputError, one of an adapter that a st
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,20 @@ def _check_tensors(file: Path, size: int, modified: int) -> None:
         raise InputError(f"The weight {wrong} in {file} holds numbers that are not finite; use another base model.")
 
 
-def check_loaded(info: dict[str, Any], name: str, head: str | None) -> None:
-    """InputError unless the files held every weight of the architecture but `head`, in its shape."""
+def check_loaded(info: dict[str, Any], name: str, heads: Sequence[str]) -> None:
+    """InputError unless the files held every weight of the architecture but the `heads`, in its shape."""
+
+    def new(key: str) -> bool:
+        return any(f".{head}." in f".{key}" for head in heads)
+
     for key, found, wanted in sorted(info["mismatched_keys"], key=str):
+        if new(key):
+            continue
         raise InputError(
             f"The weight {key} of {name} has the shape {list(found)} where config.json asks for {list(wanted)}; "
             "config.json and the weight files belong to different models."
         )
-    missing = sorted(k for k in info["missing_keys"] if head is None or not k.startswith(f"{head}."))
+    missing = sorted(k for k in info["missing_keys"] if not new(k))
     if missing:
         raise InputError(
             f"The weight files of {name} lack {len(missing)} weights that config.json asks for, such as {missing[0]}; "
@@ -108,10 +115,10 @@ def adapter_weights(adapter: Path) -> dict[str, Any]:
     return weights
 
 
-def attach(model: Any, adapter: Path, shape: Any, *, new_head: str | None = None) -> Any:
+def attach(model: Any, adapter: Path, shape: Any, *, new_heads: Sequence[str] = ()) -> Any:
     """`model` with the adapter in `<adapter>/adapter`, as PEFT wraps it. `shape` is its PEFT config.
 
-    `new_head` is trained and saved whole, and not in the file yet. Raises StageError, naming the file, if the file is
+    `new_heads` are trained and saved whole, and not in the file yet. Raises StageError, naming the file, if the file is
     damaged, or its tensors are not those that the adapter's config and the base ask for.
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -123,7 +130,7 @@ def attach(model: Any, adapter: Path, shape: Any, *, new_head: str | None = None
         raise StageError(f"The adapter {adapter.name} does not fit the base model: {one_line(error)}.") from error
     wanted = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     for name, value in wanted.items():
-        if new_head and f".{new_head}." in name:
+        if any(f".{head}." in name for head in new_heads):
             weights[name] = value.detach()
         elif name not in weights:
             raise StageError(f"{file} lacks the weight {name}; run the stage that made it again.")

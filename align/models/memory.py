@@ -55,9 +55,18 @@ def estimates(base: BaseConfig, stages: Mapping[str, Need], gpu: int | None = No
 
     A batch that is `auto` is the largest that fits on the GPU; without one, the least that the stage can do with.
     """
-    dtype = "bfloat16" if base.dtype == "auto" else base.dtype
-    model = Architecture(_config(base), base.quantization == "nf4", dtype, base.attention)
-    return {name: _fitted(Memory(model, need), gpu) for name, need in stages.items()}
+    known: dict[str, Architecture] = {}
+
+    def model(own: BaseConfig) -> Architecture:
+        dtype = "bfloat16" if own.dtype == "auto" else own.dtype
+        made = Architecture(_config(own), own.quantization == "nf4", dtype, own.attention)
+        return known.setdefault(own.model_dump_json(), made)
+
+    # a reward model may be trained on another base than the pipeline's
+    return {
+        name: _fitted(Memory(model(getattr(need.config, "base", None) or base), need), gpu)
+        for name, need in stages.items()
+    }
 
 
 def _fitted(memory: "Memory", gpu: int | None) -> Estimate:
@@ -111,7 +120,7 @@ class Memory:
         weights, trained = self.model.held(self.config.lora or LoraSettings(), self._head)
         adapter = 4 * sum(trained)
         found = {"weights": weights, "adapter": adapter}
-        if self.need.load == "dpo":
+        if getattr(self.config, "unpaired", False):  # KTO keeps a copy of the adapter, DPO what it said of the pairs
             found["reference"] = adapter
         return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained)}
 

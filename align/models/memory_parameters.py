@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig
+from align.models.encoder import is_encoder
 
 Head = Literal["lm", "reward"]
 
@@ -56,12 +57,12 @@ class Architecture:
 
         prepare_libraries()
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
         known = {
             k: v for k, v in self.facts.items() if k not in ("model_type", "architectures", "dtype", "torch_dtype")
         }
-        kind: Any = AutoModelForCausalLM
+        kind: Any = AutoModel if is_encoder(self.facts) else AutoModelForCausalLM
         options: dict[str, Any] = {}
         if head == "reward":
             kind, options = AutoModelForSequenceClassification, {"num_labels": 1}
@@ -80,14 +81,14 @@ class Architecture:
 
     def adapted(self, lora: LoraSettings, head: Head = "lm") -> Any:
         """The model with its layers quantised, as far as shapes go, and a new adapter as training gives it."""
-        from align.models.reward_model import HEAD
+        from align.models.encoder import heads_of
         from align.models.training import adapt
 
         model = self.empty(head)
         if self.nf4:
             _quantise(model, self.dtype)
         config = Training(lora=lora)
-        return adapt(model, config, BaseConfig(path=Path()), None, head=HEAD if head == "reward" else None)
+        return adapt(model, config, BaseConfig(path=Path()), None, heads=heads_of(model) if head == "reward" else ())
 
     @cache  # noqa: B019
     def held(self, lora: LoraSettings, head: Head = "lm") -> tuple[int, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Preference pairs as tokens, for reward and dpo: the same prompt, then the chosen and the rejected response."""
+"""Preference pairs as tokens, for reward, reference and dpo: one prompt, then the chosen and the rejected response."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +8,9 @@ from typing import Any
 from align.config import Metrics
 from align.errors import StageError
 from align.models import training
-from align.models.arguments import Training
-from align.models.chat import Chat, Example
+from align.models.chat import Example
 from align.models.control import broken
+from align.models.reader import Reader
 from align.text import taken
 
 
@@ -28,7 +28,9 @@ class Pair:
         return max(len(self.chosen.ids), len(self.rejected.ids))
 
 
-def encode(chat: Chat, table: Sequence[dict[str, Any]], config: Training, out: Path) -> tuple[list[Pair], Metrics]:
+def encode(
+    chat: Reader, table: Sequence[dict[str, Any]], config: training.Lengths, out: Path
+) -> tuple[list[Pair], Metrics]:
     """The pairs of a PAIRS table as tokens, and how many were read and dropped, as metrics.
 
     Pairs with an empty or an identical response and pairs longer than max_length are dropped and counted

@@ -4,35 +4,60 @@ head:        a linear map of the last hidden state at the end-of-turn token (Ouy
              and needs thousands of pairs.
 likelihood:  SCALE times the mean log-probability of the response under the adapter itself, the reward that is implicit
              in a language model (Meng et al., 2024, SimPO). It starts from what SFT knows, so hundreds of pairs do.
+encoder:     a classifier of BERT's kind with one output, at the first token of the conversation (models.encoder).
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from align.errors import StageError
-from align.models.base import REWARD, BaseConfig, check_adapter, compute_dtype, load_model, merge
-from align.models.chat import Chat, Example, pad
+from align.errors import InputError, StageError
+from align.models.base import (
+    REWARD,
+    BaseConfig,
+    check_adapter,
+    compute_dtype,
+    directory,
+    load_chat,
+    load_model,
+    load_tokenizer,
+    merge,
+)
+from align.models.chat import Example, pad
+from align.models.encoder import EncoderReader, heads_of, is_encoder
 from align.models.files import adapter_weights, read_json
 from align.models.finite import check_scores
 from align.models.memory_inference import SCORED, Batch, batches, forward, rows_that_fit
 from align.models.quantise import dequantise
+from align.models.reader import Reader
 from align.progress import Progress
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Kind = Literal["head", "likelihood"]
+Kind = Literal["head", "likelihood", "encoder"]
 
-HEAD = "score"
 SCALE = 3.0  # rewards of a likelihood model differ by about 1 where log-probabilities per token differ by a third
+
+
+def load_reader(base: BaseConfig) -> Reader:
+    """What makes tokens of conversations for a reward model on `base`. Raises InputError as load_chat does."""
+    facts = read_json(directory(base) / "config.json", InputError)
+    if not is_encoder(facts):
+        return load_chat(base)
+    return EncoderReader(load_tokenizer(base)[0], facts, base.name)
+
+
+def heads(model: Any, kind: Kind) -> tuple[str, ...]:
+    """The parts of a reward model that are trained and saved whole."""
+    return () if kind == "likelihood" else heads_of(model)
 
 
 def reward_base(base: BaseConfig, kind: Kind) -> "PreTrainedModel":
     """The (quantised) base that a reward model of this kind is trained on."""
-    model = load_model(base, head="reward" if kind == "head" else "lm")
+    model = load_model(base, head="lm" if kind == "likelihood" else "reward")
     model.config.num_labels = 1
     if kind == "likelihood":
         from trl.trainer.utils import add_fused_lm_head
@@ -45,6 +70,8 @@ def rewards(
     model: "PreTrainedModel", kind: Kind, ids: "torch.Tensor", mask: "torch.Tensor", response: "torch.Tensor"
 ) -> "torch.Tensor":
     """One reward per row [B] of right-padded ids [B, T]; `response` [B, T] is 1 on the response and its end of turn."""
+    if kind == "encoder":
+        return model(input_ids=ids, attention_mask=mask).logits[:, 0]
     if kind == "head":
         return model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0]
     labels = ids.masked_fill(response == 0, -100)
@@ -66,35 +93,33 @@ def load_reward(base: BaseConfig, reward: Path) -> tuple["PreTrainedModel", Kind
     kind: Kind = read_json(file, StageError).get("kind", "")
     if kind not in get_args(Kind):
         raise StageError(f"{file} names no kind of reward model; run the stage reward again.")
-    head = _saved_head(reward) if kind == "head" else None
     model = reward_base(base, kind)
+    saved = {name: value for head in heads(model, kind) for name, value in _saved_head(reward, head).items()}
     if base.quantization == "nf4":
         dequantise(model, compute_dtype(base))
     model = merge(model, reward)
-    if (
-        head is not None
-        and not (getattr(model, HEAD).weight.cpu().float() == head.to(compute_dtype(base)).float()).all()
-    ):
-        raise StageError(f"The score head of the reward model {reward.name} was not loaded.")
+    for name, value in saved.items():
+        loaded = model.get_parameter(name.removeprefix("base_model.model."))
+        if not (loaded.cpu().float() == value.to(compute_dtype(base)).float()).all():
+            raise StageError(f"The score head of the reward model {reward.name} was not loaded.")
     return model, kind
 
 
-def _saved_head(reward: Path) -> "torch.Tensor":
-    """The score head's weight as it lies in the artifact. StageError if it is not there, or PEFT would not load it."""
-    weights = adapter_weights(reward)
-    saved = [name for name in weights if f".{HEAD}." in name]
-    if len(saved) != 1:
+def _saved_head(reward: Path, head: str) -> "dict[str, torch.Tensor]":
+    """A head's weights as they lie in the artifact. StageError if there are none, or PEFT would not load them."""
+    saved = {name: value for name, value in adapter_weights(reward).items() if f".{head}." in name}
+    if not saved:
         raise StageError(f"The reward model {reward.name} was saved without its score head, so it cannot score.")
     declared = read_json(reward / "adapter" / "adapter_config.json", StageError).get("modules_to_save") or []
-    if HEAD not in declared:
+    if head not in declared:
         raise StageError(f"The reward model {reward.name} does not declare its score head, so PEFT would not load it.")
-    return weights[saved[0]]
+    return saved
 
 
 def score(
     model: "PreTrainedModel",
     kind: Kind,
-    chat: Chat,
+    chat: Reader,
     examples: Sequence[Example],
     *,
     batch_size: Batch = "auto",

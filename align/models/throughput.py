@@ -19,7 +19,7 @@ class Throughput:
     def __init__(self, trainer: Any):
         import torch
 
-        self.trainer, self.cost = trainer, cost(trainer.model, hasattr(trainer, "compute_ref_log_probs"))
+        self.trainer, self.cost = trainer, cost(trainer.model, _scores_reference(trainer))
         device = trainer.args.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         self.peak = peak(name, 16 if trainer.args.bf16 or trainer.args.fp16 else 32)
@@ -68,6 +68,11 @@ class Throughput:
         if self.cost and self.peak:
             found[MFU] = self.cost.of(real, squares) / seconds / self.peak
         return found
+
+
+def _scores_reference(trainer: Any) -> bool:
+    """Whether every step scores its rows under the reference too, instead of reading what was computed before."""
+    return hasattr(trainer, "compute_ref_log_probs") and not getattr(trainer, "precompute_ref_logps", False)
 
 
 def measure(trainer: Any) -> Throughput:

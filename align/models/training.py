@@ -6,16 +6,16 @@ import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from align import tables
 from align.errors import InputError, StageError
 from align.models import checkpoints, order
 from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig, check_policy
-from align.models.chat import Chat
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
+from align.models.reader import Reader
 from align.models.throughput import measure
 from align.progress import Progress
 
@@ -24,10 +24,23 @@ LOG = logging.getLogger(__name__)
 Dropped = tuple[str, str, int | None]  # row or pair id, reason, tokens
 
 
+class Lengths(Protocol):
+    """The settings that decide which rows are used, of a training stage and of one that scores for it."""
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def max_truncated_share(self) -> float: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def seed(self) -> int: ...
+
+
 def within_length(
     ids: Sequence[str],
     lengths: Sequence[int],
-    config: Training,
+    config: Lengths,
     what: str,
     out: Path,
     faulty: Sequence[Dropped] = (),
@@ -57,17 +70,17 @@ def write_dropped(out: Path, dropped: Sequence[Dropped]) -> int:
     )
 
 
-def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, *, head: str | None = None) -> Any:
+def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, *, heads: Sequence[str] = ()) -> Any:
     """`model` with a trainable fp32 LoRA adapter: a new one, or a copy of the one in `<adapter>/adapter`.
 
-    `head` names a module that is trained and saved whole. Raises StageError if the adapter has another base, or is
+    `heads` names modules that are trained and saved whole. Raises StageError if the adapter has another base, or is
     damaged.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)
-    task = "SEQ_CLS" if head else "CAUSAL_LM"
+    task = "SEQ_CLS" if heads else "CAUSAL_LM"
     if adapter is None:
         lora = config.lora or LoraSettings()
         shape: Any = LoraConfig(
@@ -77,7 +90,7 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
             use_rslora=lora.use_rslora,
             use_dora=lora.use_dora,
-            modules_to_save=[head] if head else None,
+            modules_to_save=list(heads) or None,
             task_type=task,
         )
         return _full_precision(get_peft_model(model, shape))
@@ -85,8 +98,8 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
     shape = adapter_shape(adapter)
     if config.lora is not None:
         _check_shape(config.lora, shape, model)
-    shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, [head] if head else None
-    return _full_precision(attach(model, adapter, shape, new_head=head))
+    shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, list(heads) or None
+    return _full_precision(attach(model, adapter, shape, new_heads=heads))
 
 
 def _check_shape(asked: LoraSettings, shape: Any, model: Any) -> None:
@@ -259,7 +272,7 @@ def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
     }
 
 
-def check_ends(chat: Chat, last: Sequence[int], ids: Sequence[str]) -> None:
+def check_ends(chat: Reader, last: Sequence[int], ids: Sequence[str]) -> None:
     """StageError unless every row's last trained token is the end-of-turn token."""
     wrong = [i for i, token in zip(ids, last, strict=True) if token != chat.end_id]
     if wrong:
