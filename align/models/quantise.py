@@ -6,7 +6,7 @@ from align.errors import InputError, StageError
 
 
 def nf4(dtype: Any, whole: list[str]) -> Any:
-    """How transformers quantises to NF4 with double quantisation, computing in `dtype`; the layers `whole` stay plain."""
+    """How transformers quantises to NF4 with double quantisation, computing in `dtype`; layers `whole` stay plain."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
