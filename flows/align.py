@@ -1,5 +1,6 @@
 """The whole pipeline as a Prefect flow of cached tasks."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,11 @@ from align.redact import clean, leaving
 from flows import ending
 from flows import run as runs
 from flows.dag import Node, dag
+from flows.needs import gpu_bytes, warnings
 from flows.plan import Planned, latest, plan, read_code
 from flows.processes import PEAK, Processes
 from flows.recipe import Recipe, load
+from flows.show import say
 from flows.slots import Slots
 from flows.task import TASKS, NotBegun, Work
 from storage.build import differences
@@ -57,6 +60,7 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
     ending.listen()
     read_code(recipe)
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
+    _warn(recipe, [p.stage for p in planned.values() if p.status in ("run", "waits")])
     before = latest(store, recipe.name)
     works: list[Work] = []
     slots = Slots(earlier=lambda order: any(not (w.done or w.error) for w in works[:order]))
@@ -97,6 +101,21 @@ def execute(recipe: Recipe, store: Store, select: str | None = None, refresh: bo
             if work.error:
                 raise runs.failure(work.name, work.error) from work.error
     return log.outcome
+
+
+def _warn(recipe: Recipe, names: list[str]) -> None:
+    """Say which of the stages that are to run will not fit on the GPU that is here. As an estimate it stops nothing."""
+    size = gpu_bytes()
+    if size is None:
+        return
+    try:
+        sentences = warnings(recipe, names, size)
+    except Exception as error:
+        get_run_logger().info("The memory that stages need cannot be estimated: %s", error)
+        return
+    for sentence in sentences:
+        get_run_logger().warning(sentence)
+        say(f"align: {sentence}", sys.stderr)
 
 
 def _tag(log: runs.Log) -> None:

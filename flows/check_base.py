@@ -10,6 +10,7 @@ from typing import Any
 
 from align.models.base import BaseConfig
 from align.models.encoder import is_encoder
+from align.models.kinds import refusals
 from align.text import quote, short
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -21,8 +22,11 @@ def problems(base: BaseConfig) -> Iterator[str]:
     try:
         if base.path is not None:
             yield from _directory(base.path, base.chat_template is None)
+            yield from _kind("path", base.path / "config.json", base.quantization)
         elif base.hub is not None:
             yield from _hub(base.hub, base.revision)
+            if known := _cached(base.hub, str(base.revision)):
+                yield from _kind("hub", known, base.quantization)
         if base.chat_template is not None:
             if base.chat_template.is_file():
                 yield from _template("chat_template", base.chat_template.read_text(encoding="utf-8"))
@@ -61,9 +65,31 @@ def _directory(folder: Path, own_template: bool) -> Iterator[str]:
             yield from _template("chat_template", text)
 
 
+def _kind(key: str, file: Path, quantization: str) -> Iterator[str]:
+    facts = _json(file)
+    if isinstance(facts, dict):
+        yield from (f"{key}: {why}" for why in refusals(facts, quantization))
+
+
+def _cached(name: str, revision: str) -> Path | None:
+    """config.json of a Hub model, if it was fetched before. Without the Hub's library, which takes its time."""
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    folder = cache / f"models--{name.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / revision).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        commit = revision
+    file = folder / "snapshots" / commit / "config.json"
+    return file if file.is_file() else None
+
+
 def encoder(folder: Path) -> bool:
-    """Whether the model in a directory is an encoder, by its config.json."""
-    facts = _json(folder / "config.json")
+    """Whether the model in a directory is an encoder, by its config.json. What cannot be read is none."""
+    try:
+        facts = _json(folder / "config.json")
+    except OSError:  # which `problems` tells
+        return False
     return isinstance(facts, dict) and is_encoder(facts)
 
 

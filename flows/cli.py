@@ -81,18 +81,27 @@ def graph(recipe: str = "quickstart", *, set_: Overrides = None) -> None:
 
 
 @app.command
-def memory(recipe: str = "quickstart", *, set_: Overrides = None, json_: Json = False) -> None:
-    """GPU memory that each stage needs, before anything is loaded."""
+def memory(
+    recipe: str = "quickstart",
+    *,
+    set_: Overrides = None,
+    gpu: Annotated[str | None, Parameter(help="GPU to fit on, such as 24GiB; default: the one that is here")] = None,
+    json_: Json = False,
+) -> None:
+    """GPU memory that each stage needs, before anything is loaded, and whether it fits."""
     from align.models.memory import estimates
+    from flows.needs import advice, given_bytes, gpu_bytes, needs
     from flows.recipe import load
-    from flows.stages import STAGES
 
     loaded = load(recipe, set_ or [])
-    found = estimates(loaded.base, {s.name: (s.load, s.config_of(loaded)) for s in STAGES if s.load and not s.control})
+    size = given_bytes(gpu) if gpu else gpu_bytes()
+    found = estimates(loaded.base, needs(loaded), size)
     if json_:
-        show.as_json(found)
+        facts = {name: {**e.parts, **e.settings} for name, e in found.items()}
+        fit = {name: {"fits": e.fits, "fitting": e.fitting} if size else {} for name, e in found.items()}
+        show.as_json({name: {**facts[name], **fit[name]} for name in found})
     else:
-        show.memory(found)
+        show.memory(found, size, {name: advice(loaded, name, e) for name, e in found.items() if e.fits is False})
 
 
 @app.command

@@ -2,7 +2,7 @@
 
 The stage's own process calls `spread`; torchrun starts the ranks, `python -m flows.ranks FOLDER`. Each calls the stage
 with the same arguments. Rank 0 writes the artifact and says what comes of it; the others write to a directory that is
-thrown away. Where torchrun has started this program already (several nodes), its ranks are used as they are.
+thrown away.
 """
 
 import ctypes

@@ -5,13 +5,16 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from align.errors import InputError
 from align.text import UNPRINTABLE, printable
 from storage import files, runs
 from storage.store import Store
 from storage.tags import tags
+
+if TYPE_CHECKING:
+    from align.models.memory import Estimate
 
 
 def say(text: object = "", file: TextIO | None = None) -> None:
@@ -126,11 +129,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-def memory(estimates: Mapping[str, Mapping[str, int]]) -> None:
-    """Print bytes as GB per stage and part."""
-    parts = list(dict.fromkeys(part for stage in estimates.values() for part in stage))
-    body = [[name, *(round(stage.get(part, 0) / 1e9, 3) for part in parts)] for name, stage in estimates.items()]
-    table(["GB", *parts], body)
+def memory(estimates: "Mapping[str, Estimate]", gpu: int | None, advice: Mapping[str, str]) -> None:
+    """Print bytes as GB, a part in a line and a stage in a column, and what to do where one does not fit on the GPU."""
+    names = {part: None for e in estimates.values() for part in e.parts if part != "total"}
+    rows: list[list[Any]] = [
+        [part, *(_gb(e.parts.get(part)) for e in estimates.values())] for part in (*names, "total")
+    ]
+    rows.append(["batch", *(" x ".join(map(str, e.settings.values())) for e in estimates.values())])
+    if gpu:
+        rows.append([f"fits in {gpu / 1e9:.1f}", *("yes" if e.fits else "no" for e in estimates.values())])
+    table(["GB", *estimates], rows)
+    for name, sentence in advice.items():
+        say(f"{name} does not fit: {sentence}")
+
+
+def _gb(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e9:.3f}"
 
 
 def run_of(store: Store, name: str) -> dict[str, Any]:

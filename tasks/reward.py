@@ -14,6 +14,7 @@ from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, save_adapter
 from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader
+from align.models.memory_inference import Batch, release
 from align.models.pairs import Pair, encode
 from align.models.reader import Reader
 from align.models.reward_model import Kind, heads, load_reader, load_reward, reward_base, rewards, save_kind, score
@@ -45,6 +46,9 @@ class RewardConfig(Training):
         if self.base is not None and self.kind == "likelihood" and self.init_from_sft:
             yield "init_from_sft: no adapter of sft fits reward.base; set it to false, or leave reward.base out."
 
+    per_device_eval_batch_size: Batch = "auto"
+    """Conversations scored together; auto is 64, on a GPU what fits of them."""
+
     def own(self) -> dict[str, Any]:
         return {"center_rewards_coefficient": self.center_rewards_coefficient or None}
 
@@ -61,8 +65,9 @@ def reward(
     """Train on the pairs (PAIRS) that are not held out, then measure on those that are.
 
     Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet and
-    dropped.parquet. The held-out scores come from the reloaded artifact. Raises StageError where a check fails.
-    `config.base` goes before `base`, and starts without an adapter.
+    dropped.parquet. The held-out scores come from the reloaded artifact, which is loaded when the trained model is
+    gone: two would not fit where one does. `config.base` goes before `base`, and starts without an adapter. Raises
+    StageError where a check fails.
     """
     config.check()
     if config.base is not None:
@@ -81,26 +86,25 @@ def reward(
     every, counts = encode(chat, tables.read(pairs), config, out)
     train, held = [p for p in every if not p.held_out], [p for p in every if p.held_out]
 
-    import torch
-
+    size, probes = config.per_device_eval_batch_size, _both(every[:8])
     with arguments(config, base, len(train)) as args:
-        torch.manual_seed(config.seed)  # a head starts at random
-        model = reward_base(base, kind)
-        whole = heads(model, kind)
-        model = training.adapt(model, config, base, adapter if config.init_from_sft else None, heads=whole)
-        start = training.trainable(model)
-        if not all(any(f".{head}." in name for name in start) for head in whole):
-            raise StageError("The score head would not be trained.")
-        trainer = _trainer(config, kind, model, chat, train, args)
-        training.restore(model, start)
-        initial = _accuracy(score(model.eval(), kind, chat, _both(held), label="held-out pairs"))
-        log = training.run(trainer, "reward", out, config, checkpoints)
-    save_adapter(model, chat, base, out)
-    save_kind(kind, out)
-
+        log, before, after = _train(
+            config,
+            kind,
+            out,
+            base,
+            adapter if config.init_from_sft else None,
+            args,
+            chat,
+            train,
+            _both(held),
+            probes,
+            checkpoints,
+        )
+    release()
     scorer, kind = load_reward(base, out)
-    check_saved(model.eval(), scorer, kind, chat, _both(every[:8]))
-    scores = score(scorer, kind, chat, _both(held), label="held-out pairs")
+    check_saved(after, scorer, kind, chat, probes, size)
+    scores = score(scorer, kind, chat, _both(held), batch_size=size, label="held-out pairs")
     tables.write(
         out / "held_out.parquet",
         (
@@ -127,11 +131,43 @@ def reward(
         longer = _accuracy(lengths)
         metrics |= {
             "accuracy.held_out": _accuracy(scores),
-            "accuracy.held_out.initial": initial,
+            "accuracy.held_out.initial": _accuracy(before),
             "accuracy.length_baseline": max(longer, 1 - longer),
             "margin.held_out": sum(scores[: len(held)]) / len(held) - sum(scores[len(held) :]) / len(held),
         }
     return metrics
+
+
+def _train(
+    config: RewardConfig,
+    kind: Kind,
+    out: Path,
+    base: BaseConfig,
+    adapter: Path | None,
+    args: Any,
+    chat: Reader,
+    train: list[Pair],
+    held: list[Example],
+    probes: list[Example],
+    checkpoints: Path | None,
+) -> tuple[list[dict[str, float]], list[float], list[float]]:
+    """Train and save; the log, and the scores of `held` before and of `probes` after. Nothing keeps the model alive."""
+    import torch
+
+    torch.manual_seed(config.seed)  # a head starts at random
+    size, model = config.per_device_eval_batch_size, reward_base(base, kind)
+    whole = heads(model, kind)
+    model = training.adapt(model, config, base, adapter, heads=whole)
+    start = training.trainable(model)
+    if not all(any(f".{head}." in name for name in start) for head in whole):
+        raise StageError("The score head would not be trained.")
+    trainer = _trainer(config, kind, model, chat, train, args)
+    training.restore(model, start)
+    before = score(model.eval(), kind, chat, held, batch_size=size, label="held-out pairs")
+    log = training.run(trainer, "reward", out, config, checkpoints)
+    save_adapter(model, chat, base, out)
+    save_kind(kind, out)
+    return log, before, score(model.eval(), kind, chat, probes, batch_size=size)
 
 
 def _trainer(config: RewardConfig, kind: Kind, model: Any, chat: Reader, train: list[Pair], args: Any) -> Any:
@@ -177,16 +213,17 @@ def _trainer(config: RewardConfig, kind: Kind, model: Any, chat: Reader, train: 
     )
 
 
-def check_saved(trained: Any, loaded: Any, kind: Kind, chat: Reader, examples: list[Example]) -> None:
-    """StageError unless the reloaded model scores as the trained one did, whatever it is padded with."""
+def check_saved(
+    trained: list[float], loaded: Any, kind: Kind, chat: Reader, examples: list[Example], batch_size: Batch = "auto"
+) -> None:
+    """StageError unless the reloaded model gives the trained one's scores, whatever it is padded with."""
     import torch
 
     # bf16 keeps 8 bits; merging rounds differently from adding two products
     tolerance = 2e-3 if next(loaded.parameters()).dtype == torch.float32 else 0.1
-    first = score(trained, kind, chat, examples, batch_size=len(examples))
-    for size in (len(examples), 1):
+    for size in (batch_size, 1):
         other = score(loaded, kind, chat, examples, batch_size=size)
-        worst = max(abs(a - b) / (1 + abs(a)) for a, b in zip(first, other, strict=True))
+        worst = max(abs(a - b) / (1 + abs(a)) for a, b in zip(trained, other, strict=True))
         if not worst <= tolerance:  # NaN is not
             raise StageError(f"The saved reward model scores differently from the trained one (by {worst:.3g}).")
 

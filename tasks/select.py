@@ -15,6 +15,7 @@ from align import tables
 from align.config import Config, Metrics, Seed
 from align.errors import StageError
 from align.models.base import BaseConfig
+from align.models.memory_inference import Batch
 from align.models.reward_model import load_reader, load_reward, score
 from align.text import digest
 
@@ -30,8 +31,8 @@ class SelectConfig(Config):
     """Keep only responses with at least this reward."""
     skip_truncated: bool = True
     """Never keep a response that was cut off at the token limit."""
-    batch_size: int = Field(default=64, ge=1, le=1_000_000)
-    """Sequences scored together."""
+    batch_size: Batch = "auto"
+    """Sequences scored together; auto is 64, on a GPU what fits of them."""
     seed: Seed = 0
     """Seed of the control arm."""
 

@@ -14,7 +14,7 @@ from align.errors import InputError, StageError
 from align.models.base import BaseConfig, load_model
 from align.models.chat import Example
 from align.models.encoder import ENCODERS, EncoderReader, is_encoder
-from align.models.memory import estimates
+from align.models.memory import Need, estimates
 from align.models.reward_model import load_reader, load_reward, score
 from flows.check import problems
 from flows.graph import mermaid
@@ -195,7 +195,8 @@ def test_mistakes_are_found_before_the_first_stage(bert: BaseConfig, base: BaseC
 def test_its_memory_is_its_own(bert: BaseConfig) -> None:
     recipe = load()
     plain, own = (
-        estimates(recipe.base, {"reward": ("reward", RewardConfig(base=b))})["reward"]["weights"] for b in (None, bert)
+        estimates(recipe.base, {"reward": Need("reward", RewardConfig(base=b))})["reward"].parts["weights"]
+        for b in (None, bert)
     )
     encoder: Any = load_model(bert, head="reward")
     parameters = sum(p.numel() for p in encoder.bert.parameters())

@@ -118,11 +118,12 @@ def test_the_head_is_saved(base: BaseConfig, headed: Path, tmp_path: Path) -> No
 
 def test_a_head_that_scores_otherwise_is_noticed(base: BaseConfig, headed: Path) -> None:
     chat, (model, kind), (other, _) = load_chat(base), load_reward(base, headed), load_reward(base, headed)
-    check_saved(model, other, kind, chat, examples(base, 2))
+    trained = score(model, kind, chat, examples(base, 2))
+    check_saved(trained, other, kind, chat, examples(base, 2))
     head: Any = other.score
     head.weight.data *= 2
     with pytest.raises(StageError, match="scores differently from the trained one"):
-        check_saved(model, other, kind, chat, examples(base, 2))
+        check_saved(trained, other, kind, chat, examples(base, 2))
 
 
 def test_a_likelihood_reward_is_the_mean_log_probability(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from align.config import EXECUTION, Config, Seed
 from align.errors import InputError, StageError
 from align.models import tracking
-from align.models.base import BaseConfig, compute_dtype, device
+from align.models.base import BaseConfig, compute_dtype
+from align.models.device import device
 from align.models.tracking import Tracker
 from align.text import quote, short
 

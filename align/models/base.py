@@ -15,6 +15,7 @@ from align.config import Config
 from align.digests import file_digest
 from align.errors import InputError, StageError
 from align.models.chat import Chat
+from align.models.device import device, fastest_dtype
 from align.models.encoder import heads_to_be
 from align.models.files import (
     adapter_shape,
@@ -26,6 +27,7 @@ from align.models.files import (
     read_json,
 )
 from align.models.finite import not_finite
+from align.models.kinds import refusals, stateful
 from align.models.libraries import prepare_libraries
 from align.models.quantise import check_quantised, dequantise, nf4, quantised
 from align.models.reader import Reader
@@ -75,13 +77,6 @@ class BaseConfig(Config):
         return self.hub or str(self.path)
 
 
-def device() -> str:
-    """cuda where there is a GPU, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def compute_dtype(base: BaseConfig) -> "torch.dtype":
     """The torch dtype that `base` computes in on this machine."""
     import torch
@@ -89,17 +84,6 @@ def compute_dtype(base: BaseConfig) -> "torch.dtype":
     if base.dtype != "auto":
         return getattr(torch, base.dtype)
     return getattr(torch, fastest_dtype(torch.cuda.get_device_capability() if device() == "cuda" else None))
-
-
-def fastest_dtype(capability: tuple[int, int] | None) -> Literal["float32", "bfloat16", "float16"]:
-    """The type that a GPU of this compute capability is fastest with; None: a CPU.
-
-    Tensor cores know bfloat16 from Ampere (8.0) on, float16 from Volta (7.0) on (CUDA C++ Programming Guide, table of
-    compute capabilities); what is older emulates the one and has no use of the other.
-    """
-    if capability is None or capability < (7, 0):
-        return "float32"
-    return "bfloat16" if capability >= (8, 0) else "float16"
 
 
 def directory(base: BaseConfig) -> Path:
@@ -177,14 +161,17 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
-    Raises InputError for an encoder where a language model is asked for, and for weight files that are missing,
-    damaged, not finite or of another architecture; StageError if quantisation was asked for and is not active.
+    Raises InputError for weight files that are missing, damaged, not finite or of another architecture, for an encoder
+    where a language model is asked for, and for architectures that cannot be trained or sampled (models.kinds);
+    StageError if quantisation was asked for and is not active.
     """
     prepare_libraries()
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
+    for why in refusals(read_json(folder / "config.json", InputError), base.quantization):
+        raise InputError(f"The model {base.name} cannot be trained here: {why}")
     heads = heads_to_be(folder, base.name, scores=head == "reward")
     check_weights(folder)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
@@ -203,6 +190,11 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     except Exception as error:
         raise InputError(f"The model {base.name} cannot be loaded: {one_line(error)}.") from error
     check_loaded(info, base.name, heads)
+    if what := stateful(model):
+        raise InputError(
+            f"The model {base.name} cannot be sampled here: the cache of {what} cannot be forked; choose a base with "
+            "attention only."
+        )
     if base.quantization == "nf4":
         check_quantised(model, base.name)
         for module in quantised(model).values():

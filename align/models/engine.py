@@ -17,8 +17,10 @@ from pydantic import Field
 
 from align.config import Config, Seed
 from align.kept import Kept, code_of, key
-from align.models.base import BaseConfig, device, identity
+from align.models.base import BaseConfig, identity
 from align.models.chat import Message
+from align.models.device import device
+from align.models.memory_inference import Batch
 from align.text import digest
 
 ENGINES = {"transformers": "align.models.generate:Sampler"}
@@ -35,8 +37,8 @@ class Sampling(Config):
     """Nucleus: draw from the most likely tokens that hold this much of the mass (Holtzman et al., 2020)."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest response in tokens."""
-    batch_size: int = Field(default=256, ge=1, le=1_000_000)
-    """Sequences that are drawn together."""
+    batch_size: Batch = "auto"
+    """Sequences that are drawn together; auto is 256, on a GPU what fits of them. No draw depends on it."""
     seed: Seed = 0
     """Seed, also of which prompts a limit takes; sample i of a prompt depends on it, the prompt and i alone."""
     engine: Literal["transformers"] = "transformers"

@@ -18,6 +18,7 @@ from align.models.base import BaseConfig, load_chat, policy
 from align.models.chat import Chat, pad
 from align.models.draws import Share, choose, fork, key, uniform
 from align.models.engine import Prompt, Sample, Sampling, sample_of
+from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
 from align.models.rows import new_rows
 from align.progress import Progress
 
@@ -53,7 +54,7 @@ class Sampler:
         if too_long is not None:
             too_long.extend(long)
         indices = range(first, sampling.n)
-        places = min(sampling.batch_size, max(1, len(fits) * len(indices)))
+        places = min(self._places(sampling, [len(encoded[i]) for i in fits]), max(1, len(fits) * len(indices)))
         names = [(i, index) for i in sorted(fits, key=lambda i: len(encoded[i])) for index in indices]
         keys = np.array([key(sampling.seed, prompts[i].row_id, index) for i, index in names], dtype=np.uint64)
         limits = np.array([min(sampling.max_new_tokens, self.context - len(encoded[i])) for i, _ in names])
@@ -88,6 +89,16 @@ class Sampler:
                 for i, value in zip(batch, (tokens * response[:, 1:]).sum(1).tolist(), strict=True):
                     found[i] = value
         return found
+
+    def _places(self, sampling: Sampling, lengths: Sequence[int]) -> int:
+        """How many rows are drawn together, of prompts of so many tokens."""
+        fit = rows_that_fit(sampling.batch_size, DRAWN)
+        if fit is None or not lengths:
+            return DRAWN if sampling.batch_size == "auto" else sampling.batch_size
+        shape, itemsize, longest = self.model.config.get_text_config(), self.model.dtype.itemsize, max(lengths)
+        length = min(longest + sampling.max_new_tokens, self.context)
+        row = sum(drawing(shape, cache_bytes(self.model), length, itemsize).values())
+        return fit(row + forward(shape, longest, itemsize) / sampling.n)
 
     def _run(
         self,

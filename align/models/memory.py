@@ -1,120 +1,189 @@
 """How much GPU memory each stage needs, from the base's config.json alone: no weights are read, no GPU is touched.
 
-Estimates of what is allocated at the peak, in bytes; torch's allocator and the CUDA context are the part `overhead`.
+Estimates of what is allocated at the peak, in bytes by part. What the parts are made of: memory_parameters for weights,
+adapter, gradients and optimiser, memory_activations for training, memory_inference for drawing and scoring.
 """
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from align.config import Config
 from align.errors import InputError
 from align.models.arguments import LoraSettings, Training
 from align.models.base import BaseConfig
-from align.models.encoder import is_encoder
 from align.models.files import check_config
+from align.models.memory_activations import Activations, shape_of
+from align.models.memory_inference import DRAWN, SCORED, cache_bytes, drawing, forward
+from align.models.memory_parameters import Architecture, Head, state_bytes
 
 Load = Literal["sft", "reward", "dpo", "sample", "score"]
 """What a stage puts on a GPU: a kind of training, drawing samples, or scoring them."""
 
-NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes per weight: 4 bits, an 8-bit scale per 64, a 32-bit scale per 256 of those
+Parts = dict[str, int]
+
 CONTEXT = 600 << 20  # the CUDA context and cuBLAS workspaces
 FRAGMENTS = 0.05  # share of the rest that the allocator loses to fragments
-PROMPT = 512  # tokens of prompt that sampling is estimated for, where the context allows
+PROMPT = 512  # tokens of prompt that sampling and scoring are estimated for, where the context allows
 TILE = (4096, 32768)  # tokens and vocabulary entries of a tile of trl's fused LM head
+MOST = {"sample": DRAWN, "score": SCORED}  # rows of a batch that is auto, at most
 
 
-def estimates(base: BaseConfig, stages: Mapping[str, tuple[Load, Config]]) -> dict[str, dict[str, int]]:
-    """Stage -> part -> bytes, of stages by name with what they load and their settings."""
-    found = {}
-    for name, (load, config) in stages.items():
-        own: BaseConfig = getattr(config, "base", None) or base  # a reward model may be trained on another
-        found[name] = estimate(_config(own), load, config, nf4=own.quantization == "nf4")
-    return found
+@dataclass(frozen=True)
+class Need:
+    """What a stage loads and its settings; `tokens` is the length of what it scores."""
+
+    load: Load
+    config: Any
+    tokens: int = 2 * PROMPT
 
 
-def estimate(facts: dict[str, Any], kind: Load, config: Any, *, nf4: bool = True) -> dict[str, int]:
-    """Bytes by part and their `total` for one stage. `facts` is config.json as a dict, `config` the stage's config."""
-    model = _empty_model(facts)
-    shape = model.config.get_text_config()
-    linear, plain = _parameters(model)
-    tokens = min(getattr(config, "max_length", PROMPT), _context(shape))
-    parts: dict[str, float] = {}
-    if isinstance(config, Training):
-        rows = config.per_device_train_batch_size * (1 if kind == "sft" else 2)  # pairs are two sequences
-        parts["weights"] = 2 * plain + (NF4 if nf4 else 2) * sum(i * o for i, o in linear)
-        lora = (config.lora or LoraSettings()).r * sum(i + o for i, o in linear)
-        parts["adapter"] = 4 * lora * (2 if getattr(config, "unpaired", False) else 1)  # KTO keeps its reference
-        parts["gradients"] = 4 * lora
-        parts["optimiser"] = lora * (2 if "8bit" in config.optim or config.optim == "auto" else 8)
-        parts["activations"] = rows * tokens * _activation(shape, linear, config.gradient_checkpointing is not False)
-        if nf4:
-            parts["activations"] += 2 * max(i * o for i, o in linear)  # one layer's weights, dequantised
-        if kind != "reward":
-            tile = min(rows * tokens, TILE[0]) * min(shape.vocab_size, TILE[1])
-            parts["logits"] = (
-                3 * 4 * tile + 4 * shape.vocab_size * shape.hidden_size
-            )  # and the head's fp32 gradient tile
-    else:
-        rows = getattr(config, "batch_size", 64)
-        parts["weights"] = 2 * (plain + sum(i * o for i, o in linear))
-        if kind == "sample":
-            length = min(tokens + getattr(config, "max_new_tokens", 0), _context(shape))
-            parts["kv_cache"] = rows * length * 2 * _kv(shape) * shape.num_hidden_layers
-            parts["logits"] = rows * shape.vocab_size * (2 + 4 + 4)
-        per_token = 2 * (4 * shape.hidden_size + 3 * (shape.intermediate_size or 4 * shape.hidden_size))
-        parts["activations"] = rows * tokens * per_token / (getattr(config, "n", 1) if kind == "sample" else 1)
-    parts["overhead"] = CONTEXT + FRAGMENTS * sum(parts.values())
-    whole = {name: math.ceil(value) for name, value in parts.items()}
-    return {**whole, "total": sum(whole.values())}
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by part at the peak, with their `total`, for the batch in `settings`; `fitting` is one that fits."""
+
+    parts: Parts
+    settings: Parts
+    fits: bool | None = None
+    fitting: Parts | None = field(default=None)
+    """The largest micro-batch with its accumulation, or batch, that fits; None where none does, or no GPU is given."""
 
 
-def _activation(shape: Any, linear: list[tuple[int, int]], checkpointing: bool) -> float:
-    """Bytes that one token holds for the backward pass: a checkpoint per layer and one layer in full, or all layers.
+def estimates(base: BaseConfig, stages: Mapping[str, Need], gpu: int | None = None) -> dict[str, Estimate]:
+    """Stage -> estimate. With the bytes of a GPU, whether it fits there, and if not, what does.
 
-    Within a layer every linear map keeps its input for its adapter and its output, in bf16; norms and the residual
-    stream keep four more vectors.
+    A batch that is `auto` is the largest that fits on the GPU; without one, the least that the stage can do with.
     """
-    layers = shape.num_hidden_layers
-    layer = 2 * sum(i + o for i, o in linear) / layers + 2 * 4 * shape.hidden_size
-    return layer + 2 * shape.hidden_size * layers if checkpointing else layer * layers
+    known: dict[str, Architecture] = {}
+
+    def model(own: BaseConfig) -> Architecture:
+        dtype = "bfloat16" if own.dtype == "auto" else own.dtype
+        made = Architecture(_config(own), own.quantization == "nf4", dtype, own.attention)
+        return known.setdefault(own.model_dump_json(), made)
+
+    # a reward model may be trained on another base than the pipeline's
+    return {
+        name: _fitted(Memory(model(getattr(need.config, "base", None) or base), need), gpu)
+        for name, need in stages.items()
+    }
 
 
-def _kv(shape: Any) -> int:
-    """Numbers that one token adds to the cache of one layer, keys and values together."""
-    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
-    size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    return 2 * heads * size
+def _fitted(memory: "Memory", gpu: int | None) -> Estimate:
+    asked = memory.settings
+    tries = memory.smaller(asked)
+    if gpu is None:
+        settings = asked if asked else tries[-1]
+        return Estimate(memory.parts(settings), settings)
+    fitting = next((s for s in (*([asked] if asked else []), *tries) if memory.parts(s)["total"] <= gpu), None)
+    settings = asked or fitting or tries[-1]
+    return Estimate(memory.parts(settings), settings, settings == fitting, fitting)
 
 
-def _context(shape: Any) -> int:
-    return int(getattr(shape, "max_position_embeddings", 0) or 1 << 20)
+class Memory:
+    """What one stage of a model takes, for any batch."""
+
+    def __init__(self, model: Architecture, need: Need):
+        self.model, self.need, self.config = model, need, need.config
+
+    @cached_property
+    def settings(self) -> Parts:
+        """The batch that the settings ask for; none where it is auto."""
+        if isinstance(self.config, Training):
+            return {name: getattr(self.config, name) for name in BATCH}
+        size = self.config.batch_size
+        return {} if size == "auto" else {"batch_size": size}
+
+    def smaller(self, asked: Parts) -> list[Parts]:
+        """Other batches that do the same, the largest first. A training step keeps its number of rows."""
+        if isinstance(self.config, Training):
+            rows, times = (asked[name] for name in BATCH)
+            micro = [n for n in range(rows - 1, 0, -1) if rows * times % n == 0]
+            return [dict(zip(BATCH, (n, rows * times // n), strict=True)) for n in micro]
+        least = getattr(self.config, "n", 1) or 1
+        most = asked.get("batch_size", MOST[self.need.load] + 1) - 1
+        return [{"batch_size": n} for n in range(most // least * least, 0, -least)] or [{"batch_size": least}]
+
+    def parts(self, settings: Parts) -> Parts:
+        """Bytes by part and their total."""
+        found = self._training(settings[BATCH[0]]) if BATCH[0] in settings else self._inference(settings["batch_size"])
+        found["overhead"] = CONTEXT + int(FRAGMENTS * sum(found.values()))
+        return {**found, "total": sum(found.values())}
+
+    @cached_property
+    def _head(self) -> Head:
+        return "reward" if self.need.load == "reward" and self.config.kind == "head" else "lm"
+
+    @cached_property
+    def _fixed(self) -> Parts:
+        """What a training stage takes whatever its batch."""
+        weights, trained = self.model.held(self.config.lora or LoraSettings(), self._head)
+        adapter = 4 * sum(trained)
+        found = {"weights": weights, "adapter": adapter}
+        if getattr(self.config, "unpaired", False):  # KTO keeps a copy of the adapter, DPO what it said of the pairs
+            found["reference"] = adapter
+        return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained)}
+
+    @cached_property
+    def _activations(self) -> Activations:
+        tokens, checkpointing = (
+            min(self.config.max_length, self._context),
+            self.config.gradient_checkpointing is not False,
+        )
+        return Activations(self.model, shape_of(self.config), tokens, self._head, checkpointing)
+
+    def _training(self, rows: int) -> Parts:
+        rows *= 1 if self.need.load == "sft" else 2  # pairs are two sequences
+        found = dict(self._fixed)
+        found["activations"] = self._activations.peak(rows)
+        tokens = rows * self._activations.tokens
+        # a matrix at a time is dequantised, and three of the widest gradients of a layer are there at once
+        found["workspace"] = self._itemsize * (self._widest[0] * self.model.nf4 + 3 * tokens * self._widest[1])
+        if self._head == "lm":
+            tile = min(tokens, TILE[0]) * min(self._shape.vocab_size, TILE[1])
+            found["logits"] = 2 * tile * self._itemsize + 4 * tokens * self._shape.hidden_size  # and its gradient
+        return found
+
+    def _inference(self, rows: int) -> Parts:
+        weights = sum(p.numel() * p.element_size() for p in self.model.plain.parameters())
+        if self.need.load == "score":
+            tokens = min(self.need.tokens, self._context)
+            return {"weights": weights, "activations": rows * forward(self._shape, tokens, self._itemsize)}
+        prompt = min(PROMPT, self._context)
+        length = min(prompt + self.config.max_new_tokens, self._context)
+        row = drawing(self._shape, self._cache, length, self._itemsize)
+        prompts = -(-rows // (self.config.n or 1))
+        read = prompts * forward(self._shape, prompt, self._itemsize)
+        found = {name: rows * size for name, size in row.items()}
+        return {"weights": weights, **found, "activations": max(found["activations"], read)}
+
+    @cached_property
+    def _widest(self) -> tuple[int, int]:
+        """Weights of the largest linear layer within the model, and numbers per token of the widest."""
+        import torch
+
+        head = self.model.plain.get_output_embeddings()
+        linear = [m for m in self.model.plain.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        return max((m.weight.numel() for m in linear), default=0), max((max(m.weight.shape) for m in linear), default=0)
+
+    @cached_property
+    def _cache(self) -> list[tuple[int, int | None]]:
+        return cache_bytes(self.model.plain)
+
+    @property
+    def _shape(self) -> Any:
+        return self.model.plain.config.get_text_config()
+
+    @property
+    def _itemsize(self) -> int:
+        return int(self.model.plain.dtype.itemsize)
+
+    @property
+    def _context(self) -> int:
+        return int(getattr(self._shape, "max_position_embeddings", 0) or 1 << 20)
 
 
-def _empty_model(facts: dict[str, Any]) -> Any:
-    """The architecture without storage, so that every model transformers knows has its exact shapes."""
-    from align.models.libraries import prepare_libraries
-
-    prepare_libraries()
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-
-    known = {k: v for k, v in facts.items() if k not in ("model_type", "architectures")}
-    with torch.device("meta"):
-        factory = AutoModel if is_encoder(facts) else AutoModelForCausalLM
-        return factory.from_config(AutoConfig.for_model(facts["model_type"], **known))
-
-
-def _parameters(model: Any) -> tuple[list[tuple[int, int]], int]:
-    """(in, out) of each linear layer that is quantised and adapted, and how many other parameters there are."""
-    import torch
-
-    head = model.get_output_embeddings()
-    linear = [
-        (m.in_features, m.out_features) for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head
-    ]
-    return linear, sum(p.numel() for p in model.parameters()) - sum(i * o for i, o in linear)
+BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def _config(base: BaseConfig) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """NF4 layers: that they are there and of the right shapes, and the plain layers of the same values."""
 
+import math
 from typing import Any
 
 from align.errors import InputError, StageError
+
+SHARE = 0.9  # of a dense model's weights between embedding and head, all but a router or a convolution are in NF4
 
 
 def nf4(dtype: Any, whole: list[str]) -> Any:
@@ -28,7 +31,8 @@ def quantised(model: Any) -> dict[str, Any]:
 def check_quantised(model: Any, name: str) -> None:
     """StageError unless the model has 4-bit layers with NF4 codes in them (asked for, but not active).
 
-    Raises InputError for a matrix of another shape than its layer: transformers quantises it and says nothing.
+    Raises InputError for a matrix of another shape than its layer: transformers quantises it and says nothing; and
+    where less than SHARE of the weights between embedding and head are in them.
     """
     layers = quantised(model)
     states = [m.weight.quant_state for m in layers.values()]
@@ -41,6 +45,23 @@ def check_quantised(model: Any, name: str) -> None:
                 f"The weight {layer}.weight of {name} has the shape {found} where config.json asks for {wanted}; "
                 "config.json and the weight files belong to different models."
             )
+    plain = _plain(model)
+    share = (packed := sum(math.prod(state.shape) for state in states)) / (packed + sum(plain.values()))
+    if share < SHARE:
+        raise InputError(
+            f"base.quantization is nf4, but only {share:.0%} of the weights of {name} are quantised "
+            f"({max(plain, key=lambda n: plain[n])} is not); choose a dense base, or set quantization to none."
+        )
+
+
+def _plain(model: Any) -> dict[str, int]:
+    """The sizes of matrices that stay as they are, by name, but for those of embeddings and heads."""
+    import torch
+
+    apart: list[Any] = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    apart += [model.get_output_embeddings(), getattr(model, "score", None)]
+    known = {id(p) for m in (*apart, *quantised(model).values()) if m is not None for p in m.parameters()}
+    return {n: p.numel() for n, p in model.named_parameters() if p.ndim > 1 and id(p) not in known}
 
 
 def dequantise(model: Any, dtype: Any) -> Any:

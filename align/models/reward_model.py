@@ -8,7 +8,7 @@ encoder:     a classifier of BERT's kind with one output, at the first token of 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -28,6 +28,7 @@ from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader, heads_of, is_encoder
 from align.models.files import adapter_weights, read_json
 from align.models.finite import check_scores
+from align.models.memory_inference import SCORED, Batch, batches, forward, rows_that_fit
 from align.models.quantise import dequantise
 from align.models.reader import Reader
 from align.progress import Progress
@@ -121,13 +122,13 @@ def score(
     chat: Reader,
     examples: Sequence[Example],
     *,
-    batch_size: int = 64,
+    batch_size: Batch = "auto",
     label: str = "scoring",
 ) -> list[float]:
     """The reward of each conversation. It must end with the end-of-turn token, where a head reads it.
 
-    Conversations are batched by length; padding on the right is never scored. Raises StageError where a score is not
-    finite.
+    Conversations are batched by length, with auto as many as fit; padding on the right is never scored. Raises
+    StageError where a score is not finite.
     """
     import torch
 
@@ -138,8 +139,7 @@ def score(
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     half = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
     with torch.inference_mode(), half, Progress(len(order), label) as progress:
-        for at in range(0, len(order), batch_size):
-            batch = order[at : at + batch_size]
+        for batch in batches(order, _rows(model, examples, batch_size)):
             inputs = pad([examples[i] for i in batch], chat.pad_id)
             found = rewards(model, kind, *(x.to(model.device) for x in inputs))
             for i, value in zip(batch, found.float().tolist(), strict=True):
@@ -147,3 +147,13 @@ def score(
             progress.advance(len(batch))
     check_scores(scores, label)
     return scores
+
+
+def _rows(model: "PreTrainedModel", examples: Sequence[Example], batch_size: Batch) -> Callable[[int], int]:
+    """How many conversations are scored together, of which the longest is the i-th."""
+    fit = rows_that_fit(batch_size, SCORED)
+    if fit is None:
+        size = SCORED if batch_size == "auto" else batch_size
+        return lambda i: size
+    shape, itemsize = model.config.get_text_config(), model.dtype.itemsize
+    return lambda i: fit(forward(shape, len(examples[i].ids), itemsize))

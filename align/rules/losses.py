@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from align.kept import Kept
-from align.models.base import BaseConfig, device, directory, identity, policy
+from align.models.base import BaseConfig, directory, identity, policy
+from align.models.device import device
 from align.progress import track
 
 log = logging.getLogger(__name__)
