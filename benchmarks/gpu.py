@@ -131,7 +131,9 @@ class Benchmark:
                     if (what, who) == ("sft", "align"):
                         adapter = out
                     row |= {"steps": got.steps, "seconds": got.seconds, "tokens/s": sum(lengths) / got.seconds}
-                    row |= {"MFU": self._mfu(base, lengths, kind == "dpo", got.seconds), "loss": got.losses[-1]}
+                    row |= {"reference s": got.before} if got.before else {}
+                    twice = kind == "dpo" and not got.before  # whether steps score the reference too
+                    row |= {"MFU": self._mfu(base, lengths, twice, got.seconds), "loss": got.losses[-1]}
                     yield row | {"peak GiB": got.peak / 2**30 or None, "foretold GiB": foretold[kind] / 2**30}
 
     def drawing(self) -> Iterator[Row]:

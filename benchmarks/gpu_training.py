@@ -12,6 +12,7 @@ from align import tables
 from align.models.base import BaseConfig, compute_dtype, load_chat
 from align.models.chat import Message
 from tasks.dpo import DpoConfig, dpo
+from tasks.reference import ReferenceConfig, reference
 from tasks.sft import SftConfig, sft
 
 Kind = Literal["sft", "dpo"]
@@ -23,6 +24,8 @@ class Measured:
     """What one training took: seconds within `Trainer.train`, bytes at the peak (0 without CUDA), steps."""
 
     seconds: float = 0.0
+    before: float = 0.0
+    """Seconds of the stage reference, loading included, which a sweep of DPO pays once."""
     peak: int = 0
     steps: int = 0
     losses: list[float] = field(default_factory=list)
@@ -104,7 +107,12 @@ def ours(
             sft(config, out, base=base, rows=data)
         else:
             assert adapter is not None
-            dpo(config, out, base=base, pairs=data, adapter=adapter)
+            frozen = out.with_name(f"{out.name}-reference")
+            frozen.mkdir()
+            started = time.monotonic()
+            reference(ReferenceConfig(max_length=config.max_length), frozen, base=base, pairs=data, adapter=adapter)
+            found.before = time.monotonic() - started
+            dpo(config, out, base=base, pairs=data, adapter=adapter, reference=frozen)
     return found
 
 

@@ -85,8 +85,11 @@ def _cached(name: str, revision: str) -> Path | None:
 
 
 def encoder(folder: Path) -> bool:
-    """Whether the model in a directory is an encoder, by its config.json."""
-    facts = _json(folder / "config.json")
+    """Whether the model in a directory is an encoder, by its config.json. What cannot be read is none."""
+    try:
+        facts = _json(folder / "config.json")
+    except OSError:  # which `problems` tells
+        return False
     return isinstance(facts, dict) and is_encoder(facts)
 
 

@@ -91,4 +91,5 @@ def test_sft_and_sampling_and_dpo_show_them(base: BaseConfig, adapter: Path, tmp
     faulty = {**tiny.pair(9), "rejected": "It <|assistant|>"}
     pairs = tiny.pairs(tmp_path / "pairs.parquet", 8, faulty)
     settled = DpoConfig(per_device_train_batch_size=8, max_length=128)
-    assert dpo(settled, tmp_path / "dpo", base=base, pairs=pairs, adapter=adapter)["control_tokens.first"] == "q9"
+    inputs = {"pairs": pairs, "adapter": adapter, "reference": tiny.reference(base, pairs, adapter)}
+    assert dpo(settled, tmp_path / "dpo", base=base, **inputs)["control_tokens.first"] == "q9"

@@ -50,9 +50,9 @@ def test_an_adapter_goes_through_the_stages(kind: str, quantization: Any, base: 
     assert not torch.allclose(untrained, merged, atol=5e-2 * float(wanted.abs().max()))
 
     sft(SftConfig(learning_rate=1e-3, **COMMON), tmp_path / "more", base=base, rows=rows, adapter=tmp_path / "sft")
-    found = dpo(
-        DpoConfig(learning_rate=1e-4, **COMMON), tmp_path / "dpo", base=base, pairs=pairs, adapter=tmp_path / "more"
-    )
+    more = tmp_path / "more"
+    inputs = {"pairs": pairs, "adapter": more, "reference": tiny.reference(base, pairs, more)}
+    found = dpo(DpoConfig(learning_rate=1e-4, **COMMON), tmp_path / "dpo", base=base, **inputs)
     assert found["loss.initial"] == pytest.approx(math.log(2), abs=1e-3)
     for name in ("sft", "more", "dpo"):
         shape = PeftConfig.from_pretrained(str(tmp_path / name / "adapter"))

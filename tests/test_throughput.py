@@ -27,11 +27,12 @@ def tokens(base: BaseConfig, rows: list[dict[str, Any]]) -> tuple[list[int], int
 def test_every_training_stage_measures(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
     rows, pairs = tiny.kept(tmp_path / "kept.parquet", 8), tiny.pairs(tmp_path / "pairs.parquet", 10)
     common: dict[str, Any] = {"max_length": 128, "per_device_train_batch_size": 4}
+    frozen = tiny.reference(base, pairs, adapter)
     for name in ("sft", "dpo", "head", "likelihood"):
         (tmp_path / name).mkdir()
     found = {
         "sft": sft(SftConfig(**common), tmp_path / "sft", base=base, rows=rows),
-        "dpo": dpo(DpoConfig(**common), tmp_path / "dpo", base=base, pairs=pairs, adapter=adapter),
+        "dpo": dpo(DpoConfig(**common), tmp_path / "dpo", base=base, pairs=pairs, adapter=adapter, reference=frozen),
         "head": reward(RewardConfig(**common), tmp_path / "head", base=base, pairs=pairs, adapter=adapter),
         "likelihood": reward(
             RewardConfig(kind="likelihood", **common), tmp_path / "likelihood", base=base, pairs=pairs, adapter=adapter

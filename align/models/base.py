@@ -29,7 +29,7 @@ from align.models.files import (
 from align.models.finite import not_finite
 from align.models.kinds import refusals, stateful
 from align.models.libraries import prepare_libraries
-from align.models.quantise import check_quantised, dequantise, quantised
+from align.models.quantise import check_quantised, dequantise, nf4, quantised
 from align.models.reader import Reader
 from align.models.template import check_template
 
@@ -167,7 +167,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     """
     prepare_libraries()
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
     for why in refusals(read_json(folder / "config.json", InputError), base.quantization):
@@ -179,13 +179,7 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     if base.attention != "auto":
         kwargs["attn_implementation"] = base.attention
     if base.quantization == "nf4":
-        kwargs["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=["lm_head", *heads],
-        )
+        kwargs["quantization_config"] = nf4(dtype, ["lm_head", *heads])
     factory: Any = AutoModelForCausalLM
     if head == "reward":
         factory, kwargs["num_labels"] = AutoModelForSequenceClassification, 1

@@ -44,8 +44,8 @@ def heads_of(model: Any) -> tuple[str, ...]:
 def heads_to_be(folder: Path, name: str, *, scores: bool) -> tuple[str, ...]:
     """The heads of the model in `folder` as one that `scores` (with one output), or that writes and has none.
 
-    config.json alone says so, before weights are loaded and quantised. Raises InputError for an encoder that
-    is to write.
+    They are known from config.json alone, before weights are loaded and quantised. Raises InputError for an encoder
+    that is to write.
     """
     if not is_encoder(read_json(folder / "config.json", InputError)):
         return ("score",) if scores else ()

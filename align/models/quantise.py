@@ -8,6 +8,19 @@ from align.errors import InputError, StageError
 SHARE = 0.9  # of a dense model's weights between embedding and head, all but a router or a convolution are in NF4
 
 
+def nf4(dtype: Any, whole: list[str]) -> Any:
+    """How transformers quantises to NF4 with double quantisation, computing in `dtype`; layers `whole` stay plain."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=whole,
+    )
+
+
 def quantised(model: Any) -> dict[str, Any]:
     """The 4-bit linear layers of a model, by name."""
     import bitsandbytes
