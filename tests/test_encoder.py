@@ -200,4 +200,4 @@ def test_its_memory_is_its_own(bert: BaseConfig) -> None:
     )
     encoder: Any = load_model(bert, head="reward")
     parameters = sum(p.numel() for p in encoder.bert.parameters())
-    assert own == 2 * parameters < plain
+    assert own == pytest.approx(2 * parameters, rel=0.01) and own < plain
