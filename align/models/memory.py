@@ -4,6 +4,7 @@ Estimates of what is allocated at the peak, in bytes by part. What the parts are
 adapter, gradients and optimiser, memory_activations for training, memory_inference for drawing and scoring.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,18 +56,20 @@ def estimates(base: BaseConfig, stages: Mapping[str, Need], gpu: int | None = No
 
     A batch that is `auto` is the largest that fits on the GPU; without one, the least that the stage can do with.
     """
-    known: dict[str, Architecture] = {}
-
-    def model(own: BaseConfig) -> Architecture:
-        dtype = "bfloat16" if own.dtype == "auto" else own.dtype
-        made = Architecture(_config(own), own.quantization == "nf4", dtype, own.attention)
-        return known.setdefault(own.model_dump_json(), made)
-
     # a reward model may be trained on another base than the pipeline's
     return {
-        name: _fitted(Memory(model(getattr(need.config, "base", None) or base), need), gpu)
+        name: _fitted(Memory(_architecture(getattr(need.config, "base", None) or base), need), gpu)
         for name, need in stages.items()
     }
+
+
+_KNOWN: dict[str, Architecture] = {}  # what was found out about one is kept with it
+
+
+def _architecture(base: BaseConfig) -> Architecture:
+    dtype = "bfloat16" if base.dtype == "auto" else base.dtype
+    described = (_config(base), base.quantization == "nf4", dtype, base.attention)
+    return _KNOWN.setdefault(json.dumps(described, sort_keys=True), Architecture(*described))
 
 
 def _fitted(memory: "Memory", gpu: int | None) -> Estimate:
