@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+from align import whole
 
 SETTLED = 2.0
 """Seconds that a file must have been left alone: a change that follows within a file system's tick shows in no time."""
@@ -52,8 +53,7 @@ def file_digest(path: Path) -> str:
         memo = _read(file, name) if file else None
         if memo is None or memo["stamp"] != now:
             begun = time.time()
-            with path.open("rb") as data:
-                value = hashlib.file_digest(data, "sha256").hexdigest()
+            value = whole.sha256(path)
             if stamp(path) != now or now[2] / 1e9 > begun - SETTLED:
                 return value
             memo = {"path": name, "stamp": now, "sha256": value}
@@ -74,13 +74,8 @@ def _read(file: Path, name: str) -> dict[str, Any] | None:
 
 def _write(file: Path, memo: dict[str, Any]) -> None:
     """Other processes see all of it or nothing. Where nothing can be written, nothing is remembered."""
-    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(memo | {"check": _check(memo)}), encoding="utf-8")
-        draft.replace(file)
-    with suppress(OSError):
-        draft.unlink(missing_ok=True)
+        whole.replace(file, memo | {"check": _check(memo)})
 
 
 def _check(memo: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
+from align.whole import write
 
 
 class Compute(Config):
@@ -131,7 +132,7 @@ def _run(folder: Path) -> None:
     with suppress(OSError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: without torchrun nobody would end it
     me = rank()
-    _write(folder / f"pid-{me}", str(os.getpid()).encode())
+    write(folder / f"pid-{me}", str(os.getpid()).encode())
     sys.path[:], function, config, out, inputs = pickle.loads((folder / "call").read_bytes())
     if me:
         sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (progress is told once)
@@ -140,10 +141,10 @@ def _run(folder: Path) -> None:
     try:
         _device()
         metrics = function(config, out, **inputs)
-        _write(folder / f"done-{me}", pickle.dumps(metrics))
+        write(folder / f"done-{me}", pickle.dumps(metrics))
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__
-        _write(folder / f"failed-{me}", pickle.dumps((kind, str(error), traceback.format_exc())))
+        write(folder / f"failed-{me}", pickle.dumps((kind, str(error), traceback.format_exc())))
         raise SystemExit(1) from None
 
 
@@ -152,12 +153,6 @@ def _device() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(content)
-    draft.rename(path)
 
 
 if __name__ == "__main__":

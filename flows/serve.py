@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from align import whole
 from align.errors import AlignError, InputError
 from flows import child, login, server
 from flows.recipe import RECIPES, Recipe, find, load
@@ -71,7 +72,7 @@ def serving(
         worker = child.spawn("prefect", *start, "--install-policy", "never", env=environment, log=folder / "worker.log")
         stack.callback(child.stop, worker)
         stack.callback(_cancel_runs)
-        files.replace(folder / "address.json", {"api": running.api, "ui": running.ui})
+        whole.replace(folder / "address.json", {"api": running.api, "ui": running.ui})
         stack.callback((folder / "address.json").unlink, missing_ok=True)
         yield running, {home / "server.log": running.process, folder / "worker.log": worker}
 

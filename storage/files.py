@@ -1,29 +1,13 @@
 """Durable files: what is renamed or linked into place is complete and survives a power cut."""
 
-import hashlib
 import json
 import os
-import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fsync(path: Path) -> None:
-    """Flush a file or a directory entry list to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+from align.whole import draft_of, fsync, replace
 
 
 def write_once(path: Path, text: str) -> bool:
@@ -44,37 +28,10 @@ def write_once(path: Path, text: str) -> bool:
     return True
 
 
-def replace(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Write JSON to `path`, in place of what is there; `durable` survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(path)
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    if durable:
-        fsync(path.parent)
-
-
 def remember(path: Path, value: Any) -> None:
     """`replace` for a cache: on a full or read-only disk nothing is remembered, and nothing else is lost."""
     with suppress(OSError):
         replace(path, value)
-
-
-def draft_of(path: Path) -> Path:
-    """A name beside `path` to write to before renaming. One that a killed process left is removed by `align gc`."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-
-
-def is_draft(path: Path) -> bool:
-    """Whether `draft_of` made that name."""
-    return re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name) is not None
 
 
 def read_json(path: Path) -> Any:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from align import whole
 from storage import files, runs
 from storage.store import Store
 
@@ -197,7 +198,7 @@ def _segments(folder: Path) -> list[_Segment]:
     found = []
     for path in sorted(folder.glob("*.parquet")):
         try:
-            if files.sha256(path)[:16] == path.stem:
+            if whole.sha256(path)[:16] == path.stem:
                 found.append(_Segment(json.loads(pq.read_metadata(path).metadata[b"units"]), path))
                 continue
         except (OSError, pa.ArrowException):
@@ -223,10 +224,10 @@ def _prune(segment: _Segment, settled: dict[str, int], wanted: Table, folder: Pa
 def _keep(rows: pa.Table, units: dict[str, int], folder: Path | None) -> _Segment:
     if folder is None:
         return _Segment(units, rows)
-    draft = files.draft_of(folder / "segment")
+    draft = whole.draft_of(folder / "segment")
     try:
         pq.write_table(rows.replace_schema_metadata({b"units": json.dumps(units).encode()}), draft, compression="zstd")
-        path = folder / f"{files.sha256(draft)[:16]}.parquet"
+        path = folder / f"{whole.sha256(draft)[:16]}.parquet"
         draft.replace(path)
     except OSError:  # the disk is full
         with suppress(OSError):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from align import whole
 from storage import files, runs
 from storage.store import Store
 from storage.tags import tags
@@ -139,7 +140,7 @@ def _abandoned(store: Store) -> Iterator[Path]:
     for name in ("artifacts", "attempts", "runs", "tags", "cache"):
         for path in files.walk(store.root / name):
             with suppress(FileNotFoundError):
-                if files.is_draft(path) and path.stat().st_mtime < hour_ago:
+                if whole.is_draft(path) and path.stat().st_mtime < hour_ago:
                     yield path
 
 

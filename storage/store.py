@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from align import digests
+from align import digests, whole
 from storage import files, records
 
 
@@ -102,13 +102,13 @@ class Store:
         entries: dict[str, dict[str, Any]] = {}
         for path in files.tree(draft):
             entries[path.relative_to(draft).as_posix()] = {
-                "sha256": files.sha256(path),
+                "sha256": whole.sha256(path),
                 "bytes": path.stat().st_size,
                 "rows": _parquet_rows(path),
             }
-            files.fsync(path)
+            whole.fsync(path)
         for folder in [draft, *(p for p in draft.rglob("*") if p.is_dir())]:
-            files.fsync(folder)
+            whole.fsync(folder)
         name = f"{stage}-{files_digest(entries)[:16]}"
         path = self.root / "artifacts" / name
         with files.locked(self.root / "locks" / f"publish-{name}"):
@@ -119,7 +119,7 @@ class Store:
                 path.rename(self.root / "tmp" / f"damaged-{uuid.uuid4().hex}")
             path.parent.mkdir(parents=True, exist_ok=True)
             draft.rename(path)
-            files.fsync(path.parent)
+            whole.fsync(path.parent)
             kind = kind_of(list(entries))
             manifest = {"artifact": name, "stage": stage, "kind": kind, "created_at": now(), "files": entries}
             records.write(path / "manifest.json", manifest)
@@ -152,7 +152,7 @@ class Store:
                 stamps[name] = digests.stamp(artifact.path / name)
                 if stamps[name] == seen.get(name) and not thorough:
                     continue
-                if files.sha256(artifact.path / name) != artifact.files[name]["sha256"]:
+                if whole.sha256(artifact.path / name) != artifact.files[name]["sha256"]:
                     return f"{artifact.id}/{name} is not what was written"
             except FileNotFoundError:
                 return f"{artifact.id}/{name} is missing"

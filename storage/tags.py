@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from align import whole
 from storage import files
 from storage.store import Store
 
@@ -26,7 +27,7 @@ def tags(store: Store) -> dict[str, str]:
 
 def put(store: Store, name: str, run_id: str) -> None:
     """Let `name` mean a run, whatever it meant before."""
-    files.replace(store.root / "tags" / f"{name}.json", {"run_id": run_id}, durable=True)
+    whole.replace(store.root / "tags" / f"{name}.json", {"run_id": run_id}, durable=True)
 
 
 def remove(store: Store, name: str) -> bool:

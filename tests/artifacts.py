@@ -188,3 +188,15 @@ def _log(out: Path, rng: np.random.Generator, dpo: bool = False) -> None:
     tables.write(out / "training_log.parquet", log, tables.TRAINING_LOG)
     shift = {"logps.chosen_shift.held_out": -1.25, "logps.rejected_shift.held_out": -6.5} if dpo else {}
     _metrics(out, {"steps": 60, "rows": 512, "loss.first": 2.3, "loss.final": 0.34, **shift})
+
+
+def regraded(folder: Path, inputs: dict[str, Path], change: Any) -> dict[str, Path]:
+    """The inputs with an evaluation in which `change(answer)` says what differs in each answer."""
+    answers = [a | (change(a) or {}) for a in tables.read(inputs["evaluate"] / "evaluations.parquet")]
+    graded = folder / "graded"
+    graded.mkdir()
+    (graded / "metrics.json").write_text((inputs["evaluate"] / "metrics.json").read_text())
+    tables.write(graded / "evaluations.parquet", answers, tables.EVALUATIONS)
+    compared = evaluate._compare(evaluate.EvaluateConfig(primary="sampled"), "questions", ["base", *ARMS], answers)
+    tables.write(graded / "comparisons.parquet", compared, tables.COMPARISONS)
+    return {**inputs, "evaluate": graded}

@@ -2,30 +2,24 @@
 
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from endpoints import ChatHandler
 
 from align.endpoint import Endpoint, Question, fill
 from align.errors import StageError
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(ChatHandler):
     """Gives the body and the content type that the server holds, and counts."""
 
     def do_POST(self) -> None:
         server: Any = self.server
         server.asked += 1
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Type", server.kind)
-        self.send_header("Content-Length", str(len(server.body)))
-        self.end_headers()
-        self.wfile.write(server.body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.asked()
+        self.give(200, server.body, server.kind)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """A judge behind a real HTTP server: its ratings, how it is asked, and how it fails."""
 
-import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from endpoints import ChatHandler
 from pydantic import ValidationError
 
 from align.errors import StageError
@@ -15,7 +15,7 @@ from align.grading.graders import grade_all
 from align.grading.judge import JudgeGrader, fill
 
 
-class Judge(BaseHTTPRequestHandler):
+class Judge(ChatHandler):
     """Rates by what the response says; `failures` counts down errors, `most` records how many asked at once."""
 
     failures: dict[str, int] = {}
@@ -24,7 +24,7 @@ class Judge(BaseHTTPRequestHandler):
     lock = threading.Lock()
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.asked()
         text = body["messages"][0]["content"]
         with Judge.lock:
             Judge.seen.append({**body, "path": self.path, "key": self.headers.get("Authorization")})
@@ -40,21 +40,7 @@ class Judge(BaseHTTPRequestHandler):
             return self.reply(400 if failing == "bad" else 503, {"error": {"message": f"{failing} thing"}})
         answer = {"great": "Fine.\nRating: [[10]]", "middling": "Was [[1]]. Rating: [[5.5]]", "odd": "Rating: [[99]]"}
         said = next((v for k, v in answer.items() if k in text), "I would rather not say.")
-        message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-        return self.reply(
-            200, {"id": "1", "object": "chat.completion", "created": 0, "model": "j", "choices": [message]}
-        )
-
-    def reply(self, status: int, value: Any) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        return self.say(said)
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 """Ratings from an OpenAI-compatible endpoint: a real HTTP server, retries, a cap on spend, a cache, and failures."""
 
-import json
 import re
 import resource
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pools
 import pytest
+from endpoints import ChatHandler
 from pools import pool
 from pydantic import ValidationError
 
@@ -29,29 +29,17 @@ class Endpoint(ThreadingHTTPServer):
         self.reply: Callable[[str], str] = lambda number: f"{number}\nBecause it says so."
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(ChatHandler):
     server: Endpoint
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.asked()
         if self.server.fail:
             self.send_error(self.server.fail.pop())
             return
         self.server.asked.append(body | {"key": self.headers["Authorization"]})
         number = re.search(r"number (\S+)\.", body["messages"][0]["content"]).group(1)  # type: ignore[union-attr]
-        message = {"role": "assistant", "content": self.server.reply(number)}
-        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"],
-                  "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                  "usage": {"prompt_tokens": 90, "completion_tokens": 10, "total_tokens": 100}}  # fmt: skip
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.say(self.server.reply(number))
 
 
 @pytest.fixture

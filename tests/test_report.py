@@ -11,7 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from artifacts import ARMS, HOSTILE, artifacts
+from artifacts import HOSTILE, artifacts, regraded
 
 from align import tables
 from align.errors import InputError
@@ -168,22 +168,15 @@ def test_incomplete_runs_say_what_is_missing(tmp_path: Path, options: Any, said:
 
 def test_questions_count_only_where_graded(inputs: dict[str, Path], tmp_path: Path) -> None:
     """Partly ungraded suites say of how many; scores between 0 and 1 are no accuracy."""
-    from tasks.evaluate import EvaluateConfig, _compare
-
     answers = tables.read(inputs["evaluate"] / "evaluations.parquet")
     blank = sorted({a["row_id"] for a in answers})[:20]
-    for a in answers:
+
+    def change(a: dict[str, Any]) -> dict[str, Any]:
         if a["row_id"] in blank:
-            a |= {"score": None, "status": "ungraded"}
-        elif a["score"]:
-            a["score"] = 0.75
-    graded = tmp_path / "graded"
-    graded.mkdir()
-    (graded / "metrics.json").write_text((inputs["evaluate"] / "metrics.json").read_text())
-    tables.write(graded / "evaluations.parquet", answers, tables.EVALUATIONS)
-    compared = _compare(EvaluateConfig(primary="sampled"), "questions", ["base", *ARMS], answers)
-    tables.write(graded / "comparisons.parquet", compared, tables.COMPARISONS)
-    html, table, _ = make(tmp_path / "report", {**inputs, "evaluate": graded})
+            return {"score": None, "status": "ungraded"}
+        return {"score": 0.75} if a["score"] else {}
+
+    html, table, _ = make(tmp_path / "report", regraded(tmp_path, inputs, change))
     assert {row[4] for row in table["rows"]} == {"40 of 60"} and {row[6] for row in table["rows"]} == {"33.3"}
     text = Page(html).text
     assert "on 40 questions" in text and "scores " in text and "mean score" in text and "accuracy by" not in text

@@ -4,29 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import ARMS, artifacts
+from artifacts import artifacts, regraded
 from test_report import Page, make
 
 from align import tables
 from align.report import chapters_models
-from tasks.evaluate import EvaluateConfig, _compare
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return artifacts(tmp_path_factory.mktemp("artifacts"), n=60)
-
-
-def regraded(folder: Path, inputs: dict[str, Path], change: Any) -> dict[str, Path]:
-    """The inputs with an evaluation in which `change(answer)` says what differs in each answer."""
-    answers = [a | (change(a) or {}) for a in tables.read(inputs["evaluate"] / "evaluations.parquet")]
-    graded = folder / "graded"
-    graded.mkdir()
-    (graded / "metrics.json").write_text((inputs["evaluate"] / "metrics.json").read_text())
-    tables.write(graded / "evaluations.parquet", answers, tables.EVALUATIONS)
-    compared = _compare(EvaluateConfig(primary="sampled"), "questions", ["base", *ARMS], answers)
-    tables.write(graded / "comparisons.parquet", compared, tables.COMPARISONS)
-    return {**inputs, "evaluate": graded}
 
 
 def test_unreadable_and_ungraded_stand_beside_each_other(inputs: dict[str, Path], tmp_path: Path) -> None:

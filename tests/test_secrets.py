@@ -7,11 +7,12 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from endpoints import ChatHandler
 from served import ALIGN, PATIENCE, TINY
 
 from align.errors import InputError, StageError
@@ -27,27 +28,18 @@ from storage.store import Store
 KEY = "zX9-quite.private/key+47=="
 
 
-class Echo(BaseHTTPRequestHandler):
+class Echo(ChatHandler):
     """Repeats the Authorization header: in an error, or in an answer that is rated."""
 
     status = 400
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked()
         text = f"[[5]] 4.9 {self.headers['Authorization']}"
-        message = {"role": "assistant", "content": text}
-        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                  "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                  "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}  # fmt: skip
-        data = json.dumps(answer if self.status == 200 else {"error": {"message": f"{'x' * 210} bad header: {text}"}})
-        self.send_response(self.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data.encode())))
-        self.end_headers()
-        self.wfile.write(data.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+        if self.status == 200:
+            self.say(text)
+        else:
+            self.reply(self.status, {"error": {"message": f"{'x' * 210} bad header: {text}"}})
 
 
 @pytest.fixture(params=[400, 200])
@@ -146,7 +138,7 @@ def test_what_the_environment_calls_a_secret_is_hidden(monkeypatch, name):
 
 
 @pytest.mark.parametrize("name, value", [("HF_TOKEN", "short"), ("TOKENIZERS_PARALLELISM", "parallel-"), ("AUTHOR", "somebody"),
-                                         ("KEYBOARD", "qwertyuiop"), ("HOME", "/home/user")])  # fmt: skip
+                                         ("KEYBOARD", "qwertyuiop"), ("HOMEPAGE", "a page of mine")])  # fmt: skip
 def test_words_stay(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert redact(f"a {value} b") == f"a {value} b"

@@ -5,9 +5,7 @@ the digests of its files, which are written last.
 """
 
 import errno
-import hashlib
 import json
-import os
 import shutil
 import signal
 import threading
@@ -16,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from align.whole import replace, sha256
 
 WHOLE = "whole.json"
 LEAST = 2**20  # bytes: a disk with less is full
@@ -51,11 +51,7 @@ def _step(path: Path) -> int:
 
 def _digests(path: Path) -> dict[str, str]:
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != WHOLE)
-    found = {}
-    for file in files:
-        with file.open("rb") as stream:
-            found[file.relative_to(path).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return found
+    return {file.relative_to(path).as_posix(): sha256(file) for file in files}
 
 
 def _whole(path: Path) -> bool:
@@ -94,22 +90,13 @@ def attach(trainer: Any, folder: Path, minutes: float, steps: int | None) -> Non
             trainer.accelerator.wait_for_everyone()  # each process has its own random state
             if trainer.is_world_process_zero():
                 path = folder / f"checkpoint-{state.global_step}"
-                _finish(path, {"files": _digests(path), "sums": _sums(trainer)})
+                replace(path / WHOLE, {"files": _digests(path), "sums": _sums(trainer)}, durable=True)
                 for old in folder.glob("checkpoint-*"):
                     if old != path:
                         shutil.rmtree(old, ignore_errors=True)
             self.saved = time.monotonic()
 
     trainer.add_callback(Save)
-
-
-def _finish(path: Path, content: dict[str, Any]) -> None:
-    draft = path / f"{WHOLE}.draft"
-    with draft.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path / WHOLE)
 
 
 def _sums(trainer: Any) -> dict[str, Any]:
