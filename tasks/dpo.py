@@ -85,8 +85,7 @@ class DpoConfig(Training):
     def own(self) -> dict[str, Any]:
         if self.unpaired:
             weights = {"desirable_weight": self.desirable_weight, "undesirable_weight": self.undesirable_weight}
-            # trl asks for this order; that of models.order serves, as models.kto mismatches responses in the batch
-            return {"beta": self.beta, "loss_type": "kto", "train_sampling_strategy": "sequential", **weights}
+            return {"beta": self.beta, "loss_type": "kto", **weights}
         losses: list[str] = [self.loss_type] + (["sft"] if self.nll else [])
         shares = [1.0, self.nll] if self.nll else None
         return {

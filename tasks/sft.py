@@ -115,7 +115,7 @@ def _trainer(config: SftConfig, model: Any, chat: Chat, data: Any, args: Any) ->
     if not together:
         return SFTTrainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
     args.per_device_train_batch_size, args.gradient_accumulation_steps = size * together, passes // together
-    args.train_sampling_strategy = "random"  # batches of like lengths would differ most in size, and save nothing here
+    # Without the column length rows are shuffled: steps of like lengths would differ most in size, and save nothing.
     return Packed(
         model=model, args=args, train_dataset=data.remove_columns("length"), processing_class=chat.tokenizer,
         data_collator=packing.Collator(model, chat.pad_id, config.max_length),

@@ -237,4 +237,4 @@ def test_chat_answers(twice):
 def test_a_late_stage_that_fails_says_why(twice):
     done = align("run", str(TINY), "--store", str(twice.root), "--set", "dpo.max_length=8")
     assert done.returncode == 1 and "UnfinishedRun" not in done.stderr, done.stderr
-    assert "align: dpo: " in done.stderr and "longer than max_length = 8" in done.stderr
+    assert "align: reference: " in done.stderr and "longer than max_length = 8" in done.stderr

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,10 @@ def in_turn(
             with lock:
                 now -= 1
 
-    with slots.turn(-1, 99, 0):  # nobody who wants a device begins before all wait
+    with ExitStack() as places:  # all are taken until everybody waits
+        places.enter_context(slots.turn(-1, 99, 0))
+        if not slots._alone:
+            places.enter_context(slots.turn(-1, 0, 0))
         threads = [threading.Thread(target=go, args=w) for w in wanted]
         for thread in threads:
             thread.start()

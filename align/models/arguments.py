@@ -154,8 +154,8 @@ def _common(config: Training, base: BaseConfig, steps: int) -> dict[str, Any]:
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": passes,
         **({"ddp_find_unused_parameters": False, "ddp_backend": None if cuda else "gloo"} if processes > 1 else {}),
-        "train_sampling_strategy": "group_by_length",
-        "remove_unused_columns": False,  # the sampler reads the column length
+        "train_sampling_strategy": "sequential",  # models.order decides; trl's KTO takes no other
+        "remove_unused_columns": False,  # models.order reads the column length
         "bf16": compute_dtype(base) == torch.bfloat16,
         "fp16": compute_dtype(base) == torch.float16,
         "use_cpu": not cuda,
