@@ -82,8 +82,5 @@ def leave(status: int, at_once: bool) -> NoReturn:
         with suppress(OSError, ValueError):  # the terminal may be gone
             stream.flush()
     if at_once:
-        from flows.server import stop_temporary
-
-        stop_temporary()
         os._exit(status)
     sys.exit(status)

@@ -30,45 +30,45 @@ PEAK = "process.peak_mb"
 """The metric that holds the most memory a stage's process held, in MB."""
 
 
-_early: list[tuple[socket.socket, subprocess.Popen[bytes]]] = []
+class _Server:
+    """flows/stage_server.py and our ends of its sockets."""
+
+    def __init__(self) -> None:
+        self.reading, reading = socket.socketpair()
+        self.models, models = socket.socketpair()
+        paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        with reading, models:
+            fds = [reading.fileno(), models.fileno()]
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.stage_server", *map(str, fds)],
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the stages
+            )
+
+    def stop(self) -> None:
+        """End it; stages that run are ended by whoever called them."""
+        self.reading.close()
+        self.models.close()
+        self.process.kill()  # it may be in its imports, and has nothing to clean up
+        self.process.wait()
+
+
+_early: list[_Server] = []
 
 
 @contextmanager
 def early() -> Iterator[None]:
-    """Start the server of the next Processes now: it imports the libraries while Prefect's server starts."""
-    started = _start()
+    """Start the server of the next Processes now: it imports the libraries while others are imported here."""
+    started = _Server()
     _early.append(started)
     try:
         yield
     finally:
         if started in _early:  # nobody came for it
             _early.remove(started)
-            control, server = started
-            server.kill()  # it may be in its imports
-            server.wait()
-            control.close()
-
-
-def _start() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    ours, theirs = socket.socketpair()
-    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    with theirs:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "flows.stage_server", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the stages
-        )
-    return ours, server
-
-
-def _stop(control: socket.socket, server: subprocess.Popen[bytes]) -> None:
-    control.close()
-    try:
-        server.wait(15)
-    except subprocess.TimeoutExpired:
-        server.kill()
+            started.stop()
 
 
 class Processes:
@@ -80,7 +80,7 @@ class Processes:
         self._lock = threading.Lock()
         self._calls: set[Connection] = set()
         self._closed = False
-        self._control, self._server = _early.pop() if _early else _start()
+        self._server = _early.pop() if _early else _Server()
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +96,7 @@ class Processes:
                 # The stage's supervisor sees this at once; the thread that waits for the stage then closes the rest.
                 with socket.socket(fileno=os.dup(call.fileno())) as end, suppress(OSError):
                     end.shutdown(socket.SHUT_WR)
-        _stop(self._control, self._server)
+        self._server.stop()
 
     def run(
         self,
@@ -107,9 +107,11 @@ class Processes:
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         processes: int = 1,
+        models: bool = True,
     ) -> Metrics:
         """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours; with several
-        `processes` in as many of one torch.distributed group.
+        `processes` in as many of one torch.distributed group. One that loads no `models` need not wait for the server
+        to import what those need.
 
         Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as
         it is, anything else by name and message, with its traceback as a note; StageError if its process was ended, or
@@ -121,7 +123,7 @@ class Processes:
             "processes": processes,
             "digests": digests.shared(),
         }  # fmt: skip
-        call = self._call()
+        call = self._call(models)
         try:
             call.send((sys.path, pickle.dumps(request)))  # the path first: what is pickled is imported there
             answer, code, peak = self._listen(call, timeout)
@@ -140,12 +142,12 @@ class Processes:
             raise _error(*answer[1:])
         return {**answer[1], PEAK: round(peak / 1000), SECONDS: answer[2]}
 
-    def _call(self) -> Connection:
+    def _call(self, models: bool) -> Connection:
         ours, theirs = socket.socketpair()
         with self._lock:
             if self._closed:
                 raise KeyboardInterrupt
-            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            socket.send_fds(self._server.models if models else self._server.reading, [b"+"], [theirs.fileno()])
             call = Connection(ours.detach())
             self._calls.add(call)
         theirs.close()

@@ -5,7 +5,6 @@ with the same arguments. Rank 0 writes the artifact and says what comes of it; t
 thrown away.
 """
 
-import ctypes
 import os
 import pickle
 import signal
@@ -24,6 +23,7 @@ from pydantic import Field
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
 from align.whole import write
+from flows.child import end_with_parent
 
 
 class Compute(Config):
@@ -129,8 +129,7 @@ def rank() -> int:
 
 
 def _run(folder: Path) -> None:
-    with suppress(OSError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: without torchrun nobody would end it
+    end_with_parent()  # without torchrun nobody would end it
     me = rank()
     write(folder / f"pid-{me}", str(os.getpid()).encode())
     sys.path[:], function, config, out, inputs = pickle.loads((folder / "call").read_bytes())

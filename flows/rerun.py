@@ -8,7 +8,8 @@ from prefect import Flow, flow
 from align.config import Config
 from align.redact import leaving
 from flows import run as runs
-from flows.align import execute
+from flows.align import Tasks
+from flows.execute import execute
 from flows.recipe import load
 from flows.stages import STAGES
 from storage.store import Store
@@ -42,7 +43,7 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         select = f"{'+' if upstream else ''}{stage}{'+' if downstream else ''}"
         with leaving():
             loaded = load(recipe, [*slices, *(overrides or [])])
-            return execute(loaded, Store(runs.store_path(store)), select, refresh)
+            return execute(loaded, Store(runs.store_path(store)), select, refresh, Tasks())
 
     about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
     return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)

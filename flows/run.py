@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError, StageError
-from align.redact import redact
+from align.redact import leaving, redact
 from flows.plan import Planned, plan, read_code
 from flows.recipe import Recipe, load
 from storage.runs import Run, StageRun
@@ -40,24 +40,28 @@ def run(
     select: str | None = None,
     refresh: bool = False,
 ) -> Outcome:
-    """Run a recipe and return what happened. Imports Prefect only if a stage has to run. Raises AlignError."""
+    """Run a recipe and return what happened: as a flow run where a Prefect server is up (flows.server.connect), else in
+    this process alone. Raises AlignError."""
     store = store or Store(store_path())
     loaded = load(recipe, overrides)
     planned = plan(store, loaded, select, refresh)
     if all(stage.status in ("cached", "skipped") for stage in planned):
         return answer(store, loaded, planned)
     from flows.processes import early
+    from flows.server import connect
 
     read_code(loaded)
     with early():
-        return _flow(recipe, overrides, store, select, refresh)
+        if connect(store):
+            return _flow(recipe, overrides, store, select, refresh)
+        from flows.execute import execute
+
+        with leaving():
+            return execute(loaded, store, select, refresh)
 
 
 def _flow(recipe: str, overrides: Sequence[str], store: Store, select: str | None, refresh: bool) -> Outcome:
     """Run the recipe as a Prefect flow; what it did stays done where Prefect's server goes away meanwhile."""
-    from flows.server import connect
-
-    connect(store)
     from flows.align import align
 
     begun: list[Log] = []

@@ -1,22 +1,18 @@
-"""The Prefect server behind a run: the one that is up, or one of our own that lives as long as this process.
+"""The Prefect server behind a run, where there is one, and starting it for `align serve`.
 
-Prefect can start a temporary server by itself. It outlives a parent that is killed, tries a broken start again and
-again for as long as it may, and takes a slow answer of a busy machine for a failure; so it is started here.
+Prefect would start a temporary server by itself, which costs a run 5 to 10 s, outlives a parent that is killed, and
+shows nobody anything: it is never let.
 """
 
-import atexit
 import errno
-import itertools
 import logging
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -28,11 +24,6 @@ from storage.store import Store
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost", "[::1]")  # under which a browser on this machine finds it
 _PATIENCE = 300.0  # seconds; an idle machine needs 4, the first time 8 to 12
-_TEMPORARY = {
-    "PREFECT__SERVER_EPHEMERAL": "1",  # no scheduler and no other services that belong to a server that stays
-    "PREFECT_SERVER_UI_ENABLED": "false",
-    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -58,69 +49,35 @@ class Server:
         child.stop(self.process)
 
 
-def connect(store: Store) -> None:
-    """Point Prefect's settings at the server of `align serve` where one is up on this store, else at a temporary one.
+def connect(store: Store) -> bool:
+    """Point Prefect's settings at the server in PREFECT_API_URL, else at that of `align serve` on this store.
 
     What the user has set stays, except that an empty PREFECT_API_URL sets nothing and one that names the server of
-    `align serve` gets its login. Call before importing prefect, which reads its settings once.
+    `align serve` gets its login. False where there is no server. Call before importing prefect, which reads its
+    settings once.
     """
+    given, up = os.environ.get("PREFECT_API_URL", "").strip().rstrip("/"), address(store)
+    if not given and not up:
+        return False
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
         # People get a line per stage from us, and the stages' warnings; Prefect's logs still go to the server.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", "CRITICAL")
         logging.getLogger("tasks").addHandler(logging.StreamHandler())
         logging.raiseExceptions = False  # or Prefect prints a complaint for every log that its server did not take
+    if up and given in ("", up["api"]) and "prefect" not in sys.modules:
+        os.environ.update(_clients(up["api"], up["login"]))
     # A server that does not answer costs the run so many seconds before it goes on alone, not the minutes of Prefect.
-    patience = {"PREFECT_CLIENT_MAX_RETRIES": "2", "PREFECT_API_REQUEST_TIMEOUT": "15"}
-    given, up = os.environ.get("PREFECT_API_URL", "").strip().rstrip("/"), address(store)
-    if (given and given != (up or {}).get("api")) or "prefect" in sys.modules:
-        _default(settings(store.root / "prefect") | patience)
-        return
-    if up:
-        home, clients = store.root / "prefect", _clients(up["api"], up["login"])
-    else:
-        home, held = _room(store)
-        temporary = start(home, temporary=True, fds=[held.fileno()])
-        clients = temporary.clients
-        # Registered before prefect's own hooks, so that it runs after them: they still send logs and states.
-        atexit.register(temporary.stop)
-        _running.append((temporary, held))
-    os.environ.update(clients)
-    _default(settings(home) | patience)
-
-
-_running: list[tuple[Server, TextIO]] = []  # the temporary server of this process, and the lock on its directory
+    _default(
+        settings(store.root / "prefect") | {"PREFECT_CLIENT_MAX_RETRIES": "2", "PREFECT_API_REQUEST_TIMEOUT": "15"}
+    )
+    return True
 
 
 def _default(values: dict[str, str]) -> None:
     os.environ.update({name: value for name, value in values.items() if not os.environ.get(name)})
     if os.environ["PREFECT_HOME"] == values["PREFECT_HOME"]:
         login.private(Path(values["PREFECT_HOME"]))
-
-
-def _room(store: Store) -> tuple[Path, TextIO]:
-    """A directory that no other temporary server uses, locked while any process has the file that is returned open.
-
-    Two servers on one database would wait for each other. A directory is used again: only the first server in it has to
-    make a database, which takes twice as long.
-    """
-    import fcntl
-
-    for n in itertools.count():
-        home = login.private(store.root / "prefect-temporary" / f"{os.geteuid()}-{n}")
-        lock = (home / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return home, lock
-        except BlockingIOError:
-            lock.close()
-    raise AssertionError
-
-
-def stop_temporary() -> None:
-    """End the temporary server of this process, where there is one."""
-    for running, _ in _running:
-        running.stop()
 
 
 def _clients(api: str, known: str) -> dict[str, str]:
@@ -150,13 +107,11 @@ def address(store: Store) -> dict[str, str] | None:
     return {**found, "login": known} if found and known and files.is_locked(folder / "lock") else None
 
 
-def start(
-    home: Path, port: int = 0, *, temporary: bool = False, known: str | None = None, fds: Sequence[int] = ()
-) -> Server:
+def start(home: Path, port: int = 0, *, known: str | None = None) -> Server:
     """Start a server with its data in `home` and wait until it answers. Port 0 means any free one.
 
-    Whoever uses it needs its login: `known`, else a new one. The server holds the files `fds` open. Raises InputError
-    if the port is taken, AlignError if the server does not come up.
+    Whoever uses it needs its login: `known`, else a new one. Raises InputError if the port is taken, AlignError if the
+    server does not come up.
     """
     login.private(home)
     log = home / "server.log"
@@ -179,9 +134,9 @@ def start(
         process = child.spawn(
             "uvicorn",
             *arguments,
-            env={**environment, "PREFECT__SERVER_FINAL": "1", **(_TEMPORARY if temporary else {})},
+            env={**environment, "PREFECT__SERVER_FINAL": "1"},
             log=log,
-            fds=[listener.fileno(), *fds],
+            fds=[listener.fileno()],
             umask=0o077,
         )
         server = Server(process, ui, known)

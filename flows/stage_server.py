@@ -1,11 +1,14 @@
-"""The server that stages are forked from: it has imported the libraries, and has touched no device and run no thread.
+"""The servers that stages are forked from: they have touched no device and run no thread.
 
-`python -m flows.stage_server FD`. On the socket FD come the sockets of stages, one for each. For each a supervisor is
-forked, which forks the stage itself into a process group of its own, watches it, and ends it when its caller goes away.
-When the socket closes, the server goes too. flows/processes.py is the caller's side.
+`python -m flows.stage_server FD FD`. On each socket FD come the sockets of stages, one for each: on the first those of
+stages that only read, which start at once, on the second those that wait until torch and trl are imported, which takes
+seconds. For each a supervisor is forked, which forks the stage itself into a process group of its own, watches it, and
+ends it when its caller goes away. When the first socket closes, the servers go too. flows/processes.py is the caller's
+side.
 """
 
 import builtins
+import gc
 import logging
 import os
 import pickle
@@ -21,6 +24,7 @@ from typing import Any
 
 from align import digests
 from align.errors import AlignError
+from flows.child import end_with_parent
 from flows.ranks import spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself
@@ -143,14 +147,27 @@ def warm() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
 
-    import flows.stages  # noqa: F401
+
+def _freeze() -> None:
+    """So that children do not copy pages only to look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":
-    import gc
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warm()
-    gc.collect()
-    gc.freeze()  # so that children do not copy pages only to look at them
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    import flows.stages  # noqa: F401
+
+    reading, training = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+    parent = os.getpid()
+    if os.fork():
+        training.close()
+        _freeze()
+        serve(reading)
+    else:
+        end_with_parent()
+        reading.close()
+        warm()
+        _freeze()
+        if os.getppid() == parent:
+            serve(training)

@@ -54,7 +54,7 @@ def sandbox(warehouse: Path) -> Iterator[Sandbox]:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
     """A Prefect server for every `align run` that a test starts: starting one for each of them would take minutes."""
     home = tmp_path_factory.mktemp("prefect")
-    running = server.start(home, temporary=True)
+    running = server.start(home)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (server.settings(home) | running.clients).items():
             patch.setenv(name, value)

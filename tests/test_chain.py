@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import own_environment
 
 from align.tables import TABLES
 from flows.graph import parents
@@ -26,9 +27,9 @@ TINY = Path(__file__).with_name("tiny.yaml")
 ALIGN = [sys.executable, "-m", "flows.cli"]
 
 
-def start(*words: str, log: Path) -> subprocess.Popen:
+def start(*words: str, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen:
     with log.open("a") as out:
-        return subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, start_new_session=True)
+        return subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, start_new_session=True, env=env)
 
 
 def align(*words: str) -> subprocess.CompletedProcess:
@@ -36,14 +37,14 @@ def align(*words: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory, prefect_server) -> Store:
+def killed(tmp_path_factory) -> Store:
     """A store whose run was killed (SIGKILL, with all its children) once in every stage and resumed each time."""
     folder = tmp_path_factory.mktemp("killed")
     store, log, rng = Store(folder / "store"), folder / "log", random.Random(0)
     todo = list(parents(load(TINY)))
     deadline = time.monotonic() + 900
     while True:
-        process = start("run", str(TINY), "--store", str(store.root), log=log)
+        process = start("run", str(TINY), "--store", str(store.root), log=log, env=own_environment())
         while process.poll() is None and time.monotonic() < deadline:
             begun = {p.name.rsplit("-", 1)[0] for p in (store.root / "tmp").glob("*") if p.is_dir()}
             if found := [stage for stage in todo if stage in begun]:
@@ -63,7 +64,7 @@ def killed(tmp_path_factory, prefect_server) -> Store:
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory, prefect_server) -> Store:
-    """A store on which two processes ran the recipe at once."""
+    """A store on which two processes ran the recipe at once, as flow runs of one server."""
     folder = tmp_path_factory.mktemp("twice")
     store = Store(folder / "store")
     both = [start("run", str(TINY), "--store", str(store.root), log=folder / f"log{i}") for i in range(2)]

@@ -160,15 +160,12 @@ def test_a_run_warns_of_the_stages_that_will_run(monkeypatch: pytest.MonkeyPatch
 def test_the_warning_is_said_where_people_look(
     base: BaseConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from prefect.logging import disable_run_logger
-
-    from flows import align as flow
+    from flows import execute
 
     recipe = load(overrides=[f"base.path={base.path}"])
-    with disable_run_logger():
-        for size in (None, 8 << 30, 100 << 20):
-            monkeypatch.setattr(flow, "gpu_bytes", lambda size=size: size)
-            flow._warn(recipe, ["sft", "report"])
+    for size in (None, 8 << 30, 100 << 20):
+        monkeypatch.setattr(execute, "gpu_bytes", lambda size=size: size)
+        execute._warn(execute.Threads(), recipe, ["sft", "report"])
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and said[0].startswith("align: sft needs about 0.7 GB of 0.1 GB: not even")
 

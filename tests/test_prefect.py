@@ -168,7 +168,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
 def test_a_server_that_cannot_start_says_why_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_SERVER_API_KEEPALIVE_TIMEOUT", "soon")
     with pytest.raises(AlignError, match="ended at once: .*ValidationError.*server.log"):
-        server.start(tmp_path, temporary=True)
+        server.start(tmp_path)
 
 
 def test_prefect_yaml_has_every_stage_and_no_path_of_a_machine():

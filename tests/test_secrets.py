@@ -70,7 +70,7 @@ def test_a_judge_that_repeats_its_key_spreads_it_nowhere(echo, tmp_path):
     status, url = echo
     grader = f"pairs.grader={{kind: judge, base_url: '{url}', model: m, api_key_env: MINE, attempts: 1}}"
     rule = f"filter.rules=[{{rule: rating, base_url: '{url}', model: m, api_key_env: MINE, attempts: 1}}]"
-    up = server.start(tmp_path / "prefect", temporary=True)
+    up = server.start(tmp_path / "prefect")
     env = {**os.environ, **server.settings(tmp_path / "prefect"), **up.clients, "MINE": KEY}
 
     def run(*words: str) -> subprocess.CompletedProcess:

@@ -10,7 +10,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from served import ALIGN, PATIENCE, TINY, Served, align, alive, descendants, next_line, own_environment
+from served import ALIGN, PATIENCE, TINY, Served, align, alive, descendants, own_environment
 
 from flows import login
 
@@ -251,37 +250,6 @@ def test_a_login_that_others_could_know_is_not_used_again(tmp_path: Path) -> Non
     path.parent.chmod(0o755)
     login.kept(path)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-
-
-def test_temporary_servers_have_logins_and_databases_of_their_own(served: Served, tmp_path: Path) -> None:
-    code = (
-        "import json, os, sys; from pathlib import Path; from flows import server; from storage.store import Store\n"
-        "server.connect(Store(Path(sys.argv[1])))\n"
-        "print(json.dumps({n: v for n, v in os.environ.items() if n.startswith('PREFECT')}), flush=True); sys.stdin.read()"
-    )
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True, env=own_environment()
-        )
-        for _ in range(2)
-    ]
-    try:
-        found = [json.loads(next_line(process)) for process in running]
-        for given in found:
-            ask = Asking(given["PREFECT_API_URL"].removesuffix("/api"), given["PREFECT_API_AUTH_STRING"])
-            assert (
-                ask("GET", "/api/admin/version")[0] == 401 and ask("GET", "/api/admin/version", **ask.basic)[0] == 200
-            )
-            assert ask("POST", "/api/automations/", attack(str(uuid.uuid4())), Origin=EVIL)[0] == 403
-            assert ask("GET", "/api/health", Host="evil.example")[0] == 400
-            home = Path(given["PREFECT_HOME"])
-            assert stat.S_IMODE(home.stat().st_mode) == 0o700 and (home / "prefect.db").is_file()
-        assert len({given["PREFECT_API_AUTH_STRING"] for given in found} | {served.login}) == 3
-        assert len({given["PREFECT_HOME"] for given in found} | {str(tmp_path / "prefect")}) == 3
-        assert not (tmp_path / "prefect" / "prefect.db").exists()
-    finally:
-        for process in running:
-            process.communicate()
 
 
 @pytest.mark.parametrize("port", ["99999", "65536", "-1", "9" * 30, "x", ""])

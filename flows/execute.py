@@ -1,0 +1,152 @@
+"""A run: the DAG's stages as works, each told to the store's record when it ends."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+
+from align.config import Config, Metrics
+from align.progress import announce
+from flows import run as runs
+from flows.dag import Node, dag
+from flows.needs import gpu_bytes, warnings
+from flows.plan import Planned, latest, plan, read_code
+from flows.processes import PEAK, Processes
+from flows.recipe import Recipe
+from flows.show import say
+from flows.slots import Slots
+from flows.work import Work
+from storage.build import differences
+from storage.store import Attempt, Store
+
+WIDEST = 32  # stages that wait or run at once; each is a thread that waits for a process
+
+
+class Carrier(Protocol):
+    """What takes a run's works to their end, each once those that it reads are done."""
+
+    @property
+    def flow_run(self) -> str | None:
+        """The id of Prefect's flow run, where there is one."""
+
+    @property
+    def forward(self) -> bool:
+        """Whether what stages print is for a UI, instead of the terminal."""
+
+    @property
+    def log(self) -> Any:
+        """A logger of the run's own."""
+
+    def carry(self, works: list[Work], log: runs.Log) -> None:
+        """Return when nothing can be done any more. What became of each work, it knows itself."""
+
+
+class Threads:
+    """Carries works in threads of this process, and tells nobody."""
+
+    flow_run = None
+    forward = False
+    log = logging.getLogger("flows.run")
+
+    def carry(self, works: list[Work], log: runs.Log) -> None:
+        """Do every work. An interruption leaves the threads to whoever ends the stages that they wait for."""
+        futures: dict[str, Future[None]] = {}
+        pool = ThreadPoolExecutor(WIDEST)
+        try:
+            for work in works:
+                reads = [futures[v.name] for v in work.inputs.values() if isinstance(v, Work)]
+                futures[work.name] = pool.submit(_after, reads, work)
+            wait(futures.values())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+Threads.log.addHandler(logging.NullHandler())
+
+
+def _after(reads: Iterable[Future[None]], work: Work) -> None:
+    wait(reads)
+    work.to_the_end()
+
+
+def execute(
+    recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False, by: Carrier | None = None
+) -> runs.Outcome:
+    """Run the DAG's stages, each in a process of its own, and record what becomes of each; `by` defaults to Threads.
+
+    What does not depend on each other runs side by side, as far as there are places for it. After a failure nothing new
+    begins.
+    """
+    by = by or Threads()
+    read_code(recipe)
+    planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
+    _warn(by, recipe, [p.stage for p in planned.values() if p.status in ("run", "waits")])
+    before = latest(store, recipe.name)
+    works: list[Work] = []
+    slots = Slots(earlier=lambda order: any(not (w.done or w.error) for w in works[:order]))
+
+    with runs.recording(store, recipe, by.flow_run) as log, Processes(forward=by.forward) as processes:
+        by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
+
+        def tell(work: Work) -> None:
+            if work.done is None:
+                log.add(work.name, None, "failed", str(work.error))
+                return
+            attempt, ran = work.done
+            known = planned[work.name]
+            log.add(work.name, attempt, *(("ran", _why(known, attempt, before)) if ran else ("cached", "")))
+            announce(log.stages[-1])
+
+        def run(name: str, function: Callable[..., Metrics], config: Config, **inputs: Node | Config | None) -> Node:
+            if planned[name].status == "skipped":
+                return Node(name)
+            present = {role: value for role, value in inputs.items() if value is not None}
+            work = Work(
+                name, function, config, store,
+                inputs={role: v.value if isinstance(v, Node) else v for role, v in present.items()},
+                files={role: v.file for role, v in present.items() if isinstance(v, Node)},
+                recipe=recipe.name, run=log.run.id, order=len(works),
+                refresh=refresh and planned[name].status in ("run", "waits"),
+                memory=_memory(before.get(name)), slots=slots, compute=recipe.compute, processes=processes, tell=tell,
+                stopped=lambda: any(w.error for w in works),
+            )  # fmt: skip
+            works.append(work)
+            return Node(name, work)
+
+        dag(recipe, run)
+        by.carry(works, log)
+        for work in works:
+            if work.error:
+                raise runs.failure(work.name, work.error) from work.error
+    return log.outcome
+
+
+def _warn(by: Carrier, recipe: Recipe, names: list[str]) -> None:
+    """Say which of the stages that are to run will not fit on the GPU that is here. As an estimate it stops nothing."""
+    size = gpu_bytes()
+    if size is None:
+        return
+    try:
+        sentences = warnings(recipe, names, size)
+    except Exception as error:
+        by.log.info("The memory that stages need cannot be estimated: %s", error)
+        return
+    for sentence in sentences:
+        by.log.warning(sentence)
+        say(f"align: {sentence}", sys.stderr)
+
+
+def _memory(before: Attempt | None) -> int | None:
+    """MB that a stage's process held at most when it ran last."""
+    peak = before.metrics.get(PEAK) if before else None
+    return int(peak) if isinstance(peak, int | float) else None
+
+
+def _why(planned: Planned, attempt: Attempt, before: dict[str, Attempt]) -> str:
+    """Why a stage ran: what the plan said, or, where it had to wait for its inputs, what they turned out to be."""
+    if planned.status == "run":
+        return planned.reason
+    if planned.stage not in before:
+        return "never ran"
+    return "; ".join(differences(attempt.config, attempt.inputs, attempt.code, before[planned.stage])) or "refresh"

@@ -1,0 +1,123 @@
+"""One stage of a run: it is done once, from the store where it is there already, else in a process of its own."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from align.config import Config, Metrics
+from align.errors import AlignError
+from align.models.tracking import place
+from align.redact import clean
+from flows.processes import Processes
+from flows.ranks import Compute
+from flows.slots import Slots, devices
+from flows.stages import Stage, row
+from storage import build
+from storage.build import Output
+from storage.store import Attempt, Store
+
+
+class NotBegun(AlignError):
+    """A stage was not begun, because another failed."""
+
+
+@dataclass(eq=False)
+class Work:
+    """One stage to run, or to find that it has run.
+
+    It is done once however often and from however many threads it is called: inside a Prefect task and, where Prefect's
+    server is lost on the way, outside of one. Errors hold no secrets.
+    """
+
+    name: str
+    function: Callable[..., Metrics]
+    config: Config
+    store: Store
+    inputs: "dict[str, Work | Config]"
+    files: dict[str, str | None]  # role -> the file of that input that is meant
+    recipe: str
+    run: str
+    refresh: bool
+    order: int  # its place in the DAG
+    memory: int | None  # MB that it is known to need
+    slots: Slots
+    compute: Compute
+    processes: Processes
+    tell: "Callable[[Work], None]"  # called once, when it is done or has failed
+    stopped: Callable[[], bool]  # whether a stage has failed, so that nothing new begins
+    done: tuple[Attempt, bool] | None = None
+    error: Exception | None = None
+    unseen: Exception | None = None  # why the server does not show what was done
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.tries = self.row.retries + 1
+
+    @property
+    def row(self) -> Stage:
+        """Its row in the table of stages."""
+        return row(self.name)
+
+    def __call__(self) -> tuple[Attempt, bool]:
+        """The attempt, and whether it ran now. Raises NotBegun where another failed before this could begin."""
+        with self._lock:
+            if self.error:
+                raise self.error
+            if self.done is None:
+                if self.stopped():
+                    raise NotBegun(f"{self.name} was not begun, because another stage failed.")
+                try:
+                    self.done = self._build()
+                except NotBegun:
+                    raise
+                except Exception as error:
+                    self.tries -= 1
+                    if self.tries:
+                        raise
+                    self.fail(error)
+                    raise self.error or error from error.__cause__
+                self.tell(self)
+        return self.done
+
+    def to_the_end(self) -> None:
+        """Do it, again as often as it may be tried, unless what it reads is not there. Its errors are in it."""
+        while self.done is None and self.error is None:
+            try:
+                self()
+            except NotBegun:
+                return
+            except Exception:
+                continue
+
+    def fail(self, error: Exception) -> None:
+        """Record why it failed."""
+        self.error = clean(error)
+        self.tell(self)
+
+    def _build(self) -> tuple[Attempt, bool]:
+        inputs: dict[str, Any] = {}
+        for role, value in self.inputs.items():
+            if not isinstance(value, Work):
+                inputs[role] = value
+            elif value.done is None:
+                raise NotBegun(f"{self.name} was not begun, because {value.name} did not end.")
+            else:
+                inputs[role] = Output(value.done[0].artifact, self.files[role])
+        request = build.request(self.store, self.name, self.function, self.config, inputs)
+        return build.build(self.store, request, self.refresh, self._call)
+
+    def _call(
+        self, function: Callable[..., Metrics], config: BaseModel, out: Path, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        processes = self.compute.of(len(devices())) if self.row.trains else 1
+        with self.slots.turn(self.order, processes * self.row.gpu, self.memory) as environment:
+            if self.stopped():
+                raise NotBegun(f"{self.name} was not begun, because another stage failed.")
+            environment |= place(self.store.root / "tracking", self.run, self.name)
+            return self.processes.run(
+                function, config, out, inputs, environment, self.row.timeout, processes, models=self.row.gpu
+            )
