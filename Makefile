@@ -6,8 +6,9 @@ BIN := .venv/bin
 run: .venv/ready
 	$(BIN)/align run
 
+# Two files at a time, each with a thread: most of a test is Python that uses one.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 docs: .venv/ready
 	$(BIN)/python -m docs.generate

@@ -16,6 +16,14 @@ for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
     signal.signal(_number, signal.SIG_DFL)  # under nohup, or in the background, children would inherit them ignored
 
 
+LONG = ("test_quickstart_run.py", "test_chain.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes begin first, so that no worker ends with one while the other has nothing to do."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseConfig:
     """A 2-layer Llama with NF4 quantisation."""

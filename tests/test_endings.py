@@ -28,7 +28,8 @@ def running(store: Path, *words: str, **environment: str) -> subprocess.Popen:
 def served_run(folder: Path, *words: str) -> tuple[server.Server, subprocess.Popen]:
     """A run at work, and the server that it uses."""
     up = server.start(folder / "prefect")
-    return up, running(folder / "store", *words, **server.settings(folder / "prefect"), **up.clients)
+    environment = server.settings(folder / "prefect") | up.clients | {"PREFECT_CLIENT_MAX_RETRIES": "0"}
+    return up, running(folder / "store", *words, **environment)
 
 
 def test_a_run_outlives_its_server(tmp_path):
