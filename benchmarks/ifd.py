@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from align.models.base import BaseConfig, policy
+from align.models.base import BaseConfig
+from align.models.trained import policy
 from align.rules.losses import Scorer
 
 ROOT = Path(__file__).parents[1]

@@ -71,9 +71,10 @@ def files_digest(entries: dict[str, dict[str, Any]]) -> str:
 
 
 def kind_of(names: list[str]) -> str:
-    """What an artifact holds: adapter, report or dataset."""
-    if any(name.startswith("adapter/") for name in names):
-        return "adapter"
+    """What an artifact holds: adapter, model, report or dataset."""
+    for kind in ("adapter", "model"):
+        if any(name.startswith(f"{kind}/") for name in names):
+            return kind
     return "report" if any(name.endswith(".html") for name in names) else "dataset"
 
 

@@ -1,6 +1,5 @@
 """What one policy answers to the evaluation items, greedily and by sampling. Nothing is graded here."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from align.grading.suites import items
 from align.models.base import BaseConfig, load_chat
 from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
+from align.models.trained import is_reward_model
 
 
 class AnswerConfig(Sampling):
@@ -69,6 +69,5 @@ def answer(
 
 def _check_policy(adapter: Path | None) -> None:
     """StageError if the adapter scores texts instead of writing them."""
-    file = adapter / "adapter" / "adapter_config.json" if adapter else None
-    if file is not None and file.is_file() and json.loads(file.read_text()).get("task_type") == "SEQ_CLS":
-        raise StageError(f"{file.parts[-3]} is a reward model; only policies are evaluated.")
+    if adapter and is_reward_model(adapter):
+        raise StageError(f"{adapter.name} is a reward model; only policies are evaluated.")

@@ -13,12 +13,13 @@ from align.errors import InputError, StageError
 from align.models import reference as references
 from align.models import training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, compute_dtype, load_chat, load_model, save_adapter
+from align.models.base import BaseConfig, compute_dtype, load_chat, load_model
 from align.models.chat import Chat
 from align.models.finite import is_finite
 from align.models.kto import kto
 from align.models.logps import logps
 from align.models.pairs import Pair, encode
+from align.models.trained import save_trained
 
 if TYPE_CHECKING:
     import torch
@@ -105,8 +106,8 @@ def dpo(
     labels: Path | None = None,
     checkpoints: Path | None = None,
 ) -> Metrics:
-    """Train the adapter of the artifact `adapter` on the pairs (PAIRS) that are not held out; with loss_type kto on the
-    labels (LABELS).
+    """Train the policy of the artifact `adapter` further, on the pairs (PAIRS) that are not held out; with loss_type
+    kto on the labels (LABELS).
 
     `reference` is the artifact of the stage reference on this adapter and these pairs. Writes adapter/,
     training_log.parquet and dropped.parquet. Before the first step the policy must give the reference's
@@ -130,7 +131,7 @@ def dpo(
     frozen, frozen_held = (references.read(reference, some) for some in (train, held))
 
     with arguments(config, base, len(train)) as args:
-        model = training.adapt(load_model(base), config, base, adapter)
+        model = training.adapt(load_model(base, trained=adapter), config, base, adapter)
         start = training.trainable(model)
         trainer = trainer_of(model, args, train, frozen, chat)
         training.restore(model, start)
@@ -144,7 +145,7 @@ def dpo(
         before_after = _shift(score(train[:PROBE]), frozen[:PROBE], "train")
         if held:
             before_after |= _shift(score(held[:PROBE]), frozen_held[:PROBE], "held_out")
-    save_adapter(model, chat, base, out)
+    save_trained(model, chat, base, out)
     return {
         "pairs": len(train),
         "pairs.held_out": len(held),
@@ -166,11 +167,16 @@ def trainer_of(model: Any, args: Any, pairs: list[Pair], reference: "torch.Tenso
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
+        def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+    adapted = hasattr(model, "peft_config")
+    args.precompute_ref_log_probs = not adapted  # else trl would load a model to compare with
     columns = [_columns(p, *values) for p, values in zip(pairs, reference.tolist(), strict=True)]
     trainer = Trainer(model=model, args=args, train_dataset=Dataset.from_list(columns), processing_class=chat.tokenizer)
-    # The argument precompute_ref_log_probs would let trl hash all weights and compute what is known already.
     trainer.precompute_ref_logps = True
-    model.delete_adapter("ref")  # trl's copy of the adapter, which nothing reads now
+    if adapted:
+        model.delete_adapter("ref")  # trl's copy of the adapter, which nothing reads now
     return trainer
 
 

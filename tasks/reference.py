@@ -8,12 +8,12 @@ from pydantic import Field
 from align import tables
 from align.config import EXECUTION, Config, Metrics, Seed
 from align.errors import StageError
-from align.models.base import BaseConfig, check_policy, load_chat, load_model
-from align.models.files import adapter_shape, attach
+from align.models.base import BaseConfig, load_chat
 from align.models.finite import is_finite
 from align.models.logps import logps
 from align.models.pairs import encode
 from align.models.reference import facts_of, write
+from align.models.trained import unmerged
 
 
 class ReferenceConfig(Config):
@@ -42,9 +42,8 @@ def reference(config: ReferenceConfig, out: Path, *, base: BaseConfig, pairs: Pa
     chat = load_chat(base)
     chat.check()
     every, counts = encode(chat, tables.read(pairs), config, out)
-    check_policy(base, adapter)
-    model = attach(load_model(base), adapter, adapter_shape(adapter))
-    add_fused_lm_head(model.get_base_model())
+    model = unmerged(base, adapter)
+    add_fused_lm_head(model.get_base_model() if base.adapter == "lora" else model)
     values = logps(model, every, chat.pad_id, batch_size=config.batch_size, label="reference")
     if not is_finite(values):
         raise StageError(

@@ -11,13 +11,14 @@ from align.config import Metrics
 from align.errors import InputError, StageError
 from align.models import training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, save_adapter
+from align.models.base import BaseConfig
 from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader
 from align.models.memory_inference import Batch, release
 from align.models.pairs import Pair, encode
 from align.models.reader import Reader
 from align.models.reward_model import Kind, heads, load_reader, load_reward, reward_base, rewards, save_kind, score
+from align.models.trained import save_trained
 
 
 class RewardConfig(Training):
@@ -155,17 +156,17 @@ def _train(
     import torch
 
     torch.manual_seed(config.seed)  # a head starts at random
-    size, model = config.per_device_eval_batch_size, reward_base(base, kind)
+    size, model = config.per_device_eval_batch_size, reward_base(base, kind, adapter)
     whole = heads(model, kind)
     model = training.adapt(model, config, base, adapter, heads=whole)
     start = training.trainable(model)
-    if not all(any(f".{head}." in name for name in start) for head in whole):
+    if not all(any(f".{head}." in f".{name}" for name in start) for head in whole):
         raise StageError("The score head would not be trained.")
     trainer = _trainer(config, kind, model, chat, train, args)
     training.restore(model, start)
     before = score(model.eval(), kind, chat, held, batch_size=size, label="held-out pairs")
     log = training.run(trainer, "reward", out, config, checkpoints)
-    save_adapter(model, chat, base, out)
+    save_trained(model, chat, base, out)
     save_kind(kind, out)
     return log, before, score(model.eval(), kind, chat, probes, batch_size=size)
 

@@ -8,9 +8,10 @@ from align.config import Metrics
 from align.errors import StageError
 from align.models import packing, training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.base import BaseConfig, load_chat, load_model
 from align.models.chat import Chat
 from align.models.control import broken
+from align.models.trained import save_trained
 from align.text import taken
 
 
@@ -47,9 +48,9 @@ def sft(
 ) -> Metrics:
     """Train on the responses of `rows` (KEPT); `adapter` is the training artifact whose adapter is continued.
 
-    Writes adapter/, training_log.parquet, dropped.parquet, and altered.parquet where rows hold control tokens. The loss
-    covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on the template, the
-    lengths or the base fails.
+    Writes adapter/ (or model/), training_log.parquet, dropped.parquet, and altered.parquet where rows hold control
+    tokens. The loss covers the assistant's words and the end-of-turn tokens only. Raises StageError where a check on
+    the template, the lengths or the base fails.
     """
     config.check()
     chat = load_chat(base)
@@ -79,12 +80,12 @@ def sft(
         }
     )
     with arguments(config, base, len(kept)) as args:
-        model = training.adapt(load_model(base), config, base, adapter)
+        model = training.adapt(load_model(base, trained=adapter), config, base, adapter)
         start = training.trainable(model)
         trainer = _trainer(config, model, chat, data, args)
         training.restore(model, start)
         log = training.run(trainer, "sft", out, config, checkpoints)
-    save_adapter(model, chat, base, out)
+    save_trained(model, chat, base, out)
     return {
         "rows": len(kept),
         "rows.read": len(table),

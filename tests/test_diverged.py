@@ -10,9 +10,10 @@ import torch
 
 from align.errors import StageError
 from align.models.arguments import Training
-from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.base import BaseConfig, load_chat, load_model
 from align.models.finite import check_scores, is_finite, not_finite
 from align.models.reward_model import score
+from align.models.trained import save_trained
 from align.models.training import adapt
 from tasks.dpo import DpoConfig, check_reference, dpo
 from tasks.reward import RewardConfig, reward
@@ -93,7 +94,7 @@ def test_weights_that_are_not_finite_are_not_saved(base: BaseConfig, tmp_path: P
     trained = [p for name, p in model.named_parameters() if p.requires_grad and (not head or head in name)]
     trained[-1].data.view(-1)[3] = value
     with pytest.raises(StageError, match=r"(lora_B|score).* is not finite; nothing is saved"):
-        save_adapter(model, load_chat(base), base, tmp_path)
+        save_trained(model, load_chat(base), base, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

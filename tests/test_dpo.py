@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from align import tables
 from align.errors import StageError
-from align.models.base import BaseConfig, load_chat, policy
+from align.models.base import BaseConfig, load_chat
+from align.models.trained import policy
 from tasks.dpo import DpoConfig, dpo
 
 

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from align.errors import AlignError, InputError, StageError
 from align.grading.judge import JudgeGrader
 from align.models.arguments import Training
-from align.models.base import BaseConfig, load_chat, load_model, policy
+from align.models.base import BaseConfig, load_chat, load_model
 from align.models.memory import _config
 from align.models.reward_model import load_reward
 from align.models.template import check_template
+from align.models.trained import policy
 from align.models.training import adapt
 from tasks.sft import SftConfig, sft
 

@@ -10,8 +10,9 @@ import torch
 
 from align import tables
 from align.errors import InputError, StageError
-from align.models.base import BaseConfig, load_chat, policy
+from align.models.base import BaseConfig, load_chat
 from align.models.kto import Collator, Label, columns, encode
+from align.models.trained import policy
 from flows.dag import Node, dag
 from flows.recipe import load
 from tasks.dpo import DpoConfig, dpo

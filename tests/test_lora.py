@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from align.errors import InputError
 from align.models import training
 from align.models.arguments import LoraSettings
-from align.models.base import BaseConfig, load_model, policy
+from align.models.base import BaseConfig, load_model
 from align.models.device import fastest_dtype
+from align.models.trained import policy
 from tasks.dpo import DpoConfig, dpo
 from tasks.sft import SftConfig, sft
 

@@ -10,15 +10,9 @@ import torch
 from pydantic import ValidationError
 
 from align.errors import InputError, StageError
-from align.models.base import (
-    BaseConfig,
-    check_adapter,
-    identity,
-    load_chat,
-    load_model,
-    policy,
-)
+from align.models.base import BaseConfig, identity, load_chat, load_model
 from align.models.quantise import check_quantised, quantised
+from align.models.trained import check_trained, policy
 
 
 def logits(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
@@ -80,7 +74,7 @@ def test_the_merged_policy_is_the_trained_one(base: BaseConfig, adapter: Path) -
 
 
 def test_an_adapter_on_another_base(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
-    check_adapter(base, adapter)
+    check_trained(base, adapter)
     other = tiny.tiny_base(tmp_path, seed=1)
     with pytest.raises(StageError, match="belongs to another base model: its weights"):
         policy(other, adapter)
@@ -98,14 +92,14 @@ def test_the_same_weights_elsewhere_are_the_same_base(base: BaseConfig, tmp_path
 
 def test_a_base_that_changes_during_training(tmp_path: Path) -> None:
     from align.models.arguments import Training
-    from align.models.base import save_adapter
+    from align.models.trained import save_trained
     from align.models.training import adapt
 
     base = tiny.tiny_base(tmp_path / "base")
     model = adapt(load_model(base), Training(), base, None)
     tiny.tiny_base(tmp_path / "base", seed=7)
     with pytest.raises(StageError, match="changed while an adapter was trained"):
-        save_adapter(model, load_chat(base), base, tmp_path)
+        save_trained(model, load_chat(base), base, tmp_path)
 
 
 def test_saved_files_name_no_place_on_this_machine(base: BaseConfig, adapter: Path) -> None:

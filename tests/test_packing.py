@@ -12,8 +12,9 @@ import torch
 from align import tables
 from align.errors import InputError
 from align.models import packing
-from align.models.base import BaseConfig, load_chat, load_model, policy
+from align.models.base import BaseConfig, load_chat, load_model
 from align.models.chat import Chat
+from align.models.trained import policy
 from tasks.sft import SftConfig, sft
 
 WORDS = ("north", "moons", "orders", "five", "city", "답은")

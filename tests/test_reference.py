@@ -15,9 +15,10 @@ from align import tables
 from align.errors import InputError, StageError
 from align.models import training
 from align.models.arguments import arguments
-from align.models.base import BaseConfig, load_chat, load_model, policy, save_adapter
+from align.models.base import BaseConfig, load_chat, load_model
 from align.models.pairs import encode
 from align.models.reference import FACTS
+from align.models.trained import policy, save_trained
 from flows.recipe import load
 from flows.stages import TABLE
 from storage.identity import canonical
@@ -130,7 +131,7 @@ def _trl_alone(config: DpoConfig, out: Path, base: BaseConfig, pairs: Path, adap
         training.restore(model, start)
         assert not trainer.precompute_ref_logps and "ref" in model.peft_config
         training.run(trainer, "dpo", out, config)
-    save_adapter(model, chat, base, out)
+    save_trained(model, chat, base, out)
 
 
 def test_there_is_one_adapter_and_one_forward_pass_a_step(

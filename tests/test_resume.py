@@ -40,11 +40,12 @@ def train(
     settings = SETTINGS | changes
     if label == "sft":
         rows = tiny.kept(out.parent / "kept.parquet", 40)
-        config: Any = SftConfig(learning_rate=1e-3, lora={"r": 8, "lora_dropout": dropout}, **settings)
+        lora = {"r": 8, "lora_dropout": dropout} if base.adapter == "lora" else None
+        config: Any = SftConfig(**{"learning_rate": 1e-3, "lora": lora} | settings)
         return sft(config, out, base=base, rows=rows, checkpoints=checkpoints)
     pairs = tiny.pairs(out.parent / "pairs.parquet", 40)
     if label == "dpo":
-        config = DpoConfig(learning_rate=1e-3, nll=0.1, **settings)
+        config = DpoConfig(**{"learning_rate": 1e-3, "nll": 0.1} | settings)
         inputs = {"pairs": pairs, "adapter": adapter, "reference": tiny.reference(base, pairs, adapter)}
         return dpo(config, out, base=base, **inputs, checkpoints=checkpoints)
     return reward(RewardConfig(**settings), out, base=base, pairs=pairs, adapter=adapter, checkpoints=checkpoints)

@@ -12,7 +12,8 @@ import torch
 from align import tables
 from align.errors import InputError, StageError
 from align.models.arguments import LoraSettings
-from align.models.base import BaseConfig, load_chat, policy
+from align.models.base import BaseConfig, load_chat
+from align.models.trained import policy
 from tasks.sft import SftConfig, sft
 
 STORIES = Path(__file__).parents[2] / "shared" / "data" / "stories260K"

@@ -1,11 +1,6 @@
-"""The base model of a recipe: loading it quantised for training, or merged with an adapter for inference.
-
-A trained policy is NF4 weights plus a LoRA adapter. For inference the NF4 weights are dequantised once and the adapter
-is merged into them, which is the same function without a dequantisation in every forward pass.
-"""
+"""The base model of a recipe: its settings, its tokenizer, and loading it, quantised or whole, for training."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,27 +13,22 @@ from align.models.chat import Chat
 from align.models.device import device, fastest_dtype
 from align.models.encoder import heads_to_be
 from align.models.files import (
-    adapter_shape,
-    attach,
     check_config,
     check_loaded,
     check_weights,
     one_line,
     read_json,
 )
-from align.models.finite import not_finite
 from align.models.kinds import refusals, stateful
 from align.models.libraries import prepare_libraries
-from align.models.quantise import check_quantised, dequantise, nf4, quantised
-from align.models.reader import Reader
+from align.models.quantise import check_quantised, nf4, quantised
 from align.models.template import check_template
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
-REWARD = "reward.json"  # beside an adapter: it is a reward model, of the kind that stands there
+WHOLE = "model"  # the folder of an artifact with all weights of a trained model
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "vocab.txt", "merges.txt"]
 
 
@@ -58,6 +48,8 @@ class BaseConfig(Config):
     """Padding token, where the tokenizer has none or its own is the end-of-turn token."""
     quantization: Literal["nf4", "none"] = "nf4"
     """Quantise the base to NF4 with double quantisation (QLoRA), or leave it as it is (LoRA)."""
+    adapter: Literal["lora", "none"] = "lora"
+    """Train a LoRA adapter beside the base, or all its weights (full fine-tuning), which are then not quantised."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Compute type: auto is bfloat16 on CUDA, float16 on GPUs older than Ampere, and float32 on a CPU."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
@@ -69,6 +61,8 @@ class BaseConfig(Config):
             raise ValueError("set exactly one of base.path and base.hub")
         if self.hub is not None and not self.revision:
             raise ValueError("base.hub needs base.revision (a commit hash or tag)")
+        if self.adapter == "none" and self.quantization != "none":
+            raise ValueError("base.adapter none trains all weights, so base.quantization must be none too")
         return self
 
     @property
@@ -157,10 +151,13 @@ def _special_tokens(tokenizer: Any) -> dict[str, str]:
     return {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
 
 
-def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "PreTrainedModel":
+def load_model(
+    base: BaseConfig, *, head: Literal["lm", "reward"] = "lm", trained: Path | None = None
+) -> "PreTrainedModel":
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
-    `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output.
+    `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output. `trained` is the
+    artifact of a training of all weights (base.adapter none): they take the place of the base's.
     Raises InputError for weight files that are missing, damaged, not finite or of another architecture, for an encoder
     where a language model is asked for, and for architectures that cannot be trained or sampled (models.kinds);
     StageError if quantisation was asked for and is not active.
@@ -170,6 +167,10 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     dtype, folder, facts = compute_dtype(base), directory(base), identity(base)
+    if trained is not None and base.adapter == "none":
+        folder = trained / WHOLE
+        if not (folder / "config.json").is_file():
+            raise StageError(f"{trained} holds no model of this pipeline ({WHOLE}/config.json is missing).")
     for why in refusals(read_json(folder / "config.json", InputError), base.quantization):
         raise InputError(f"The model {base.name} cannot be trained here: {why}")
     heads = heads_to_be(folder, base.name, scores=head == "reward")
@@ -203,90 +204,3 @@ def load_model(base: BaseConfig, *, head: Literal["lm", "reward"] = "lm") -> "Pr
     model.config.use_cache = False
     model.base_identity = facts
     return model
-
-
-def policy(base: BaseConfig, adapter: Path | None) -> Any:
-    """The model for inference: base plus adapter as plain matrices. `adapter` is a training stage's directory.
-
-    Raises StageError if the adapter was trained on another base, or is a reward model.
-    """
-    if adapter is not None:
-        check_policy(base, adapter)
-    model = load_model(base)
-    if base.quantization == "nf4":
-        dequantise(model, compute_dtype(base))
-    return merge(model, adapter)
-
-
-def merge(model: Any, adapter: Path | None) -> Any:
-    """Merge `<adapter>/adapter` into the plain matrices of `model`, and set it to evaluation without gradients.
-
-    Raises StageError for an adapter that is damaged or does not fit, and where a merged weight is not finite.
-    """
-    if adapter is not None:
-        model = attach(model, adapter, adapter_shape(adapter)).merge_and_unload()
-        if name := not_finite(model.named_parameters()):
-            raise StageError(
-                f"The adapter {adapter.name} merged into the base gives a weight that is not finite ({name}); train it "
-                "again with a lower learning_rate."
-            )
-    model.config.use_cache = True
-    return model.eval().requires_grad_(False)
-
-
-def save_adapter(model: "PeftModel", chat: Reader, base: BaseConfig, out: Path) -> Path:
-    """Write `<out>/adapter`: the adapter named default, its tokenizer, and base.json. Equal models give equal bytes.
-
-    Raises StageError if the base's files changed since the model was loaded, or a weight is not finite.
-    """
-    from peft import get_peft_model_state_dict
-
-    if name := not_finite(get_peft_model_state_dict(model, save_embedding_layers=False).items()):
-        raise StageError(
-            f"The trained weight {name} is not finite; nothing is saved; train again with a lower learning_rate."
-        )
-    if identity(base) != model.base_identity:
-        raise StageError(f"The files of {base.name} changed while an adapter was trained on it; run again.")
-    folder = out / "adapter"
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = base.hub
-        config.revision = base.revision
-    model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors makes it private to its user
-    chat.tokenizer.save_pretrained(str(folder))
-    facts = json.loads((folder / "adapter_config.json").read_text())
-    # PEFT fills in the directory that the base was loaded from, and writes sets in the order of this process's hashes
-    facts["base_model_name_or_path"] = base.hub
-    if not isinstance(facts["target_modules"], str):  # a regular expression
-        facts["target_modules"] = sorted(facts["target_modules"])
-    _write_json(folder / "adapter_config.json", facts)
-    _write_json(
-        folder / "base.json", {**model.base_identity, "hub": base.hub, "revision": base.revision, **chat.facts()}
-    )
-    return folder
-
-
-def check_adapter(base: BaseConfig, adapter: Path) -> None:
-    """StageError unless the adapter in `<adapter>/adapter` was trained on this base, equally quantised."""
-    file = adapter / "adapter" / "base.json"
-    if not file.is_file():
-        raise StageError(f"{adapter} holds no adapter of this pipeline (adapter/base.json is missing).")
-    trained, now = read_json(file, StageError), identity(base)
-    for key, value in now.items():
-        if str(trained.get(key)) != value:
-            raise StageError(
-                f"The adapter {adapter.name} belongs to another base model: its {key} are "
-                f"{str(trained.get(key))[:12]}, those of {base.name} are {value[:12]}."
-            )
-
-
-def check_policy(base: BaseConfig, adapter: Path) -> None:
-    """StageError unless the adapter belongs to this base and is a policy: something that responses are drawn from."""
-    check_adapter(base, adapter)
-    if (adapter / "adapter" / REWARD).is_file():
-        raise StageError(f"The adapter {adapter.name} is a reward model, not a policy.")
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,11 +16,13 @@ import pyarrow as pa
 from pydantic import Field
 
 from align.config import Config, Seed
+from align.digests import file_digest
 from align.kept import Kept, code_of, key
 from align.models.base import BaseConfig, identity
 from align.models.chat import Message
 from align.models.device import device
 from align.models.memory_inference import Batch
+from align.models.trained import files
 from align.text import digest
 
 ENGINES = {"transformers": "align.models.generate:Sampler"}
@@ -181,5 +183,4 @@ def _key(prompt: Prompt, sampling: Sampling, index: int) -> bytes:
 
 
 def _weights(adapter: Path) -> str:
-    found = sorted(p for p in (adapter / "adapter").rglob("*") if p.suffix in (".safetensors", ".json", ".bin"))
-    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in found)).hexdigest()
+    return hashlib.sha256(b"".join(bytes.fromhex(file_digest(p)) for p in files(adapter))).hexdigest()

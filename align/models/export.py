@@ -5,7 +5,8 @@ import uuid
 from pathlib import Path
 
 from align.errors import InputError
-from align.models.base import BaseConfig, load_chat, policy
+from align.models.base import BaseConfig, load_chat
+from align.models.trained import policy
 
 
 def export(base: BaseConfig, adapter: Path, to: Path) -> Path:

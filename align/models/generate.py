@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from align.errors import InputError
-from align.models.base import BaseConfig, load_chat, policy
+from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat, pad
 from align.models.draws import Share, choose, fork, key, uniform
 from align.models.engine import Prompt, Sample, Sampling, sample_of
 from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
 from align.models.rows import new_rows
+from align.models.trained import policy
 from align.progress import Progress
 
 

@@ -16,9 +16,10 @@ from align.config import Metrics
 from align.errors import StageError
 from align.models import training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, load_chat, load_model, save_adapter
+from align.models.base import BaseConfig, load_chat, load_model
 from align.models.chat import Chat, Example
 from align.models.finite import is_finite
+from align.models.trained import save_trained
 from align.text import taken
 
 LOG = logging.getLogger(__name__)
@@ -85,10 +86,11 @@ def kto(
             def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
                 return dataset
 
-        model = training.adapt(load_model(base), config, base, adapter)
+        model = training.adapt(load_model(base, trained=adapter), config, base, adapter)
         start = training.trainable(model)
         trainer = Trainer(
             model=model,
+            ref_model=load_model(base, trained=adapter) if base.adapter == "none" else None,
             args=args,
             train_dataset=Dataset.from_list(columns(train)),
             data_collator=Collator(chat.pad_id, config.max_length),
@@ -98,7 +100,7 @@ def kto(
         initial = check_reference(trainer, train[:16], beta, weights)
         log = training.run(trainer, "kto", out, config, checkpoints)
         shifts = _shift(trainer, train[:PROBE], "train") | _shift(trainer, held[:PROBE], "held_out")
-    save_adapter(model, chat, base, out)
+    save_trained(model, chat, base, out)
     return {
         "labels": len(train),
         "labels.desirable": desirable,

@@ -68,7 +68,7 @@ _KNOWN: dict[str, Architecture] = {}  # what was found out about one is kept wit
 
 def _architecture(base: BaseConfig) -> Architecture:
     dtype = "bfloat16" if base.dtype == "auto" else base.dtype
-    described = (_config(base), base.quantization == "nf4", dtype, base.attention)
+    described = (_config(base), base.quantization == "nf4", dtype, base.attention, base.adapter == "none")
     return _KNOWN.setdefault(json.dumps(described, sort_keys=True), Architecture(*described))
 
 
@@ -123,6 +123,8 @@ class Memory:
         weights, trained = self.model.held(self.config.lora or LoraSettings(), self._head)
         adapter = 4 * sum(trained)
         found = {"weights": weights, "adapter": adapter}
+        if self.model.full:  # what autocast makes of them is among the activations
+            found = {"weights": weights + adapter}
         if getattr(self.config, "unpaired", False):  # KTO keeps a copy of the adapter, DPO what it said of the pairs
             found["reference"] = adapter
         return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained)}

@@ -75,7 +75,7 @@ def saved(
 
     model = architecture.adapted(lora, head).train()
     if head == "lm":
-        add_fused_lm_head(model.get_base_model())
+        add_fused_lm_head(model if architecture.full else model.get_base_model())
     if checkpointing:  # the variant that tells autograd what it keeps; the usual one keeps the same
         model.gradient_checkpointing_enable({"use_reentrant": True, "preserve_rng_state": False})
         model.enable_input_require_grads()

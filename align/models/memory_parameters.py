@@ -45,11 +45,13 @@ class Architecture:
     nf4: bool = True
     dtype: str = "bfloat16"
     attention: str = "auto"
+    full: bool = False
+    """Whether all weights are trained, instead of an adapter beside them."""
 
     @cache  # noqa: B019 (as few as there are base models)
     def cut(self, layers: int) -> "Architecture":
         """The same with its first so many layers."""
-        return Architecture(_cut(self.facts, layers), self.nf4, self.dtype, self.attention)
+        return Architecture(_cut(self.facts, layers), self.nf4, self.dtype, self.attention, self.full)
 
     def empty(self, head: Head = "lm") -> Any:
         """The transformers model on the meta device, as load_model loads it."""
@@ -80,15 +82,19 @@ class Architecture:
         return self.empty()
 
     def adapted(self, lora: LoraSettings, head: Head = "lm") -> Any:
-        """The model with its layers quantised, as far as shapes go, and a new adapter as training gives it."""
+        """The model as training has it: quantised, as far as shapes go, with a new adapter; or all of it trained."""
         from align.models.encoder import heads_of
         from align.models.training import adapt
 
         model = self.empty(head)
         if self.nf4:
             _quantise(model, self.dtype)
-        config = Training(lora=lora)
-        return adapt(model, config, BaseConfig(path=Path()), None, heads=heads_of(model) if head == "reward" else ())
+        heads = heads_of(model) if head == "reward" else ()
+        if self.full:
+            return adapt(
+                model, Training(), BaseConfig(path=Path(), adapter="none", quantization="none"), None, heads=heads
+            )
+        return adapt(model, Training(lora=lora), BaseConfig(path=Path()), None, heads=heads)
 
     @cache  # noqa: B019
     def held(self, lora: LoraSettings, head: Head = "lm") -> tuple[int, tuple[int, ...]]:

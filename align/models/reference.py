@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from align import tables
 from align.errors import StageError
 from align.models.chat import Chat
-from align.models.files import ADAPTER, read_json
+from align.models.files import read_json
 from align.models.pairs import Pair
+from align.models.trained import files
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +43,8 @@ def write(out: Path, pairs: Sequence[Pair], values: "torch.Tensor", facts: dict[
 
 
 def facts_of(chat: Chat, pairs: Path, adapter: Path) -> dict[str, str]:
-    """Digests of what log-probabilities are computed from: the adapter in `<adapter>/adapter`, pairs and template."""
-    weights = [adapter / "adapter" / name for name in (ADAPTER, "adapter_config.json", "base.json")]
-    return {"adapter": _digest(*weights), "pairs": _digest(pairs), "chat_template": chat.digest}
+    """Digests of what log-probabilities are computed from: what was trained, the pairs and the template."""
+    return {"adapter": _digest(*files(adapter)), "pairs": _digest(pairs), "chat_template": chat.digest}
 
 
 def check(reference: Path, chat: Chat, pairs: Path, adapter: Path) -> None:

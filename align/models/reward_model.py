@@ -13,24 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from align.errors import InputError, StageError
-from align.models.base import (
-    REWARD,
-    BaseConfig,
-    check_adapter,
-    compute_dtype,
-    directory,
-    load_chat,
-    load_model,
-    load_tokenizer,
-    merge,
-)
+from align.models.base import WHOLE, BaseConfig, compute_dtype, directory, load_chat, load_model, load_tokenizer
 from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader, heads_of, is_encoder
-from align.models.files import adapter_weights, read_json
+from align.models.files import read_json
 from align.models.finite import check_scores
 from align.models.memory_inference import SCORED, Batch, batches, forward, rows_that_fit
 from align.models.quantise import dequantise
 from align.models.reader import Reader
+from align.models.trained import REWARD, check_trained, folder, is_reward_model, merge, weights
 from align.progress import Progress
 
 if TYPE_CHECKING:
@@ -55,9 +46,9 @@ def heads(model: Any, kind: Kind) -> tuple[str, ...]:
     return () if kind == "likelihood" else heads_of(model)
 
 
-def reward_base(base: BaseConfig, kind: Kind) -> "PreTrainedModel":
-    """The (quantised) base that a reward model of this kind is trained on."""
-    model = load_model(base, head="lm" if kind == "likelihood" else "reward")
+def reward_base(base: BaseConfig, kind: Kind, trained: Path | None = None) -> "PreTrainedModel":
+    """The (quantised) base that a reward model of this kind is trained on; `trained` as in load_model."""
+    model = load_model(base, head="lm" if kind == "likelihood" else "reward", trained=trained)
     model.config.num_labels = 1
     if kind == "likelihood":
         from trl.trainer.utils import add_fused_lm_head
@@ -81,19 +72,19 @@ def rewards(
 
 def save_kind(kind: Kind, out: Path) -> None:
     """Write down what kind of reward model the artifact `out` holds."""
-    (out / "adapter" / REWARD).write_text(json.dumps({"kind": kind, "scale": SCALE}) + "\n")
+    (folder(out) / REWARD).write_text(json.dumps({"kind": kind, "scale": SCALE}) + "\n")
 
 
 def load_reward(base: BaseConfig, reward: Path) -> tuple["PreTrainedModel", Kind]:
     """The reward model of a reward artifact, for inference. Raises StageError if base or score head do not match."""
-    check_adapter(base, reward)
-    file = reward / "adapter" / REWARD
-    if not file.is_file():
-        raise StageError(f"{reward.name} is an adapter, but not a reward model (adapter/{REWARD} is missing).")
+    check_trained(base, reward)
+    file = folder(reward) / REWARD
+    if not is_reward_model(reward):
+        raise StageError(f"{reward.name} is a policy, and not a reward model ({REWARD} is missing).")
     kind: Kind = read_json(file, StageError).get("kind", "")
     if kind not in get_args(Kind):
         raise StageError(f"{file} names no kind of reward model; run the stage reward again.")
-    model = reward_base(base, kind)
+    model = reward_base(base, kind, reward)
     saved = {name: value for head in heads(model, kind) for name, value in _saved_head(reward, head).items()}
     if base.quantization == "nf4":
         dequantise(model, compute_dtype(base))
@@ -107,9 +98,11 @@ def load_reward(base: BaseConfig, reward: Path) -> tuple["PreTrainedModel", Kind
 
 def _saved_head(reward: Path, head: str) -> "dict[str, torch.Tensor]":
     """A head's weights as they lie in the artifact. StageError if there are none, or PEFT would not load them."""
-    saved = {name: value for name, value in adapter_weights(reward).items() if f".{head}." in name}
+    saved = {name: value for name, value in weights(reward).items() if f".{head}." in f".{name}"}
     if not saved:
         raise StageError(f"The reward model {reward.name} was saved without its score head, so it cannot score.")
+    if folder(reward).name == WHOLE:
+        return saved
     declared = read_json(reward / "adapter" / "adapter_config.json", StageError).get("modules_to_save") or []
     if head not in declared:
         raise StageError(f"The reward model {reward.name} does not declare its score head, so PEFT would not load it.")

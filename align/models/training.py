@@ -12,11 +12,12 @@ from align import tables
 from align.errors import InputError, StageError
 from align.models import checkpoints, order
 from align.models.arguments import LoraSettings, Training
-from align.models.base import BaseConfig, check_policy
+from align.models.base import BaseConfig
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
 from align.models.reader import Reader
 from align.models.throughput import measure
+from align.models.trained import check_policy
 from align.progress import Progress
 
 LOG = logging.getLogger(__name__)
@@ -73,14 +74,20 @@ def write_dropped(out: Path, dropped: Sequence[Dropped]) -> int:
 def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, *, heads: Sequence[str] = ()) -> Any:
     """`model` with a trainable fp32 LoRA adapter: a new one, or a copy of the one in `<adapter>/adapter`.
 
-    `heads` names modules that are trained and saved whole. Raises StageError if the adapter has another base, or is
-    damaged.
+    Where base.adapter is none it is `model` itself, all of it trainable in fp32. `heads` names modules that are trained
+    and saved whole. Raises StageError if the adapter has another base, or is damaged.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)
     task = "SEQ_CLS" if heads else "CAUSAL_LM"
+    if base.adapter == "none":
+        if config.lora is not None:
+            raise InputError("lora asks for an adapter, but base.adapter is none; leave lora out.")
+        if adapter is not None:
+            check_policy(base, adapter)
+        return _full_precision(model.requires_grad_(True))
     if adapter is None:
         lora = config.lora or LoraSettings()
         shape: Any = LoraConfig(
@@ -136,8 +143,9 @@ def _full_precision(model: Any) -> Any:
 
 
 def trainable(model: Any) -> dict[str, Any]:
-    """Copies of the trainable parameters, by name."""
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    """The trainable parameters by name; those of an adapter as copies, since trl changes only adapters' types."""
+    found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return {name: p.clone() for name, p in found.items()} if hasattr(model, "peft_config") else found
 
 
 def restore(model: Any, values: dict[str, Any]) -> None:
@@ -205,7 +213,7 @@ def _train(trainer: Any, label: str, checkpoints_in: Path | None) -> None:
     """Train to the end, in smaller passes where memory runs out. Raises StageError where it does for one row, too."""
     import torch
 
-    args, first = trainer.args, {name: p.cpu() for name, p in trainable(trainer.model).items()}
+    args, first = trainer.args, {name: p.to("cpu", copy=True) for name, p in trainable(trainer.model).items()}
     while True:
         start = checkpoints.latest(checkpoints_in)
         at = int(start.name.rpartition("-")[2]) if start else 0

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from align.kept import Kept
-from align.models.base import BaseConfig, directory, identity, policy
+from align.models.base import BaseConfig, directory, identity
 from align.models.device import device
+from align.models.trained import policy
 from align.progress import track
 
 log = logging.getLogger(__name__)
