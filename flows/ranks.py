@@ -22,17 +22,19 @@ from pydantic import Field
 
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
+from align.models.shards import rank
 from align.whole import write
 from flows.child import end_with_parent
 
 
 class Compute(Config):
-    """How a training stage is spread over this machine."""
+    """How a stage that loads a model is spread over this machine."""
 
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
-    """Processes that share a training stage: auto is one for each GPU, and one where there is none."""
+    """Processes that share a stage, of a training its steps, of sampling and scoring the rows: auto is one for each
+    GPU, and one where there is none."""
     strategy: Literal["ddp"] = "ddp"
-    """How they share it: ddp, each with the whole model and its part of every step's rows."""
+    """How they share a training: ddp, each with the whole model and its part of every step's rows."""
 
     def of(self, gpus: int) -> int:
         """The number of processes on a machine with so many GPUs."""
@@ -121,11 +123,6 @@ def _error(folder: Path, code: int, gone: list[str]) -> Exception:
     wrapped = StageError(f"{failed[0].name.replace('failed-', 'Process ')} failed with {kind}: {message}")
     wrapped.add_note(trace)
     return wrapped
-
-
-def rank() -> int:
-    """Which of its stage's processes this is; 0 where there is one."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def _run(folder: Path) -> None:

@@ -89,11 +89,6 @@ class Stage:
         return self.load is not None
 
     @property
-    def trains(self) -> bool:
-        """Whether it trains, so that several processes can share it."""
-        return self.load in ("sft", "reward", "dpo")
-
-    @property
     def tags(self) -> list[str]:
         """What its task is tagged with in the UI."""
         kinds = {None: "reads", "sample": "samples", "score": "scores"}

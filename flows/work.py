@@ -113,7 +113,7 @@ class Work:
     def _call(
         self, function: Callable[..., Metrics], config: BaseModel, out: Path, inputs: dict[str, Any]
     ) -> dict[str, Any]:
-        processes = self.compute.of(len(devices())) if self.row.trains else 1
+        processes = self.compute.of(len(devices())) if self.row.gpu else 1
         with self.slots.turn(self.order, processes * self.row.gpu, self.memory) as environment:
             if self.stopped():
                 raise NotBegun(f"{self.name} was not begun, because another stage failed.")

@@ -1,21 +1,32 @@
 """A training in two processes: the loss curve of one, the same adapter format, and one error where one rank fails."""
 
+import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
+import torch
 from safetensors.torch import load_file
 from served import alive
 from test_resume import train
+from trl.trainer.utils import add_fused_lm_head
 
 from align import tables
 from align.config import Config
 from align.errors import InputError, StageError
 from align.models.arguments import share
-from align.models.base import BaseConfig
-from flows.ranks import rank, spread
+from align.models.base import BaseConfig, load_chat
+from align.models.engine import Policy, Prompt, Sampling
+from align.models.logps import logps
+from align.models.pairs import encode
+from align.models.reward_model import load_reward, score
+from align.models.shards import rank
+from align.models.trained import unmerged
+from flows.ranks import spread
+from tasks.reference import ReferenceConfig
 
 STAGES = ["sft", "reward", "dpo"]
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}  # each process draws its own
@@ -91,3 +102,44 @@ def test_a_step_has_the_same_rows_for_any_number_of_processes() -> None:
     assert share(8, 6, 4) == (4, 3)
     with pytest.raises(InputError, match="3 processes cannot share the 16 rows"):
         share(16, 1, 3)
+
+
+def inferring(config: Call, out: Path, base: BaseConfig, adapter: Path, reward: Path, cache: Path) -> dict[str, Any]:
+    """Writes draws, log-probabilities and rewards, each in the order in which the rows were given."""
+    chat = load_chat(base)
+    prompts = [Prompt(f"r{i}", [{"role": "user", "content": f"What is {i}{' please' * (i % 5)}?"}]) for i in range(21)]
+    sampling = Sampling(n=3, max_new_tokens=6, seed=3)
+    drawn = Policy(base, adapter, cache).draw(prompts, sampling, label="test", too_long=[])
+    every = tables.read(tiny.pairs(out / "pairs.parquet", 21))
+    pairs, _ = encode(chat, every, ReferenceConfig(max_length=128), out)
+    policy = unmerged(base, adapter)
+    add_fused_lm_head(policy.get_base_model())
+    model, kind = load_reward(base, reward)
+    found = {
+        "texts": [(s.row_id, s.sample_index, s.text) for s in drawn],
+        "logps": logps(policy, pairs, chat.pad_id, batch_size=4).tolist(),
+        "scores": score(model, kind, chat, [p.chosen for p in pairs], batch_size=4),
+    }
+    (out / "found.json").write_text(json.dumps(found))
+    return {}
+
+
+def test_two_processes_share_the_rows_of_what_is_drawn_and_scored(
+    base: BaseConfig, adapter: Path, tmp_path: Path
+) -> None:
+    train("reward", tmp_path / "reward" / "out", base, adapter, None)
+    outs = {name: tmp_path / name / "out" for name in ("one", "two", "again")}
+    for out in outs.values():
+        out.mkdir(parents=True)
+    more: dict[str, Any] = {"base": base, "adapter": adapter, "reward": tmp_path / "reward" / "out"}
+    caches = [tmp_path / name / "cache" for name in ("one", "two")]
+    inferring(Call(), outs["one"], **more, cache=caches[0])
+    spread(inferring, Call(), outs["two"], more | {"cache": caches[1]}, 2)
+    assert [len(list(cache.rglob("*.parquet"))) for cache in caches] == [1, 2], "each process keeps its share"
+    inferring(Call(), outs["again"], **more, cache=caches[1])
+    assert len(list(caches[1].rglob("*.parquet"))) == 2, "nothing was drawn again"
+
+    one, two, again = (json.loads((out / "found.json").read_text()) for out in outs.values())
+    assert one["texts"] == two["texts"] == again["texts"] and len(one["texts"]) == 63
+    for numbers in ("logps", "scores"):
+        assert torch.allclose(torch.tensor(one[numbers]), torch.tensor(two[numbers]), atol=1e-3)

@@ -1,7 +1,6 @@
 """The settings of a training stage, under trl's own names, and the arguments that trl's trainer gets from them."""
 
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from align.errors import InputError, StageError
 from align.models import tracking
 from align.models.base import BaseConfig, compute_dtype
 from align.models.device import device
+from align.models.shards import size
 from align.models.tracking import Tracker
 from align.text import quote, short
 
@@ -143,7 +143,7 @@ def _common(config: Training, base: BaseConfig, steps: int) -> dict[str, Any]:
     import torch
 
     rows, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = size()
     rows, passes = share(rows, passes, processes)
 
     cuda = device() == "cuda"

@@ -22,6 +22,7 @@ from align.models.base import BaseConfig, identity
 from align.models.chat import Message
 from align.models.device import device
 from align.models.memory_inference import Batch
+from align.models.shards import gather, share
 from align.models.trained import files
 from align.text import digest
 
@@ -149,18 +150,24 @@ class Policy:
         known = self._kept.read()
         keys = {p.row_id: [_key(p, sampling, i) for i in range(sampling.n)] for p in prompts}
         missing: dict[int, list[Prompt]] = defaultdict(list)  # the first sample that is not known -> prompts
-        for p in prompts:
-            have = next((i for i, k in enumerate(keys[p.row_id]) if k not in known), sampling.n)
-            if have < sampling.n:
-                missing[have].append(p)
+        have = [next((i for i, k in enumerate(keys[p.row_id]) if k not in known), sampling.n) for p in prompts]
+        # Others may add to what is kept between the looks of two processes, which have to draw the same.
+        for p, first in zip(prompts, map(min, zip(*gather(have), strict=True)), strict=True):
+            if first < sampling.n:
+                missing[first].append(p)
         for first, todo in sorted(missing.items()):
             no_room: list[str] = []
-            drawn = self.engine(sampling.engine).draw(todo, sampling, first=first, label=label, too_long=no_room)
+            drawn: list[Sample] = []
+            if mine := share(todo):
+                engine = self.engine(sampling.engine)
+                drawn = engine.draw(mine, sampling, first=first, label=label, too_long=no_room)
             new: dict[bytes, tuple[Any, ...]] = {
                 keys[s.row_id][s.sample_index]: (s.text, s.finish_reason, s.n_tokens, s.reasoning) for s in drawn
             }
             new |= {k: (None, _NO_ROOM, 0, None) for row_id in no_room for k in keys[row_id]}
             self._kept.add(new)
+            for theirs in gather(new):
+                known |= theirs
         found = []
         for p in prompts:
             for i, k in enumerate(keys[p.row_id]):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.models.chat import pad
 from align.models.pairs import Pair
+from align.models.shards import gather, share
 from align.progress import Progress
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ def logps(
     """Summed log-probabilities of the responses, [N, 2] (chosen, rejected), fp32 on the CPU, without dropout.
 
     `model` has trl's fused LM head. Its weights stay as training has them, quantised and with the adapter beside them:
-    merged ones would round differently. `batch_size` sequences are scored together, the shortest first.
+    merged ones would round differently. `batch_size` sequences are scored together, the shortest first; several
+    processes share them.
     """
     import torch
 
     examples = [e for p in pairs for e in (p.chosen, p.rejected)]
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    order = share(sorted(range(len(examples)), key=lambda i: len(examples[i].ids)))
     found, training = torch.zeros(len(examples)), model.training
     half = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
     model.eval()
@@ -35,4 +37,6 @@ def logps(
             found[batch] = output.log_probs.float().sum(1).cpu()
             progress.advance(len(batch))
     model.train(training)
+    for theirs, values in gather((order, found[order])):
+        found[theirs] = values
     return found.view(-1, 2)

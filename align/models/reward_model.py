@@ -21,6 +21,7 @@ from align.models.finite import check_scores
 from align.models.memory_inference import SCORED, Batch, batches, forward, rows_that_fit
 from align.models.quantise import dequantise
 from align.models.reader import Reader
+from align.models.shards import gather, share
 from align.models.trained import REWARD, check_trained, folder, is_reward_model, merge, weights
 from align.progress import Progress
 
@@ -120,8 +121,8 @@ def score(
 ) -> list[float]:
     """The reward of each conversation. It must end with the end-of-turn token, where a head reads it.
 
-    Conversations are batched by length, with auto as many as fit; padding on the right is never scored. Raises
-    StageError where a score is not finite.
+    Conversations are batched by length, with auto as many as fit; padding on the right is never scored. Several
+    processes share them. Raises StageError where a score is not finite.
     """
     import torch
 
@@ -129,7 +130,7 @@ def score(
         raise StageError("A conversation to score does not end with the end-of-turn token, where the reward is read.")
     model.config.get_text_config().pad_token_id = chat.pad_id
     scores = [0.0] * len(examples)
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    order = share(sorted(range(len(examples)), key=lambda i: len(examples[i].ids)))
     half = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
     with torch.inference_mode(), half, Progress(len(order), label) as progress:
         for batch in batches(order, _rows(model, examples, batch_size)):
@@ -138,6 +139,9 @@ def score(
             for i, value in zip(batch, found.float().tolist(), strict=True):
                 scores[i] = value
             progress.advance(len(batch))
+    for theirs in gather({i: scores[i] for i in order}):
+        for i, value in theirs.items():
+            scores[i] = value
     check_scores(scores, label)
     return scores
 
