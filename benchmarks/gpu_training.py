@@ -1,4 +1,4 @@
-"""QLoRA training through this project and through a bare trl script, timed alike, for benchmarks/gpu.py."""
+"""QLoRA training through this project and through a bare trl script, timed alike: for gpu.py and trainers.py."""
 
 import gc
 import time
@@ -13,9 +13,12 @@ from align.models.base import BaseConfig, compute_dtype, load_chat
 from align.models.chat import Message
 from tasks.dpo import DpoConfig, dpo
 from tasks.reference import ReferenceConfig, reference
+from tasks.reward import RewardConfig, reward
 from tasks.sft import SftConfig, sft
 
-Kind = Literal["sft", "dpo"]
+Kind = Literal["sft", "reward", "dpo"]
+Settings = SftConfig | RewardConfig | DpoConfig
+HEAD = {"num_labels": 1}
 WORDS = ["orders", "from", "Seoul", "in", "March,", "their", "products,", "prices", "and", "the", "fees", "paid;"]
 
 
@@ -97,14 +100,14 @@ def write_pairs(base: BaseConfig, file: Path, pairs: int, longest: int) -> list[
     return [len(e.ids) for e in load_chat(base).examples([m for m, _ in found], [r for _, r in found])]
 
 
-def ours(
-    kind: Kind, config: SftConfig | DpoConfig, out: Path, base: BaseConfig, data: Path, adapter: Path | None
-) -> Measured:
+def ours(kind: Kind, config: Settings, out: Path, base: BaseConfig, data: Path, adapter: Path | None) -> Measured:
     """The stage itself."""
     out.mkdir(parents=True)
     with measured() as found:
         if isinstance(config, SftConfig):
             sft(config, out, base=base, rows=data)
+        elif isinstance(config, RewardConfig):
+            reward(config, out, base=base, pairs=data)
         else:
             assert adapter is not None
             frozen = out.with_name(f"{out.name}-reference")
@@ -116,15 +119,13 @@ def ours(
     return found
 
 
-def bare(
-    kind: Kind, config: SftConfig | DpoConfig, out: Path, base: BaseConfig, data: Path, adapter: Path | None
-) -> Measured:
+def bare(kind: Kind, config: Settings, out: Path, base: BaseConfig, data: Path, adapter: Path | None) -> Measured:
     """What a user of trl would write for the same training."""
     import torch
     import trl
     from datasets import Dataset
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
     assert base.path is not None and base.chat_template is not None
     cuda, dtype = torch.cuda.is_available(), compute_dtype(base)
@@ -134,13 +135,18 @@ def bare(
         tokenizer.chat_template = base.chat_template.read_text()
         four_bit = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=["lm_head", "score"],
         )  # fmt: skip
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=dtype, quantization_config=four_bit, device_map={"": "cuda" if cuda else "cpu"}
+        loader, heads = (AutoModelForCausalLM, {}) if kind != "reward" else (AutoModelForSequenceClassification, HEAD)
+        model: Any = loader.from_pretrained(
+            base.path, dtype=dtype, quantization_config=four_bit, device_map={"": "cuda" if cuda else "cpu"}, **heads
         )
         model.config.use_cache = False
+        if kind == "reward":
+            model.config.pad_token_id = tokenizer.pad_token_id
         if adapter is None:
-            lora = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+            task = "SEQ_CLS" if heads else "CAUSAL_LM"
+            lora = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type=task)
             model = get_peft_model(model, lora)
         else:
             model = PeftModel.from_pretrained(model, str(adapter / "adapter"), is_trainable=True)
@@ -162,10 +168,14 @@ def bare(
         else:
             said = [{k: [{"role": "assistant", "content": r[k]}] for k in ("chosen", "rejected")} for r in table]
             rows = [{"prompt": r["messages"], **both} for r, both in zip(table, said, strict=True)]
-            settings, trainer_class = maker.DPOConfig(**args), maker.DPOTrainer
+            name = "Reward" if kind == "reward" else "DPO"
+            settings, trainer_class = getattr(maker, f"{name}Config")(**args), getattr(maker, f"{name}Trainer")
         trainer = trainer_class(
             model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )
+        if not cuda:  # trl casts the adapters of a quantised model to bf16, which a CPU is slow at
+            for parameter in model.parameters():
+                parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
         trainer.train()
         model.save_pretrained(out / "adapter")
         del trainer, model

@@ -10,6 +10,7 @@ from align.models.arguments import LoraSettings, Training, arguments, share
 from align.models.base import BaseConfig
 from align.models.tracking import missing
 from align.text import quote
+from flows.ranks import nodes
 from flows.recipe import Recipe
 from flows.slots import devices
 
@@ -67,7 +68,7 @@ def adapters(recipe: Recipe) -> Iterator[str]:
 
 def shares(recipe: Recipe) -> Iterator[str]:
     """The processes of a training stage share the rows of a step evenly."""
-    processes = recipe.compute.of(len(devices()))
+    processes = recipe.compute.of(len(devices())) * nodes()
     for name in type(recipe).model_fields:
         config = getattr(recipe, name)
         if isinstance(config, Training):

@@ -112,6 +112,14 @@ def serve(recipe: str = "quickstart", *, port: int = 4200, store: StoreDir = Non
     start(open_store(store), port, recipe)
 
 
+@app.command
+def join(*, store: StoreDir = None) -> None:
+    """Take part, as a further node, in the stages of an `align run` on the first (docs/nodes.md)."""
+    from flows.nodes import join as take_part
+
+    take_part(open_store(store, write=True), show.say)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `align`: exit status 0 done, 1 a stage failed, 2 bad usage, recipe or input."""
     words = list(sys.argv[1:] if argv is None else argv)

@@ -2,12 +2,13 @@
 
 The stage's own process calls `spread`; torchrun starts the ranks, `python -m flows.ranks FOLDER`. Each calls the stage
 with the same arguments. Rank 0 writes the artifact and says what comes of it; the others write to a directory that is
-thrown away.
+thrown away. Over several nodes (flows/nodes.py) torchrun's own variables say how many there are and where the first is.
 """
 
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ class Compute(Config):
         return max(1, gpus) if self.processes == "auto" else self.processes
 
 
+PREFIX, CALL = "ranks-", "call"
 GRACE = 3.0  # seconds that the others have when one has failed
 _LOOK = 0.1
 
@@ -52,25 +54,36 @@ def spread(
 
     Raises what the first rank raised that failed, an AlignError as it is; StageError where a rank just ended.
     """
-    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=out.parent if nodes() > 1 else None) as name:
         folder = Path(name)
-        (folder / "call").write_bytes(pickle.dumps((sys.path, function, config, out, dict(inputs))))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        with (folder / "log").open("wb") as log:
-            started = subprocess.Popen(
-                [*command, "-m", "flows.ranks", str(folder)],
-                stdout=log, stderr=None if sys.stderr.isatty() else sys.stderr.fileno(),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )  # fmt: skip
+        write(folder / CALL, pickle.dumps((processes, sys.path, function, config, out, dict(inputs))))
+        started = torchrun(folder, processes)
         gone: list[str] = []
         try:
             gone = _wait(started, folder)
         finally:
-            _end(started, folder)
+            end(started, folder)
         if (answer := folder / "done-0").exists() and not started.returncode:
             found: Metrics = pickle.loads(answer.read_bytes())
             return found
         raise _error(folder, started.returncode, gone)
+
+
+def nodes() -> int:
+    """On how many machines a stage runs, by torchrun's variable."""
+    return int(os.environ.get("PET_NNODES", "1"))
+
+
+def torchrun(folder: Path, processes: int) -> "subprocess.Popen[bytes]":
+    """Start this machine's ranks of what is called in `folder`; torchrun reads PET_NNODES and its kin by itself."""
+    alone = ["--standalone"] if nodes() == 1 else []
+    with (folder / f"log-{socket.gethostname()}-{os.getpid()}").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *alone, "--nproc_per_node", str(processes),
+             "-m", "flows.ranks", str(folder)],
+            stdout=log, stderr=None if sys.stderr.isatty() else sys.stderr.fileno(),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
 
 
 def _wait(started: "subprocess.Popen[bytes]", folder: Path) -> list[str]:
@@ -87,9 +100,15 @@ def _wait(started: "subprocess.Popen[bytes]", folder: Path) -> list[str]:
 
 
 def _gone(folder: Path) -> list[str]:
-    ranks = [file.name.removeprefix("pid-") for file in folder.glob("pid-*")]
-    silent = [r for r in ranks if not any((folder / f"{end}-{r}").exists() for end in ("done", "failed"))]
-    return [r for r in silent if not _alive(int((folder / f"pid-{r}").read_text()))]
+    here = _here(folder)
+    silent = [r for r in here if not any((folder / f"{end}-{r}").exists() for end in ("done", "failed"))]
+    return [r for r in silent if not _alive(here[r])]
+
+
+def _here(folder: Path) -> dict[str, int]:
+    """The processes of the ranks on this machine, by rank."""
+    told = {file.name.removeprefix("pid-"): file.read_text().split() for file in folder.glob("pid-*")}
+    return {rank: int(pid) for rank, (host, pid) in told.items() if host == socket.gethostname()}
 
 
 def _alive(pid: int) -> bool:
@@ -99,13 +118,14 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _end(started: "subprocess.Popen[bytes]", folder: Path) -> None:
+def end(started: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """End torchrun and this machine's ranks."""
     if started.poll() is None:
         started.kill()
     started.wait()
-    for file in folder.glob("pid-*"):
-        with suppress(ProcessLookupError, ValueError):
-            os.kill(int(file.read_text()), signal.SIGKILL)
+    for pid in _here(folder).values():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _error(folder: Path, code: int, gone: list[str]) -> Exception:
@@ -128,8 +148,8 @@ def _error(folder: Path, code: int, gone: list[str]) -> Exception:
 def _run(folder: Path) -> None:
     end_with_parent()  # without torchrun nobody would end it
     me = rank()
-    write(folder / f"pid-{me}", str(os.getpid()).encode())
-    sys.path[:], function, config, out, inputs = pickle.loads((folder / "call").read_bytes())
+    write(folder / f"pid-{me}", f"{socket.gethostname()} {os.getpid()}".encode())
+    _, sys.path[:], function, config, out, inputs = pickle.loads((folder / CALL).read_bytes())
     if me:
         sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (progress is told once)
         out = folder / f"out-{me}"

@@ -25,7 +25,7 @@ from typing import Any
 from align import digests
 from align.errors import AlignError
 from flows.child import end_with_parent
-from flows.ranks import spread
+from flows.ranks import nodes, spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself
 LOGGERS = ("align", "tasks")
@@ -102,7 +102,7 @@ def _run(caller: Connection) -> None:
         begun = time.monotonic()
         what = (request["function"], request["config"], request["out"])
         with digests.kept_in(request["digests"]):
-            if request["processes"] > 1:
+            if request["processes"] > 1 or nodes() > 1:
                 metrics = spread(*what, request["inputs"], request["processes"])
             else:
                 metrics = what[0](*what[1:], **request["inputs"])

@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from served import alive
+from served import ALIGN, align, alive, next_line, own_environment
 from test_resume import train
 from trl.trainer.utils import add_fused_lm_head
 
@@ -143,3 +147,46 @@ def test_two_processes_share_the_rows_of_what_is_drawn_and_scored(
     assert one["texts"] == two["texts"] == again["texts"] and len(one["texts"]) == 63
     for numbers in ("logps", "scores"):
         assert torch.allclose(torch.tensor(one[numbers]), torch.tensor(two[numbers]), atol=1e-3)
+
+
+NODE = """
+import os, sys
+from pathlib import Path
+from test_ranks import Call, doing
+from flows.ranks import spread
+print(spread(doing, Call(what=sys.argv[2]), Path(sys.argv[1]), {}, 1))
+"""
+
+
+@pytest.mark.parametrize(("what", "said"), [("", "{'world': 2, 'rank': 0}"), ("fail", "InputError: row 7 is wrong")])
+def test_two_nodes(what: str, said: str, tmp_path: Path) -> None:
+    """Two machines of one process each, here on one: the second takes part by `align join`."""
+    out = tmp_path / "store" / "tmp" / "out"
+    out.mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": port}
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+    second = subprocess.Popen(
+        [*ALIGN, "join", "--store", str(tmp_path / "store")], stdout=subprocess.PIPE, text=True,
+        env=own_environment(**common, **path, PET_NODE_RANK="1"),
+    )  # fmt: skip
+    try:
+        assert next_line(second).startswith("node 1 of 2 waits")
+        first = subprocess.run(
+            [sys.executable, "-c", NODE, str(out), what], capture_output=True, text=True, timeout=120,
+            env=own_environment(**common, **path, PET_NODE_RANK="0"),
+        )  # fmt: skip
+        assert said in (first.stderr if what else first.stdout), first.stderr
+        assert [next_line(second).split()[-1] for _ in range(2)] == ["begins", "ended"]
+        assert not any(alive(int(p.read_text())) for p in out.parent.glob("*.pid"))
+    finally:
+        second.send_signal(signal.SIGINT)
+        assert second.wait(30) == 130
+    assert not list(out.parent.glob("ranks-*"))
+
+
+def test_joining_without_a_second_node_is_one_sentence(tmp_path: Path) -> None:
+    done = align("join", "--store", str(tmp_path))
+    assert done.returncode == 2 and "PET_NODE_RANK" in done.stderr and len(done.stderr.splitlines()) == 1
