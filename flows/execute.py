@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
@@ -84,7 +85,12 @@ def execute(
     _warn(by, recipe, [p.stage for p in planned.values() if p.status in ("run", "waits")])
     before = latest(store, recipe.name)
     works: list[Work] = []
-    slots = Slots(earlier=lambda order: any(not (w.done or w.error) for w in works[:order]))
+    ended = threading.Event()
+
+    def stopped() -> bool:
+        return ended.is_set() or any(w.error for w in works)
+
+    slots = Slots(earlier=lambda order: any(not (w.done or w.error) for w in works[:order]), stopped=stopped)
 
     with runs.recording(store, recipe, by.flow_run) as log, Processes(forward=by.forward) as processes:
         by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
@@ -109,13 +115,16 @@ def execute(
                 recipe=recipe.name, run=log.run.id, order=len(works),
                 refresh=refresh and planned[name].status in ("run", "waits"),
                 memory=_memory(before.get(name)), slots=slots, compute=recipe.compute, processes=processes, tell=tell,
-                stopped=lambda: any(w.error for w in works),
+                stopped=stopped,
             )  # fmt: skip
             works.append(work)
             return Node(name, work)
 
         dag(recipe, run)
-        by.carry(works, log)
+        try:
+            by.carry(works, log)
+        finally:
+            ended.set()
         for work in works:
             if work.error:
                 raise runs.failure(work.name, work.error) from work.error

@@ -46,12 +46,16 @@ class Slots:
         gpus: tuple[str, ...] | None = None,
         free: Callable[[], int] = free_memory,
         earlier: Callable[[int], bool] = lambda order: False,
+        stopped: Callable[[], bool] = lambda: False,
     ):
-        """`earlier` says whether a stage before that place in the DAG has not ended: taking turns, it goes first."""
+        """`earlier` says whether a stage before that place in the DAG has not ended: taking turns, it goes first.
+
+        Where the run is `stopped` nobody waits any more, and nobody may begin either: whoever has a turn then asks.
+        """
         self._gpus = list(devices() if gpus is None else gpus)
         self._all = len(self._gpus)
         self._alone = self._all < 2
-        self._free, self._earlier = free, earlier
+        self._free, self._earlier, self._stopped = free, earlier, stopped
         self._changed = threading.Condition()
         self._waiting: list[tuple[int, int]] = []
         self._running = 0
@@ -69,7 +73,7 @@ class Slots:
         with self._changed:
             self._waiting.append(me)
             try:
-                while not self._may_go(me, UNKNOWN if memory is None else memory):
+                while not self._stopped() and not self._may_go(me, UNKNOWN if memory is None else memory):
                     self._changed.wait(_LOOK)
             finally:
                 self._waiting.remove(me)

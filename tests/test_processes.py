@@ -219,6 +219,25 @@ def test_a_stage_may_have_several_devices():
     assert sorted(len(e["CUDA_VISIBLE_DEVICES"].split(",")) for e in given) == [1, 1, 2, 3]
 
 
+def test_who_waits_for_a_turn_goes_on_when_the_run_is_over() -> None:
+    """Else a run in which an earlier stage never began would wait for ever."""
+    over = threading.Event()
+    slots = Slots(gpus=(), earlier=lambda order: order > 0, stopped=over.is_set)
+    gone: list[int] = []
+
+    def wait() -> None:
+        with slots.turn(1, 0):
+            gone.append(1)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(0.5)
+    assert not gone
+    over.set()
+    waiting.join(5)
+    assert gone == [1]
+
+
 def test_the_stores_files_are_not_kept_open_by_stages(tmp_path, processes):
     """A lock that a stage inherited would outlive the process that took it."""
     store = Store(tmp_path / "s")

@@ -33,17 +33,18 @@ def train(
     adapter: Path,
     checkpoints: Path | None,
     dropout: float = 0.1,
+    rows: int = 40,
     **changes: Any,
 ) -> Any:
     """One of the training stages on a little data; the same data at every call."""
     out.mkdir(parents=True)
     settings = SETTINGS | changes
     if label == "sft":
-        rows = tiny.kept(out.parent / "kept.parquet", 40)
+        data = tiny.kept(out.parent / "kept.parquet", rows)
         lora = {"r": 8, "lora_dropout": dropout} if base.adapter == "lora" else None
         config: Any = SftConfig(**{"learning_rate": 1e-3, "lora": lora} | settings)
-        return sft(config, out, base=base, rows=rows, checkpoints=checkpoints)
-    pairs = tiny.pairs(out.parent / "pairs.parquet", 40)
+        return sft(config, out, base=base, rows=data, checkpoints=checkpoints)
+    pairs = tiny.pairs(out.parent / "pairs.parquet", rows)
     if label == "dpo":
         config = DpoConfig(**{"learning_rate": 1e-3, "nll": 0.1} | settings)
         inputs = {"pairs": pairs, "adapter": adapter, "reference": tiny.reference(base, pairs, adapter)}

@@ -83,3 +83,22 @@ def install(trainer: Any) -> None:
         return trainer.accelerator.prepare(made)
 
     trainer.get_train_dataloader = loader
+    if args.world_size > 1:
+        _gather_uneven(trainer.accelerator)
+
+
+def _gather_uneven(accelerator: Any) -> None:
+    """Let processes gather a value per row where one has a row more than another, which the backend would abort at."""
+    import torch
+
+    gather = accelerator.gather
+
+    def gathered(found: Any) -> Any:
+        if not torch.is_tensor(found) or found.ndim == 0:
+            return gather(found)
+        sizes = gather(torch.tensor([len(found)], device=found.device)).tolist()
+        most = max(sizes)
+        padded = torch.cat([found, found.new_zeros(most - len(found), *found.shape[1:])])
+        return torch.cat([part[:n] for part, n in zip(gather(padded).split(most), sizes, strict=True)])
+
+    accelerator.gather = gathered
