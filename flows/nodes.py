@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from align.errors import InputError
-from flows.ranks import CALL, PREFIX, end, nodes, torchrun
+from flows.ranks import CALL, CALLS, end, nodes, torchrun
 from storage.store import Store
 
 _LOOK = 0.2
@@ -27,7 +27,7 @@ def join(store: Store, told: Callable[[str], None]) -> None:
     done: set[Path] = set()
     told(f"node {os.environ['PET_NODE_RANK']} of {nodes()} waits for calls in {store.root}")
     while True:
-        for call in (store.root / "tmp").glob(f"{PREFIX}*/{CALL}"):
+        for call in (store.root / "tmp").glob(f"{CALLS}-*/{CALL}"):
             if call.parent not in done:
                 done.add(call.parent)
                 told(f"{call.parent.name} begins")

@@ -14,8 +14,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from align.errors import AlignError, StageError
 from align.models.shards import rank
 from align.whole import write
 from flows.child import end_with_parent
+from storage.store import Store
 
 
 class Compute(Config):
@@ -42,7 +43,7 @@ class Compute(Config):
         return max(1, gpus) if self.processes == "auto" else self.processes
 
 
-PREFIX, CALL = "ranks-", "call"
+CALLS, CALL = "ranks", "call"
 GRACE = 3.0  # seconds that the others have when one has failed
 _LOOK = 0.1
 
@@ -54,8 +55,7 @@ def spread(
 
     Raises what the first rank raised that failed, an AlignError as it is; StageError where a rank just ended.
     """
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=out.parent if nodes() > 1 else None) as name:
-        folder = Path(name)
+    with _folder(out) as folder:
         write(folder / CALL, pickle.dumps((processes, sys.path, function, config, out, dict(inputs))))
         started = torchrun(folder, processes)
         gone: list[str] = []
@@ -67,6 +67,17 @@ def spread(
             found: Metrics = pickle.loads(answer.read_bytes())
             return found
         raise _error(folder, started.returncode, gone)
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """Where the ranks meet: for several nodes beside the draft `out`, in the store that all of them see."""
+    if nodes() > 1:
+        with Store(out.parent.parent).draft(CALLS) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix=CALLS) as name:
+            yield Path(name)
 
 
 def nodes() -> int:

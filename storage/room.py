@@ -50,8 +50,9 @@ def collect(
         found += _abandoned(store)
         sized = [(path, files.size(path)) for path in dict.fromkeys(found)]
         if not dry_run:
+            abandoned = store.root / "tmp"
             for path, _ in sized:
-                _remove(path)
+                (_remove_abandoned if path.parent == abandoned else _remove)(path)
     return Collected(sized, before, busy)
 
 
@@ -64,6 +65,19 @@ def _remove(path: Path) -> None:
     else:
         with suppress(FileNotFoundError):
             path.unlink()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a draft, or the lock of one, while holding that lock: somebody may have begun there since it was looked
+    at, and whoever is waiting for it finds that it is another file now."""
+    lock = _lock_of(path)
+    with suppress(BlockingIOError), files.locked(lock, wait=False):
+        _remove(path)
+        lock.unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Path:
+    return path if path.suffix == ".lock" else path.with_suffix(".lock")
 
 
 def _unneeded(store: Store, keep_runs: int | None, keep_days: float | None) -> Iterator[Path]:
@@ -133,8 +147,7 @@ def _abandoned(store: Store) -> Iterator[Path]:
     """What processes left that were killed: drafts whose lock nobody holds, damaged artifacts that were set aside."""
     folder = store.root / "tmp"
     for path in _inside(folder):
-        lock = path if path.suffix == ".lock" else path.with_suffix(".lock")
-        if not files.is_locked(lock):
+        if not files.is_locked(_lock_of(path)):
             yield path
     hour_ago = datetime.now(UTC).timestamp() - 3600  # a file that is being written is renamed within seconds
     for name in ("artifacts", "attempts", "runs", "tags", "cache"):

@@ -75,8 +75,8 @@ def test_a_loss_that_is_none_at_once_is_not_blamed_on_the_rate(
 ) -> None:
     import tasks.sft
 
-    def ruined(base: BaseConfig) -> Any:
-        model = load_model(base)
+    def ruined(base: BaseConfig, **options: Any) -> Any:
+        model = load_model(base, **options)
         model.model.norm.weight.data.fill_(float("inf"))
         return model
 

@@ -207,7 +207,7 @@ def broken(prompt: str, response: str, reference: str | None, meta: dict[str, An
 @pytest.mark.usefixtures("fake")
 def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
     (tmp_path / "reward/adapter").mkdir(parents=True)
-    (tmp_path / "reward/adapter/adapter_config.json").write_text(json.dumps({"task_type": "SEQ_CLS"}))
+    (tmp_path / "reward/adapter/reward.json").write_text(json.dumps({"kind": "head"}))
     with pytest.raises(StageError, match="reward is a reward model"):
         run(tmp_path, [question(1)], EvaluateConfig(), **adapters(tmp_path, "reward"))
 

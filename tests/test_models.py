@@ -98,7 +98,7 @@ def test_a_base_that_changes_during_training(tmp_path: Path) -> None:
     base = tiny.tiny_base(tmp_path / "base")
     model = adapt(load_model(base), Training(), base, None)
     tiny.tiny_base(tmp_path / "base", seed=7)
-    with pytest.raises(StageError, match="changed while an adapter was trained"):
+    with pytest.raises(StageError, match="changed while a model was trained"):
         save_trained(model, load_chat(base), base, tmp_path)
 
 

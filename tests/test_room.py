@@ -5,13 +5,14 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_records import record
 from test_store import Knob, consume, made, produce
 
 from flows.cli import main
-from storage import build, records, room, runs, tags
+from storage import build, files, records, room, runs, tags
 from storage.runs import Run, StageRun
 from storage.store import Store
 from storage.upkeep import verify
@@ -97,6 +98,32 @@ def test_gc_beside_running_pipelines_takes_nothing_that_they_use(store):
     assert rounds.value >= 100
     assert not [name for name, wrong in verify(store) if wrong]
     assert {r["status"] for r in runs.history(store)} == {"done"}
+
+
+def test_a_draft_that_begins_while_gc_is_looking_keeps_its_lock(store):
+    """Its lock was once removed as nobody's, and the draft itself by the next gc, under the stage at work in it."""
+    looked_at = files.size
+    begun = store.draft("sft")
+    lock = store.root / "tmp" / "sft-0123456789ab.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()  # as it is between being made and being locked
+
+    def begins(path: Path) -> int:
+        if path == lock and not begun_in:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("storage.store.uuid.uuid4", lambda: SimpleNamespace(hex="0123456789ab"))
+                begun_in.append(begun.__enter__())
+        return looked_at(path)
+
+    begun_in: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "size", begins)
+        room.collect(store)
+    assert begun_in and lock.exists()
+    room.collect(store)
+    assert begun_in[0].is_dir()
+    begun.__exit__(None, None, None)
+    assert not lock.exists()
 
 
 def test_a_collector_that_was_waited_for_sees_what_the_run_used(store):
