@@ -1,9 +1,10 @@
 """What a sweep costs: one more setting of DPO draws and grades the DPO arm only.
 
-    python -m benchmarks.sweep [RECIPE]
+    python -m benchmarks.sweep [RECIPE [STORE]]
 
 Runs the recipe up to what DPO starts from, then times a run of one `dpo.beta` and runs of three more, each a command of
-its own. The figure is all four together as a multiple of the first.
+its own. The figure is all four together as a multiple of the first. A STORE may hold the shared stages already, and must
+hold no DPO.
 """
 
 import subprocess
@@ -26,7 +27,7 @@ def timed(*words: str) -> float:
 def main() -> None:
     """Print seconds per run and the ratio."""
     recipe = sys.argv[1] if len(sys.argv) > 1 else "quickstart"
-    store = Path(tempfile.mkdtemp(prefix="sweep-"))
+    store = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp(prefix="sweep-"))
     where = ["--store", str(store)]
     shared = timed("run", recipe, "--select", "+sft_rs +sft_random +sft_unfiltered +pairs", *where)
     print(f"shared stages      {shared:7.1f} s")
