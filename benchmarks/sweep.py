@@ -3,8 +3,8 @@
     python -m benchmarks.sweep [RECIPE [STORE]]
 
 Runs the recipe up to what DPO starts from, then times a run of one `dpo.beta` and runs of three more, each a command of
-its own. The figure is all four together as a multiple of the first. A STORE may hold the shared stages already, and must
-hold no DPO.
+its own. The figure is all four together as a multiple of the first. A STORE may hold the shared stages already, and no
+DPO.
 """
 
 import subprocess
