@@ -106,11 +106,11 @@ class Processes:
         inputs: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
-        processes: int = 1,
+        processes: int | None = None,
         models: bool = True,
     ) -> Metrics:
-        """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours; with several
-        `processes` in as many of one torch.distributed group. One that loads no `models` need not wait for the server
+        """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours; with `processes`
+        in as many of one torch.distributed group, on each node. One that loads no `models` need not wait for the server
         to import what those need.
 
         Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as

@@ -25,7 +25,7 @@ from typing import Any
 from align import digests
 from align.errors import AlignError
 from flows.child import end_with_parent
-from flows.ranks import nodes, spread
+from flows.ranks import spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself
 LOGGERS = ("align", "tasks")
@@ -102,10 +102,10 @@ def _run(caller: Connection) -> None:
         begun = time.monotonic()
         what = (request["function"], request["config"], request["out"])
         with digests.kept_in(request["digests"]):
-            if request["processes"] > 1 or nodes() > 1:
-                metrics = spread(*what, request["inputs"], request["processes"])
-            else:
+            if request["processes"] is None:
                 metrics = what[0](*what[1:], **request["inputs"])
+            else:
+                metrics = spread(*what, request["inputs"], request["processes"])
         answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__

@@ -13,7 +13,7 @@ from align.errors import AlignError
 from align.models.tracking import place
 from align.redact import clean
 from flows.processes import Processes
-from flows.ranks import Compute
+from flows.ranks import Compute, nodes
 from flows.slots import Slots, devices
 from flows.stages import Stage, row
 from storage import build
@@ -113,11 +113,12 @@ class Work:
     def _call(
         self, function: Callable[..., Metrics], config: BaseModel, out: Path, inputs: dict[str, Any]
     ) -> dict[str, Any]:
-        processes = self.compute.of(len(devices())) if self.row.gpu else 1
-        with self.slots.turn(self.order, processes * self.row.gpu, self.memory) as environment:
+        processes = self.compute.of(len(devices())) if self.row.gpu else 0  # what only reads is not shared
+        group = processes if processes * nodes() > 1 else None
+        with self.slots.turn(self.order, processes, self.memory) as environment:
             if self.stopped():
                 raise NotBegun(f"{self.name} was not begun, because another stage failed.")
             environment |= place(self.store.root / "tracking", self.run, self.name)
             return self.processes.run(
-                function, config, out, inputs, environment, self.row.timeout, processes, models=self.row.gpu
+                function, config, out, inputs, environment, self.row.timeout, group, models=self.row.gpu
             )

@@ -18,7 +18,9 @@ from served import alive, wait_for
 from align.config import Config
 from align.errors import InputError, StageError
 from flows.processes import PEAK, ROOT, Processes
+from flows.ranks import Compute
 from flows.slots import Slots
+from flows.work import Work
 from storage.store import Store
 
 
@@ -103,6 +105,19 @@ def test_errors_come_back_as_they_are(processes, tmp_path):
 def test_torch_works_after_the_fork(processes, tmp_path):
     for _ in range(3):
         assert ask(processes, "torch", tmp_path)["threads"] >= 1
+
+
+def test_a_stage_that_only_reads_is_not_shared_with_other_nodes(tmp_path, monkeypatch):
+    """In a group of two nodes it would wait for the other."""
+    monkeypatch.setenv("PET_NNODES", "2")
+    with Processes() as alone:
+        work = Work(
+            "ingest", tell, Ask(what="pid"), Store(tmp_path), inputs={}, files={}, recipe="r", run="r", refresh=False,
+            order=0, memory=None, slots=Slots(gpus=()), compute=Compute(processes=2), processes=alone,
+            tell=lambda work: None, stopped=lambda: False,
+        )  # fmt: skip
+        attempt, ran = work()
+    assert ran and attempt.metrics["pid"] != os.getpid()
 
 
 def test_closing_ends_a_stage_and_what_it_started(tmp_path):

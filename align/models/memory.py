@@ -125,8 +125,8 @@ class Memory:
         found = {"weights": weights, "adapter": adapter}
         if self.model.full:  # what autocast makes of them is among the activations
             found = {"weights": weights + adapter}
-        if getattr(self.config, "unpaired", False):  # KTO keeps a copy of the adapter, DPO what it said of the pairs
-            found["reference"] = adapter
+        if getattr(self.config, "unpaired", False):  # KTO keeps a copy of the policy, DPO what it said of the pairs
+            found["reference"] = self._itemsize * sum(trained) if self.model.full else adapter
         return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained)}
 
     @cached_property

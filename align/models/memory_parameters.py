@@ -90,11 +90,9 @@ class Architecture:
         if self.nf4:
             _quantise(model, self.dtype)
         heads = heads_of(model) if head == "reward" else ()
-        if self.full:
-            return adapt(
-                model, Training(), BaseConfig(path=Path(), adapter="none", quantization="none"), None, heads=heads
-            )
-        return adapt(model, Training(lora=lora), BaseConfig(path=Path()), None, heads=heads)
+        how: Any = {"adapter": "none", "quantization": "none"} if self.full else {}
+        config = Training(lora=None if self.full else lora)
+        return adapt(model, config, BaseConfig(path=Path(), **how), None, heads=heads)
 
     @cache  # noqa: B019
     def held(self, lora: LoraSettings, head: Head = "lm") -> tuple[int, tuple[int, ...]]:
