@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from align.errors import AlignError
+from align.errors import AlignError, StageError
 from align.redact import redact
 from align.text import short
 from flows import ending, show
@@ -69,6 +69,33 @@ def plan(
         ])  # fmt: skip
     else:
         show.plan(planned)
+
+
+@app.command
+def sweep(
+    recipe: str = "quickstart",
+    *,
+    set_: Overrides = None,
+    model: Annotated[str | None, Parameter(help="whose score counts; default the last of the chain")] = None,
+    store: StoreDir = None,
+    json_: Json = False,
+) -> None:
+    """Run a recipe with every combination of the values in `--set key=a,b,c`, and say which is best.
+
+    What they share is computed once.
+    """
+    from flows.sweep import as_json, as_rows
+    from flows.sweep import sweep as run_sweep
+
+    found = run_sweep(recipe, set_ or [], open_store(store, write=True), model)
+    if json_:
+        show.as_json(as_json(found))
+    else:
+        show.table(*as_rows(found))
+        show.say(found.verdict())
+        show.say(f"the best again: {found.command}" if found.command else "")
+    if failed := [point for point in found.points if point.error]:
+        raise StageError(f"{len(failed)} of {len(found.points)} runs failed: {failed[0].error}")
 
 
 @app.command
@@ -165,7 +192,8 @@ def resume(words: Sequence[str]) -> str | None:
     """The next command to type after a failed run."""
     import shlex
 
-    return f"next: correct the cause, then `align {shlex.join(words)}` resumes." if words[:1] == ["run"] else None
+    again = words[:1] in (["run"], ["sweep"])
+    return f"next: correct the cause, then `align {shlex.join(words)}` resumes." if again else None
 
 
 def fail(message: str, status: int, hint: Any = None) -> None:

@@ -55,20 +55,21 @@ class _Server:
         self.process.wait()
 
 
-_early: list[_Server] = []
+_warm: list[_Server] = []
 
 
 @contextmanager
-def early() -> Iterator[None]:
-    """Start the server of the next Processes now: it imports the libraries while others are imported here."""
-    started = _Server()
-    _early.append(started)
+def serving() -> Iterator[None]:
+    """One server for every Processes in this block: it imports the libraries while others are imported here, and once
+    for several runs."""
+    if _warm:
+        yield
+        return
+    _warm.append(_Server())
     try:
         yield
     finally:
-        if started in _early:  # nobody came for it
-            _early.remove(started)
-            started.stop()
+        _warm.pop().stop()
 
 
 class Processes:
@@ -80,7 +81,8 @@ class Processes:
         self._lock = threading.Lock()
         self._calls: set[Connection] = set()
         self._closed = False
-        self._server = _early.pop() if _early else _Server()
+        self._own = None if _warm else _Server()
+        self._server = self._own or _warm[-1]
 
     def __enter__(self) -> Self:
         return self
@@ -89,14 +91,16 @@ class Processes:
         self.close()
 
     def close(self) -> None:
-        """End the stages that are running, and the server. Safe to call twice and from another thread."""
+        """End the stages that are running, and the server if no other needs it. Safe to call twice and from another
+        thread."""
         with self._lock:
             self._closed = True
             for call in self._calls:
                 # The stage's supervisor sees this at once; the thread that waits for the stage then closes the rest.
                 with socket.socket(fileno=os.dup(call.fileno())) as end, suppress(OSError):
                     end.shutdown(socket.SHUT_WR)
-        self._server.stop()
+        if self._own:
+            self._own.stop()
 
     def run(
         self,

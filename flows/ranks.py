@@ -137,6 +137,9 @@ def end(started: "subprocess.Popen[bytes]", folder: Path) -> None:
     for pid in _here(folder).values():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + GRACE
+    while any(map(_alive, _here(folder).values())) and time.monotonic() < deadline:
+        time.sleep(0.01)  # a signal is sent, not obeyed, when kill returns
 
 
 def _error(folder: Path, code: int, gone: list[str]) -> Exception:

@@ -47,11 +47,11 @@ def run(
     planned = plan(store, loaded, select, refresh)
     if all(stage.status in ("cached", "skipped") for stage in planned):
         return answer(store, loaded, planned)
-    from flows.processes import early
+    from flows.processes import serving
     from flows.server import connect
 
     read_code(loaded)
-    with early():
+    with serving():
         if connect(store):
             return _flow(recipe, overrides, store, select, refresh)
         from flows.execute import execute

@@ -237,7 +237,29 @@ def test_chat_answers(twice):
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
-def test_a_late_stage_that_fails_says_why(twice):
-    done = align("run", str(TINY), "--store", str(twice.root), "--set", "dpo.max_length=8")
+def test_a_sweep_ranks_its_points_and_runs_what_is_new(twice):
+    before = {run["run_id"] for run in runs.history(twice)}
+    done = align("sweep", str(TINY), "--store", str(twice.root), "--set", "dpo.beta=0.1,0.2,0.3", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["model"] == "dpo" and found["level"] == pytest.approx(1 - 0.05 / 2)
+    scores = {p["settings"][0]: p["results"]["questions"]["value"] for p in found["points"]}
+    assert set(scores) == {"dpo.beta=0.1", "dpo.beta=0.2", "dpo.beta=0.3"}
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    assert [p["settings"] for p in found["points"] if p["first"]] == [["dpo.beta=0.1"]]
+    assert {p["against_first"] == {} for p in found["points"] if p["first"]} == {True}
+    made = {p["run_id"]: p["settings"][0] for p in found["points"]}
+    assert set(made) == {run["run_id"] for run in runs.history(twice)} - before
+    ran = {made[r]: {s["stage"] for s in runs.stages(twice, r) if s["status"] == "ran"} for r in made}
+    assert ran["dpo.beta=0.3"] - {"evaluate"} == {"dpo", "answer_dpo", "report"} and not ran["dpo.beta=0.2"]
+    assert f"--set {found['points'][0]['settings'][0]}" in found["command"]
+
+
+def test_a_late_stage_that_fails_says_why_and_a_sweep_goes_on(twice):
+    done = align("sweep", str(TINY), "--store", str(twice.root), "--set", "dpo.max_length=8,192", "--json")
     assert done.returncode == 1 and "UnfinishedRun" not in done.stderr, done.stderr
     assert "align: reference: " in done.stderr and "longer than max_length = 8" in done.stderr
+    assert "1 of 2 runs failed" in done.stderr and "resumes" in done.stderr
+    best, failed = json.loads(done.stdout)["points"]
+    assert best["settings"] == ["dpo.max_length=192"] and best["results"] and not best["against_first"]
+    assert failed["first"] and "max_length = 8" in failed["error"]
