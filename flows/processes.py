@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from align import digests
 from align.config import Metrics
 from align.errors import AlignError, StageError
+from flows.ranks import Compute
 from storage.build import SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,10 +113,11 @@ class Processes:
         timeout: float | None = None,
         processes: int | None = None,
         models: bool = True,
+        compute: Compute | None = None,
     ) -> Metrics:
         """`function(config, out, **inputs)` in a process of its own, with `environment` added to ours; with `processes`
-        in as many of one torch.distributed group, on each node. One that loads no `models` need not wait for the server
-        to import what those need.
+        in as many of one torch.distributed group, on each node, which share it as `compute` says. One that loads no
+        `models` need not wait for the server to import what those need.
 
         Its metrics have its peak memory and its seconds beside what it returns. Raises what it raised: an AlignError as
         it is, anything else by name and message, with its traceback as a note; StageError if its process was ended, or
@@ -125,6 +127,7 @@ class Processes:
             "function": function, "config": config, "out": out.absolute(), "inputs": dict(inputs),
             "environment": dict(environment or {}), "folder": str(Path.cwd()), "forward": self.forward,
             "processes": processes,
+            "compute": compute,
             "digests": digests.shared(),
         }  # fmt: skip
         call = self._call(models)

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
-from align.models.shards import rank
+from align.models.shards import Strategy, rank, strategy
 from align.whole import write
 from flows.child import end_with_parent
 from storage.store import Store
@@ -35,8 +35,11 @@ class Compute(Config):
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """Processes that share a stage, of a training its steps, of sampling and scoring the rows: auto is one for each
     GPU, and one where there is none."""
-    strategy: Literal["ddp"] = "ddp"
-    """How they share a training: ddp, each with the whole model and its part of every step's rows."""
+    strategy: Strategy = "ddp"
+    """How they share a training: ddp, each with the whole model and its part of every step's rows; fsdp, each also with
+    its part of the base's weights only (FSDP2), which base.quantization nf4 does not allow."""
+    offload: bool = False
+    """Keep the parts of fsdp in the CPU's memory while they are not computed with: less of the GPU's, and slower."""
 
     def of(self, gpus: int) -> int:
         """The number of processes on a machine with so many GPUs."""
@@ -49,14 +52,23 @@ _LOOK = 0.1
 
 
 def spread(
-    function: Callable[..., Metrics], config: Any, out: Path, inputs: Mapping[str, Any], processes: int
+    function: Callable[..., Metrics],
+    config: Any,
+    out: Path,
+    inputs: Mapping[str, Any],
+    processes: int,
+    compute: Compute | None = None,
 ) -> Metrics:
-    """`function(config, out, **inputs)` in so many processes of one process group; returns what rank 0 returns.
+    """`function(config, out, **inputs)` in so many processes of one process group; returns what rank 0 returns. They
+    share a training as `compute` says.
 
     Raises what the first rank raised that failed, an AlignError as it is; StageError where a rank just ended.
     """
     with _folder(out) as folder:
-        write(folder / CALL, pickle.dumps((processes, sys.path, function, config, out, dict(inputs))))
+        write(
+            folder / CALL,
+            pickle.dumps((processes, sys.path, compute or Compute(), function, config, out, dict(inputs))),
+        )
         started = torchrun(folder, processes)
         gone: list[str] = []
         try:
@@ -163,14 +175,15 @@ def _run(folder: Path) -> None:
     end_with_parent()  # without torchrun nobody would end it
     me = rank()
     write(folder / f"pid-{me}", f"{socket.gethostname()} {os.getpid()}".encode())
-    _, sys.path[:], function, config, out, inputs = pickle.loads((folder / CALL).read_bytes())
+    _, sys.path[:], compute, function, config, out, inputs = pickle.loads((folder / CALL).read_bytes())
     if me:
         sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (progress is told once)
         out = folder / f"out-{me}"
         out.mkdir()
     try:
         _device()
-        metrics = function(config, out, **inputs)
+        with strategy(compute.strategy, compute.offload):
+            metrics = function(config, out, **inputs)
         write(folder / f"done-{me}", pickle.dumps(metrics))
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__

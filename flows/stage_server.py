@@ -105,7 +105,7 @@ def _run(caller: Connection) -> None:
             if request["processes"] is None:
                 metrics = what[0](*what[1:], **request["inputs"])
             else:
-                metrics = spread(*what, request["inputs"], request["processes"])
+                metrics = spread(*what, request["inputs"], request["processes"], request["compute"])
         answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__

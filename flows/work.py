@@ -120,5 +120,13 @@ class Work:
                 raise NotBegun(f"{self.name} was not begun, because another stage failed.")
             environment |= place(self.store.root / "tracking", self.run, self.name)
             return self.processes.run(
-                function, config, out, inputs, environment, self.row.timeout, group, models=self.row.gpu
+                function,
+                config,
+                out,
+                inputs,
+                environment,
+                self.row.timeout,
+                group,
+                models=self.row.gpu,
+                compute=self.compute,
             )

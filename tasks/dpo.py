@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from unittest import mock
 
 from pydantic import Field
 
@@ -13,7 +14,7 @@ from align.errors import InputError, StageError
 from align.models import reference as references
 from align.models import training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, compute_dtype, load_chat, load_model
+from align.models.base import BaseConfig, compute_dtype, load_chat
 from align.models.chat import Chat
 from align.models.finite import is_finite
 from align.models.kto import kto
@@ -131,7 +132,7 @@ def dpo(
     frozen, frozen_held = (references.read(reference, some) for some in (train, held))
 
     with arguments(config, base, len(train)) as args:
-        model = training.adapt(load_model(base, trained=adapter), config, base, adapter)
+        model = training.start(config, base, adapter)
         start = training.trainable(model)
         trainer = trainer_of(model, args, train, frozen, chat)
         training.restore(model, start)
@@ -173,7 +174,9 @@ def trainer_of(model: Any, args: Any, pairs: list[Pair], reference: "torch.Tenso
     adapted = hasattr(model, "peft_config")
     args.precompute_ref_log_probs = not adapted  # else trl would load a model to compare with
     columns = [_columns(p, *values) for p, values in zip(pairs, reference.tolist(), strict=True)]
-    trainer = Trainer(model=model, args=args, train_dataset=Dataset.from_list(columns), processing_class=chat.tokenizer)
+    data = Dataset.from_list(columns)
+    with mock.patch("trl.trainer.dpo_trainer.hash_module"):  # of all weights, to name a file that is not written here
+        trainer = Trainer(model=model, args=args, train_dataset=data, processing_class=chat.tokenizer)
     trainer.precompute_ref_logps = True
     if adapted:
         model.delete_adapter("ref")  # trl's copy of the adapter, which nothing reads now

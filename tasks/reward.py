@@ -18,6 +18,7 @@ from align.models.memory_inference import Batch, release
 from align.models.pairs import Pair, encode
 from align.models.reader import Reader
 from align.models.reward_model import Kind, heads, load_reader, load_reward, reward_base, rewards, save_kind, score
+from align.models.shards import of_first
 from align.models.trained import save_trained
 
 
@@ -103,7 +104,7 @@ def reward(
             checkpoints,
         )
     release()
-    scorer, kind = load_reward(base, out)
+    scorer, kind = load_reward(base, of_first(out))  # of a split model only the first process writes the weights
     check_saved(after, scorer, kind, chat, probes, size)
     scores = score(scorer, kind, chat, _both(held), batch_size=size, label="held-out pairs")
     tables.write(
@@ -156,7 +157,7 @@ def _train(
     import torch
 
     torch.manual_seed(config.seed)  # a head starts at random
-    size, model = config.per_device_eval_batch_size, reward_base(base, kind, adapter)
+    size, model = config.per_device_eval_batch_size, reward_base(base, kind, adapter, split=True)
     whole = heads(model, kind)
     model = training.adapt(model, config, base, adapter, heads=whole)
     start = training.trainable(model)

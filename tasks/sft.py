@@ -8,7 +8,7 @@ from align.config import Metrics
 from align.errors import StageError
 from align.models import packing, training
 from align.models.arguments import Training, arguments
-from align.models.base import BaseConfig, load_chat, load_model
+from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat
 from align.models.control import broken
 from align.models.trained import save_trained
@@ -80,7 +80,7 @@ def sft(
         }
     )
     with arguments(config, base, len(kept)) as args:
-        model = training.adapt(load_model(base, trained=adapter), config, base, adapter)
+        model = training.start(config, base, adapter)
         start = training.trainable(model)
         trainer = _trainer(config, model, chat, data, args)
         training.restore(model, start)

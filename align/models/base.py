@@ -22,6 +22,7 @@ from align.models.files import (
 from align.models.kinds import refusals, stateful
 from align.models.libraries import prepare_libraries
 from align.models.quantise import check_quantised, nf4, quantised
+from align.models.shards import splitting
 from align.models.template import check_template
 
 if TYPE_CHECKING:
@@ -152,12 +153,13 @@ def _special_tokens(tokenizer: Any) -> dict[str, str]:
 
 
 def load_model(
-    base: BaseConfig, *, head: Literal["lm", "reward"] = "lm", trained: Path | None = None
+    base: BaseConfig, *, head: Literal["lm", "reward"] = "lm", trained: Path | None = None, split: bool = False
 ) -> "PreTrainedModel":
     """The base as a transformers model on this machine's device, NF4-quantised where the config asks for it.
 
     `head="reward"` gives a sequence classifier with one (randomly initialised, seed it before) output. `trained` is the
-    artifact of a training of all weights (base.adapter none): they take the place of the base's.
+    artifact of a training of all weights (base.adapter none): they take the place of the base's. With `split` each of
+    several processes holds its part of every weight, where the strategy is fsdp (models.shards).
     Raises InputError for weight files that are missing, damaged, not finite or of another architecture, for an encoder
     where a language model is asked for, and for architectures that cannot be trained or sampled (models.kinds);
     StageError if quantisation was asked for and is not active.
@@ -177,6 +179,11 @@ def load_model(
     check_weights(folder)
     kwargs: dict[str, Any] = {"dtype": dtype, "device_map": {"": device()}, "use_safetensors": True}
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded ignores nothing
+    if split and (parts := splitting()):
+        del kwargs["device_map"]
+        kwargs |= parts
+        if base.adapter == "none":
+            kwargs["dtype"] = torch.float32  # split weights keep the type that they are loaded in
     if base.attention != "auto":
         kwargs["attn_implementation"] = base.attention
     if base.quantization == "nf4":

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from align.errors import StageError
+from align.models.shards import local
 
 
 def is_finite(tensor: Any) -> bool:
-    """Whether all numbers of a tensor of any type are finite. Takes one pass and no memory of the tensor's size."""
+    """Whether all numbers of a tensor of any type are finite. Takes one pass and no memory of the tensor's size. Of a
+    tensor that is split over processes each looks at its part."""
+    tensor = local(tensor)
     if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     if tensor.dtype.itemsize == 1:  # float8 knows no comparison

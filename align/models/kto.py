@@ -86,7 +86,7 @@ def kto(
             def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
                 return dataset
 
-        model = training.adapt(load_model(base, trained=adapter), config, base, adapter)
+        model = training.start(config, base, adapter)
         start = training.trainable(model)
         trainer = Trainer(
             model=model,

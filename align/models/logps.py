@@ -19,12 +19,12 @@ def logps(
 
     `model` has trl's fused LM head. Its weights stay as training has them, quantised and with the adapter beside them:
     merged ones would round differently. `batch_size` sequences are scored together, the shortest first; several
-    processes share them.
+    processes share them, unless they share the model.
     """
     import torch
 
     examples = [e for p in pairs for e in (p.chosen, p.rejected)]
-    order = share(sorted(range(len(examples)), key=lambda i: len(examples[i].ids)))
+    order = share(sorted(range(len(examples)), key=lambda i: len(examples[i].ids)), model)
     found, training = torch.zeros(len(examples)), model.training
     half = torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32)
     model.eval()

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from align.models.shards import gather
+
 Batch = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"]
 """Rows of a batch, or what fits."""
 
@@ -37,12 +39,15 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def rows_that_fit(batch_size: Batch, most: int) -> Callable[[float], int] | None:
+def rows_that_fit(batch_size: Batch, most: int, *, alike: bool = False) -> Callable[[float], int] | None:
     """How many rows that take so many bytes each make a batch; None where that does not depend on their bytes.
 
-    It does where `batch_size` is auto and there is a CUDA device; then at most `most` are taken.
+    It does where `batch_size` is auto and there is a CUDA device; then at most `most` are taken. `alike`: as many as
+    fit on the fullest device of all processes.
     """
     free = free_bytes() if batch_size == "auto" else None
+    if alike and free is not None:
+        free = min(gather(free))
     return None if free is None else lambda row: max(1, min(most, int(HEADROOM * free / row)))
 
 

@@ -21,7 +21,7 @@ from align.models.finite import check_scores
 from align.models.memory_inference import SCORED, Batch, batches, forward, rows_that_fit
 from align.models.quantise import dequantise
 from align.models.reader import Reader
-from align.models.shards import gather, share
+from align.models.shards import gather, is_split, share
 from align.models.trained import REWARD, check_trained, folder, is_reward_model, merge, weights
 from align.progress import Progress
 
@@ -47,9 +47,9 @@ def heads(model: Any, kind: Kind) -> tuple[str, ...]:
     return () if kind == "likelihood" else heads_of(model)
 
 
-def reward_base(base: BaseConfig, kind: Kind, trained: Path | None = None) -> "PreTrainedModel":
-    """The (quantised) base that a reward model of this kind is trained on; `trained` as in load_model."""
-    model = load_model(base, head="lm" if kind == "likelihood" else "reward", trained=trained)
+def reward_base(base: BaseConfig, kind: Kind, trained: Path | None = None, split: bool = False) -> "PreTrainedModel":
+    """The (quantised) base that a reward model of this kind is trained on; `trained` and `split` as in load_model."""
+    model = load_model(base, head="lm" if kind == "likelihood" else "reward", trained=trained, split=split)
     model.config.num_labels = 1
     if kind == "likelihood":
         from trl.trainer.utils import add_fused_lm_head
@@ -130,9 +130,9 @@ def score(
         raise StageError("A conversation to score does not end with the end-of-turn token, where the reward is read.")
     model.config.get_text_config().pad_token_id = chat.pad_id
     scores = [0.0] * len(examples)
-    order = share(sorted(range(len(examples)), key=lambda i: len(examples[i].ids)))
+    order = share(sorted(range(len(examples)), key=lambda i: len(examples[i].ids)), model)
     half = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
-    with torch.inference_mode(), half, Progress(len(order), label) as progress:
+    with torch.no_grad(), half, Progress(len(order), label) as progress:
         for batch in batches(order, _rows(model, examples, batch_size)):
             inputs = pad([examples[i] for i in batch], chat.pad_id)
             found = rewards(model, kind, *(x.to(model.device) for x in inputs))
@@ -148,7 +148,7 @@ def score(
 
 def _rows(model: "PreTrainedModel", examples: Sequence[Example], batch_size: Batch) -> Callable[[int], int]:
     """How many conversations are scored together, of which the longest is the i-th."""
-    fit = rows_that_fit(batch_size, SCORED)
+    fit = rows_that_fit(batch_size, SCORED, alike=is_split(model))
     if fit is None:
         size = SCORED if batch_size == "auto" else batch_size
         return lambda i: size

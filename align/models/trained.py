@@ -15,6 +15,7 @@ from align.models.files import adapter_shape, adapter_weights, attach, check_wei
 from align.models.finite import not_finite
 from align.models.quantise import dequantise
 from align.models.reader import Reader
+from align.models.shards import is_split, reshard
 
 if TYPE_CHECKING:
     import torch
@@ -82,8 +83,8 @@ def merge(model: Any, artifact: Path | None) -> Any:
 def save_trained(model: Any, chat: Reader, base: BaseConfig, out: Path) -> Path:
     """Write `<out>/adapter` (the adapter named default) or `<out>/model`, with tokenizer and base.json.
 
-    Equal models give equal bytes. Raises StageError if the base's files changed since the model was loaded, or a weight
-    is not finite.
+    Equal models give equal bytes. Of a model that is split over processes rank 0 writes all. Raises StageError if the
+    base's files changed since the model was loaded, or a weight is not finite.
     """
     weights = _trained(model)
     if name := not_finite(weights.items()):
@@ -95,7 +96,10 @@ def save_trained(model: Any, chat: Reader, base: BaseConfig, out: Path) -> Path:
     if base.adapter == "none":
         place = out / WHOLE
         dtype = compute_dtype(base)  # that of evaluation: what is saved is what is graded
-        model.save_pretrained(str(place), state_dict={name: value.to(dtype) for name, value in weights.items()})
+        place.mkdir(parents=True, exist_ok=True)
+        model.config.distributed_config = None  # the weights are whole here
+        if weights:  # else rank 0 has them
+            model.save_pretrained(str(place), state_dict={name: value.to(dtype) for name, value in weights.items()})
     else:
         place = out / "adapter"
         _save_adapter(model, base, place)
@@ -113,6 +117,13 @@ def _trained(model: Any) -> dict[str, Any]:
     if isinstance(model, PeftModel):
         found: dict[str, Any] = get_peft_model_state_dict(model, save_embedding_layers=False)
         return found
+    if is_split(model):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        reshard(model)
+        found = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        twice = model.all_tied_weights_keys.keys()  # they were one tensor, but are two when put together
+        return {name: value for name, value in found.items() if name not in twice}
     return {name: value.detach() for name, value in model.state_dict().items()}
 
 

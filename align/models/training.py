@@ -12,10 +12,11 @@ from align import tables
 from align.errors import InputError, StageError
 from align.models import checkpoints, order
 from align.models.arguments import LoraSettings, Training
-from align.models.base import BaseConfig
+from align.models.base import BaseConfig, load_model
 from align.models.files import adapter_shape, attach
 from align.models.finite import check_end, watch
 from align.models.reader import Reader
+from align.models.shards import local, reshard
 from align.models.throughput import measure
 from align.models.trained import check_policy
 from align.progress import Progress
@@ -71,6 +72,12 @@ def write_dropped(out: Path, dropped: Sequence[Dropped]) -> int:
     )
 
 
+def start(config: Training, base: BaseConfig, trained: Path | None) -> Any:
+    """The language model that a training begins with: the base, or what the artifact `trained` made of it, as `adapt`
+    has it, and split over the processes where the strategy says so."""
+    return adapt(load_model(base, trained=trained, split=True), config, base, trained)
+
+
 def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, *, heads: Sequence[str] = ()) -> Any:
     """`model` with a trainable fp32 LoRA adapter: a new one, or a copy of the one in `<adapter>/adapter`.
 
@@ -100,13 +107,13 @@ def adapt(model: Any, config: Training, base: BaseConfig, adapter: Path | None, 
             modules_to_save=list(heads) or None,
             task_type=task,
         )
-        return _full_precision(get_peft_model(model, shape))
+        return _full_precision(_whole_heads(get_peft_model(model, shape)))
     check_policy(base, adapter)
     shape = adapter_shape(adapter)
     if config.lora is not None:
         _check_shape(config.lora, shape, model)
     shape.task_type, shape.inference_mode, shape.modules_to_save = task, False, list(heads) or None
-    return _full_precision(attach(model, adapter, shape, new_heads=heads))
+    return _full_precision(_whole_heads(attach(model, adapter, shape, new_heads=heads)))
 
 
 def _check_shape(asked: LoraSettings, shape: Any, model: Any) -> None:
@@ -134,10 +141,24 @@ def _adapted(model: Any, targets: Any) -> set[str]:
     return {name for name in linear if any(name == t or name.endswith(f".{t}") for t in targets)}
 
 
+def _whole_heads(model: Any) -> Any:
+    """The model with its trainable parameters whole in every process: PEFT copies a head as it is, split like the base,
+    but only the base's own modules are put together before they compute."""
+    import torch
+
+    for module in model.modules():
+        for name, p in list(module.named_parameters(recurse=False)):
+            if p.requires_grad and local(p) is not p:
+                module.register_parameter(name, torch.nn.Parameter(p.full_tensor()))
+    return model
+
+
 def _full_precision(model: Any) -> Any:
     """The model with its trainable parameters in fp32."""
+    import torch
+
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
     return model
 
@@ -155,7 +176,7 @@ def restore(model: Any, values: dict[str, Any]) -> None:
     On CUDA the fp32 adapter computes in bf16 under autocast.
     """
     for name, parameter in model.named_parameters():
-        if name in values:
+        if name in values and local(parameter) is parameter:  # trl does not touch what is split
             parameter.data = values[name]
 
 
@@ -182,6 +203,7 @@ def run(
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.progress.close()
 
+    reshard(trainer.model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Bar)
     order.install(trainer)
@@ -213,7 +235,7 @@ def _train(trainer: Any, label: str, checkpoints_in: Path | None) -> None:
     """Train to the end, in smaller passes where memory runs out. Raises StageError where it does for one row, too."""
     import torch
 
-    args, first = trainer.args, {name: p.to("cpu", copy=True) for name, p in trainable(trainer.model).items()}
+    args, first = trainer.args, {name: local(p).to("cpu", copy=True) for name, p in trainable(trainer.model).items()}
     while True:
         start = checkpoints.latest(checkpoints_in)
         at = int(start.name.rpartition("-")[2]) if start else 0
@@ -247,7 +269,7 @@ def _train(trainer: Any, label: str, checkpoints_in: Path | None) -> None:
             with torch.no_grad():
                 for name, parameter in trainer.model.named_parameters():
                     if name in first:
-                        parameter.copy_(first[name])
+                        local(parameter).copy_(first[name])
 
 
 def smaller(trainer: Any) -> None:
