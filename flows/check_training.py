@@ -67,8 +67,17 @@ def adapters(recipe: Recipe) -> Iterator[str]:
 
 
 def shares(recipe: Recipe) -> Iterator[str]:
-    """The processes of a training stage share the rows of a step evenly."""
+    """The processes of a training stage share the rows of a step evenly, and weights only where those can be split."""
     processes = recipe.compute.of(len(devices())) * nodes()
+    bases = {"base": recipe.base, "reward.base": recipe.reward.base}
+    for key, base in bases.items() if recipe.compute.strategy == "fsdp" else ():
+        if base is not None and base.quantization == "nf4":
+            yield (
+                f"compute.strategy: fsdp splits the weights of the base, and those of {key}.quantization nf4 cannot be "
+                f"split; set {key}.quantization to none, or compute.strategy to ddp."
+            )
+    if recipe.compute.offload and recipe.compute.strategy != "fsdp":
+        yield "compute.offload: is for what fsdp splits; set compute.strategy to fsdp, or leave it out."
     for name in type(recipe).model_fields:
         config = getattr(recipe, name)
         if isinstance(config, Training):

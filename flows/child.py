@@ -42,16 +42,27 @@ def spawn(
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
-    """End a child, gently first. Safe to call twice."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+    """End a child, gently first. Safe to call twice, and after a signal that raised in the middle of `child.poll()`:
+    its lock is then held for ever, and Popen.wait would wait for it."""
+    for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+        if _runs(child):
+            os.kill(child.pid, number)
+            deadline = time.monotonic() + patience
+            while _runs(child) and time.monotonic() < deadline:
+                time.sleep(0.02)
+    child.poll()
     if child.stdin:
         child.stdin.close()
+
+
+def _runs(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it has not ended yet. One that has is left for its Popen to take note of."""
+    if child.returncode is not None:
+        return False
+    try:
+        return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:  # taken note of already
+        return False
 
 
 def tail(log: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 import test_kto
 import tiny
 import torch
-from test_ranks import NO_DROPOUT, Call, losses, training
+from test_ranks import NO_DROPOUT, Call, losses
 from test_resume import outputs, train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -119,11 +119,16 @@ def test_it_resumes_to_the_same_bytes(full: BaseConfig, adapter: Path, tmp_path:
     assert outputs(tmp_path / "again" / "out") == outputs(tmp_path / "whole" / "out")
 
 
+def sft_again(config: Call, out: Path, base: BaseConfig, adapter: Path) -> Any:
+    out.rmdir()
+    return train("sft", out, base, adapter, None, **NO_DROPOUT)
+
+
 def test_two_processes(full: BaseConfig, trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     one, two = tmp_path / "one" / "out", tmp_path / "two" / "out"
     train("sft", one, full, trained[0], None, **NO_DROPOUT)
     two.mkdir(parents=True)
-    spread(training, Call(label="sft"), two, {"base": full, "adapter": trained[0]}, 2)
+    spread(sft_again, Call(), two, {"base": full, "adapter": trained[0]}, 2)
     assert max(abs(a - b) / a for a, b in zip(losses(one), losses(two), strict=True)) < 2e-3
 
 

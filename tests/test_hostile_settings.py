@@ -52,6 +52,7 @@ SETTINGS = {
     "sample.split=nope": "sample.split", "sft.optim=adamw_tork_fused": "adamw_torch_fused", "sft.lora.target_modules='('": "lora.target", "dpo.lora={r: 3}": "dpo.lora",
     "sft.lr=1": "did you mean learning_rate", "sft.epochs=1": "did you mean num_train_epochs", "sft.extra={neftune_noise_alfa: 5}": "did you mean neftune_noise_alpha",
     "compute.processes=3": "cannot share the 16 rows", "compute.processes=0": "compute.processes", "compute.strategy=dpp": "ddp",
+    "compute.strategy=fsdp": "base.quantization nf4 cannot be split", "compute.offload=true": "set compute.strategy to fsdp",
     "dpo.extra={beta: 1}": "the key of that name", "reward.extra={report_to: wandb}": "the key of that name", "reward.extra={bf16: true}": "the stage itself", "sft.extra={adam_beta1: big}": "valid number",
     "dpo.extra={output_dir: /x, nope: 1}": "dpo.extra.nope", "sft.extra={eval_strategy: now}": "sft.extra", "sft.extra=3": "sft.extra",
     "base={hub: 'a/../b', revision: main}": "no id of the Hub", "base={hub: a/b}": "needs base.revision",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import TINY
 from test_cli import align
 
 from align.errors import InputError
@@ -50,8 +51,13 @@ PUBLISHED = {  # config.json of the bases that the recipes name
 }  # fmt: skip
 
 
+@cache  # what is found out about an architecture is kept with it
+def architecture(facts: str, nf4: bool) -> Architecture:
+    return Architecture(json.loads(facts), nf4)
+
+
 def estimate(facts: dict[str, Any], load_: Any, config: Any, *, nf4: bool = True, rows: int | None = None) -> Parts:
-    need = Memory(Architecture(facts, nf4), Need(load_, config))
+    need = Memory(architecture(json.dumps(facts), nf4), Need(load_, config))
     return need.parts({"batch_size": rows} if rows else need.settings)
 
 
@@ -178,14 +184,17 @@ def test_stages_that_continue_an_adapter_have_its_shape() -> None:
     assert needs.needs(recipe)["reward"].config.lora is None
 
 
-def test_a_whole_recipe_and_the_verb(base: BaseConfig) -> None:
+def test_a_whole_recipe_and_the_verb(base: BaseConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     done = align("memory", "--set", f"base.path={base.path}", "--gpu", "1GiB", "--json")
     found = json.loads(done.stdout)
     assert list(found) == ["sft", "sample", "reward", "resample", "select", "sft_rs", "reference", "dpo", "answer"]
     assert all(parts["total"] > 600 << 20 and parts["fits"] for parts in found.values())
     assert "reference" not in found["dpo"] and found["sample"]["batch_size"] == 256
-    assert "fits in 0.3" in (small := align("memory", "--set", f"base.path={base.path}", "--gpu", "256MiB").stdout)
-    assert "sft does not fit: not even a micro-batch of 1 fits" in small
+    small = align("memory", str(TINY), "--set", f"base.path={base.path}", "--gpu", "256MiB").stdout
+    assert "fits in 0.3" in small and "sft does not fit: not even a micro-batch of 1 fits" in small
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    absent = align("memory", "qlora-7b")
+    assert absent.returncode == 2 and "config.json of Qwen/Qwen2.5-7B" in absent.stderr
     refused = align("memory", "--gpu", "much")
     assert refused.returncode == 2 and "24GiB" in refused.stderr
 

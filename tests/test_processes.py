@@ -17,6 +17,7 @@ from served import alive, wait_for
 
 from align.config import Config
 from align.errors import InputError, StageError
+from flows import child
 from flows.processes import PEAK, ROOT, Processes
 from flows.ranks import Compute
 from flows.slots import Slots
@@ -118,6 +119,15 @@ def test_a_stage_that_only_reads_is_not_shared_with_other_nodes(tmp_path, monkey
         )  # fmt: skip
         attempt, ran = work()
     assert ran and attempt.metrics["pid"] != os.getpid()
+
+
+def test_a_child_is_ended_after_a_signal_came_in_the_middle_of_looking_at_it(tmp_path):
+    """Then the lock of its Popen is never released."""
+    running = child.spawn("http.server", "0", env=os.environ, log=tmp_path / "log")
+    running._waitpid_lock.acquire()  # type: ignore[attr-defined]
+    begun = time.monotonic()
+    child.stop(running)
+    assert time.monotonic() - begun < 10 and not alive(running.pid)
 
 
 def test_closing_ends_a_stage_and_what_it_started(tmp_path):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from served import own_environment
 
 from align.text import normalise
 from storage.store import Store
@@ -17,10 +18,11 @@ ALIGN = [sys.executable, "-m", "flows.cli"]
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory, prefect_server) -> Store:
+def quickstart(tmp_path_factory) -> Store:
     """A store with one cold run of the quickstart; `$ALIGN_TEST_STORE` names a directory to keep it in."""
     root = Path(os.environ.get("ALIGN_TEST_STORE") or tmp_path_factory.mktemp("quickstart"))
-    done = subprocess.run([*ALIGN, "run", "--store", str(root)], capture_output=True, text=True, timeout=1800)
+    command = [*ALIGN, "run", "--store", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, env=own_environment())
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     return Store(root)

@@ -43,31 +43,46 @@ def losses(out: Path) -> list[float]:
 class Call(Config):
     """What a rank is to do."""
 
-    label: str = ""
     what: str = ""
-    settings: dict[str, Any] = {}
 
 
-def training(config: Call, out: Path, base: BaseConfig, adapter: Path, checkpoints: Path | None = None) -> Any:
-    out.rmdir()
-    return train(config.label, out, base, adapter, checkpoints, **NO_DROPOUT, **config.settings)
+TRAININGS: list[tuple[str, dict[str, Any], float]] = [
+    *((label, {}, 2e-3) for label in STAGES),
+    (
+        "reward",
+        {"rows": 39},
+        0.05,
+    ),  # one process has a row more than the other in the last step, which then weighs less
+]
 
 
-@pytest.mark.parametrize(
-    ("label", "settings", "apart"),
-    [*((label, {}, 2e-3) for label in STAGES), ("reward", {"rows": 39}, 0.05)],
-)
+def trainings(config: Call, out: Path, base: BaseConfig, adapter: Path) -> Any:
+    """The steps of each training, whose artifact is the folder out in one named by its number."""
+    found = [
+        train(label, out / str(i) / "out", base, adapter, None, **NO_DROPOUT, **settings)
+        for i, (label, settings, _) in enumerate(TRAININGS)
+    ]
+    return {str(i): metrics["steps"] for i, metrics in enumerate(found)}
+
+
+@pytest.fixture(scope="module")
+def both(base: BaseConfig, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """All trainings in two processes."""
+    out = tmp_path_factory.mktemp("both") / "out"
+    out.mkdir()
+    return out, spread(trainings, Call(), out, {"base": base, "adapter": adapter}, 2)
+
+
+@pytest.mark.parametrize("number", range(len(TRAININGS)), ids=["sft", "reward", "dpo", "reward-odd"])
 def test_two_processes_follow_the_curve_of_one(
-    label: str, settings: dict[str, Any], apart: float, base: BaseConfig, adapter: Path, tmp_path: Path
+    number: int, base: BaseConfig, adapter: Path, both: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    """Also where one of them has a row more than the other in the last step, which then weighs less."""
-    one, two = tmp_path / "one" / "out", tmp_path / "two" / "out"
+    label, settings, apart = TRAININGS[number]
+    one, two = tmp_path / "one" / "out", both[0] / str(number) / "out"
     alone = train(label, one, base, adapter, None, **NO_DROPOUT, **settings)
-    two.mkdir(parents=True)
-    both = spread(training, Call(label=label, settings=settings), two, {"base": base, "adapter": adapter}, 2)
     worst = max(abs(a - b) / a for a, b in zip(losses(one), losses(two), strict=True))
     print(f"{label}: losses differ by {worst:.1e} at most, {losses(one)[0]:.4f} to {losses(one)[-1]:.4f}")
-    assert worst < apart and both["steps"] == alone["steps"]
+    assert worst < apart and both[1][str(number)] == alone["steps"]
     shapes = [
         {name: tuple(t.shape) for name, t in load_file(next(out.rglob("adapter_model.safetensors"))).items()}
         for out in (one, two)

@@ -19,7 +19,6 @@ from align.errors import InputError, StageError
 from align.grading.grade import Item
 from align.grading.judge import JudgeGrader
 from align.redact import clean, clean_logs, hide, leaving, redact
-from flows import server
 from flows.recipe import load
 from flows.run import failure
 from storage.runs import history, stages
@@ -65,34 +64,29 @@ def leaks(*folders: Path) -> list[Path]:
     return found
 
 
-def test_a_judge_that_repeats_its_key_spreads_it_nowhere(echo, tmp_path):
+def test_a_judge_that_repeats_its_key_spreads_it_nowhere(echo, tmp_path, prefect_server):
     """The variable's name says nothing; only the recipe says that it holds a key."""
     status, url = echo
     grader = f"pairs.grader={{kind: judge, base_url: '{url}', model: m, api_key_env: MINE, attempts: 1}}"
     rule = f"filter.rules=[{{rule: rating, base_url: '{url}', model: m, api_key_env: MINE, attempts: 1}}]"
-    up = server.start(tmp_path / "prefect")
-    env = {**os.environ, **server.settings(tmp_path / "prefect"), **up.clients, "MINE": KEY}
+    prefect = Path(os.environ["PREFECT_HOME"])
 
     def run(*words: str) -> subprocess.CompletedProcess:
         command = [*ALIGN, "run", str(TINY), "--store", str(tmp_path / "store"), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=env)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"MINE": KEY})
 
-    try:
-        rated = run("--select", "+filter", "--set", rule)
-        judged = (
-            run("--select", "+pairs", "--set", grader, "--set", "sft.limit=16", "--debug") if status == 400 else rated
-        )
-    finally:
-        up.stop()
+    rated = run("--select", "+filter", "--set", rule)
+    failing = ("--select", "+pairs", "--set", grader, "--set", "sft.limit=16", "--debug")
+    judged = run(*failing) if status == 400 else rated
     assert KEY[:12] not in rated.stdout + rated.stderr + judged.stdout + judged.stderr
-    assert leaks(tmp_path) == []
+    assert leaks(tmp_path, prefect) == []
     if status == 400:
         store = Store(tmp_path / "store")
         failed = [s for r in history(store) for s in stages(store, r["run_id"]) if s["status"] == "failed"]
         assert [s["stage"] for s in failed] == ["filter", "pairs"] and all("Bearer ***" in s["reason"] for s in failed)
         assert rated.returncode == judged.returncode == 1
         assert "failed to rate row" in rated.stderr and "failed for row" in judged.stderr, judged.stderr
-        told = b"".join(path.read_bytes() for path in (tmp_path / "prefect").glob("prefect.db*"))
+        told = b"".join(path.read_bytes() for path in prefect.glob("prefect.db*"))
         assert b"failed to rate row" in told and b"Bearer ***" in told
     else:
         assert rated.returncode == 0, rated.stderr

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from served import ALIGN, PATIENCE, TINY, Served, align, alive, descendants, own_environment
+from served import ALIGN, PATIENCE, TINY, Served, align, alive, descendants, own_environment, wait_for
 
 from flows import login
 
@@ -51,7 +51,11 @@ class Asking:
         self.ui, self.basic = ui, {"Authorization": f"Basic {base64.b64encode(known.encode()).decode()}"}
 
     def __call__(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
-        """Status and body. Only what is given is sent: no content type by itself."""
+        """Status and body. Only what is given is sent: no content type by itself. A server whose database is locked
+        (503) is asked again, as by Prefect's own client."""
+        return wait_for(lambda: (found := self._once(method, path, body, headers))[0] != 503 and found)
+
+    def _once(self, method: str, path: str, body: object, headers: dict[str, str]) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(urlsplit(self.ui).netloc, timeout=PATIENCE)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)

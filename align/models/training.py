@@ -204,6 +204,9 @@ def run(
             self.progress.close()
 
     reshard(trainer.model)
+    if checkpoints_in and any(p.requires_grad and local(p) is not p for p in trainer.model.parameters()):
+        LOG.warning("%s keeps no checkpoints: its weights are split, and transformers cannot go on from parts.", label)
+        checkpoints_in = None
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Bar)
     order.install(trainer)
