@@ -6,8 +6,10 @@ import subprocess
 from collections.abc import Iterable, Iterator
 
 from align.errors import InputError
+from align.models.arguments import Training
 from align.models.memory import PROMPT, Estimate, Need, estimates
 from align.text import quote
+from flows.ranks import nodes
 from flows.recipe import Recipe
 from flows.slots import devices
 from flows.stages import STAGES, TABLE, row
@@ -28,7 +30,11 @@ def _need(recipe: Recipe, name: str) -> Need:
     if continued and "lora" in type(config).model_fields:  # the adapter that sft made, whose shape stays
         config = config.model_copy(update={"lora": recipe.sft.lora})
     longest = getattr(config, "max_length", PROMPT + recipe.resample.max_new_tokens)
-    return Need(stage.load, config, tokens=longest)
+    if not isinstance(config, Training):
+        return Need(stage.load, config, tokens=longest)
+    compute = recipe.compute
+    many = compute.of(len(devices())) * nodes()
+    return Need(stage.load, config, longest, many, compute.strategy == "fsdp", compute.offload)
 
 
 def given_bytes(text: str) -> int:

@@ -137,6 +137,25 @@ def test_a_recipe_says_what_it_needs(name: str) -> None:
     assert all(e.fits for e in fitted.values()), {n: e.parts["total"] for n, e in fitted.items() if not e.fits}
 
 
+def test_processes_share_a_step_and_with_fsdp_the_weights() -> None:
+    config = SftConfig(per_device_train_batch_size=8, gradient_accumulation_steps=1, max_length=512)
+
+    def parts(nf4: bool = False, full: bool = False, **how: Any) -> Parts:
+        model = Architecture(LLAMA_8B, nf4, full=full)
+        need = Memory(model, Need("sft", config, **how))
+        return need.parts(need.settings)
+
+    one, eight = parts(), parts(processes=8)
+    assert eight["weights"] == one["weights"] and eight["activations"] < one["activations"] / 7
+    split, away = parts(processes=8, split=True), parts(processes=8, split=True, offload=True)
+    assert split["weights"] == one["weights"] // 8 and split["adapter"] == one["adapter"] and away["weights"] == 0
+    layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    assert split["gathered"] == 2 * (2 * layer + 128256 * 4096)
+    all_of_it, shared = parts(full=True), parts(full=True, processes=8, split=True)
+    for part in ("weights", "gradients", "optimiser"):
+        assert shared[part] == all_of_it[part] // 8
+
+
 def test_what_does_not_fit_gets_a_batch_that_does() -> None:
     recipe, found = of_recipe("qlora-7b", 18 * 10**9)
     sft = found["sft"]

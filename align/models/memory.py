@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import InputError
-from align.models.arguments import LoraSettings, Training
+from align.models.arguments import LoraSettings, Training, share
 from align.models.base import BaseConfig
 from align.models.files import check_config
 from align.models.memory_activations import Activations, shape_of
@@ -38,6 +38,12 @@ class Need:
     load: Load
     config: Any
     tokens: int = 2 * PROMPT
+    processes: int = 1
+    """How many share a training, each on a GPU of its own."""
+    split: bool = False
+    """Whether each of them has a part of the weights only (fsdp)."""
+    offload: bool = False
+    """Whether what is split lies in the CPU's memory."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +107,27 @@ class Memory:
         """Other batches that do the same, the largest first. A training step keeps its number of rows."""
         if isinstance(self.config, Training):
             rows, times = (asked[name] for name in BATCH)
-            micro = [n for n in range(rows - 1, 0, -1) if rows * times % n == 0]
-            return [dict(zip(BATCH, (n, rows * times // n), strict=True)) for n in micro]
+            tries = [(n, rows * times // n) for n in range(rows - 1, 0, -1) if rows * times % n == 0]
+            return [dict(zip(BATCH, each, strict=True)) for each in tries if self._shared(*each)]
         least = getattr(self.config, "n", 1) or 1
         most = asked.get("batch_size", MOST[self.need.load] + 1) - 1
         return [{"batch_size": n} for n in range(most // least * least, 0, -least)] or [{"batch_size": least}]
 
     def parts(self, settings: Parts) -> Parts:
         """Bytes by part and their total."""
-        found = self._training(settings[BATCH[0]]) if BATCH[0] in settings else self._inference(settings["batch_size"])
+        if BATCH[0] in settings:
+            found = self._training(self._shared(*settings.values()) or settings[BATCH[0]])
+        else:
+            found = self._inference(settings["batch_size"])
         found["overhead"] = CONTEXT + int(FRAGMENTS * sum(found.values()))
         return {**found, "total": sum(found.values())}
+
+    def _shared(self, rows: int, passes: int) -> int | None:
+        """Rows of a pass of one process, or None where the processes cannot share a step of so many."""
+        try:
+            return share(rows, passes, self.need.processes)[0]
+        except InputError:
+            return None
 
     @cached_property
     def _head(self) -> Head:
@@ -127,7 +143,25 @@ class Memory:
             found = {"weights": weights + adapter}
         if getattr(self.config, "unpaired", False):  # KTO keeps a copy of the policy, DPO what it said of the pairs
             found["reference"] = self._itemsize * sum(trained) if self.model.full else adapter
-        return found | {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained)}
+        found |= {"gradients": adapter, "optimiser": state_bytes(self.config.optim, trained)}
+        return self._split(found) if self.need.split and self.need.processes > 1 else found
+
+    def _split(self, found: Parts) -> Parts:
+        """One process's part; of the layers two are whole at a time, one that computes and one that is fetched."""
+        parts = 0.0 if self.need.offload else 1 / self.need.processes
+        own = found if self.model.full else {"weights": found["weights"]}  # an adapter is whole everywhere
+        size = 4 if self.model.full else self._itemsize
+        return {**found, **{n: int(b * parts) for n, b in own.items()}, "gathered": size * self._gathered}
+
+    @cached_property
+    def _gathered(self) -> int:
+        """Weights that are put together at once: of two layers, and of what stands after the last."""
+        import torch
+
+        model = self.model.plain
+        layers = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+        of = [sum(p.numel() for p in layer.parameters()) for layer in max(layers, key=len, default=[])]
+        return 2 * max(of, default=0) + int(model.get_output_embeddings().weight.numel())
 
     @cached_property
     def _activations(self) -> Activations:
