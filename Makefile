@@ -6,9 +6,9 @@ BIN := .venv/bin
 run: .venv/ready
 	$(BIN)/align run
 
-# Three files at a time, each with a thread: much of a test waits for other processes.
+# Four files at a time, each with a thread: much of a test waits for other processes.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4
 
 docs: .venv/ready
 	$(BIN)/python -m docs.generate

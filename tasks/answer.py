@@ -40,20 +40,21 @@ def answer(
     suites, counted = items(config.suites, rows, config.seed)
     _check_policy(adapter)
     prompts = [Prompt(i, row["messages"]) for asked in suites.values() for i, row in asked.items()]
-    policy = Policy(base, adapter, cache)
     modes = [("greedy", config.greedy()), *([("sampled", config.sampling)] if config.n else [])]
     answers: list[dict[str, Any]] = []
-    for mode, sampling in modes:
-        drawn = policy.draw(prompts, sampling, label=f"answering ({mode})", too_long=[])
-        answered = {(s.row_id, s.sample_index): s for s in drawn}
-        answers += [
-            {
-                "suite": suite, "row_id": i, "mode": mode, "sample_index": k, "response": s and s.text,
-                "finish_reason": s and s.finish_reason, "n_tokens": s and s.n_tokens, "reasoning": s and s.reasoning,
-            }
-            for suite, asked in suites.items() for i in asked for k in range(sampling.n)
-            for s in [answered.get((i, k))]
-        ]  # fmt: skip
+    with Policy(base, adapter, cache) as policy:
+        for mode, sampling in modes:
+            drawn = policy.draw(prompts, sampling, label=f"answering ({mode})", too_long=[])
+            answered = {(s.row_id, s.sample_index): s for s in drawn}
+            answers += [
+                {
+                    "suite": suite, "row_id": i, "mode": mode, "sample_index": k, "response": s and s.text,
+                    "finish_reason": s and s.finish_reason, "n_tokens": s and s.n_tokens,
+                    "reasoning": s and s.reasoning,
+                }
+                for suite, asked in suites.items() for i in asked for k in range(sampling.n)
+                for s in [answered.get((i, k))]
+            ]  # fmt: skip
     tables.write(out / "answers.parquet", answers, tables.ANSWERS)
     given = [a for a in answers if a["response"] is not None]
     return {

@@ -12,7 +12,7 @@ from align import tables
 from align.config import Metrics
 from align.errors import InputError, StageError
 from align.models import reference as references
-from align.models import training
+from align.models import trainable, training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, compute_dtype, load_chat
 from align.models.chat import Chat
@@ -132,10 +132,10 @@ def dpo(
     frozen, frozen_held = (references.read(reference, some) for some in (train, held))
 
     with arguments(config, base, len(train)) as args:
-        model = training.start(config, base, adapter)
-        start = training.trainable(model)
+        model = trainable.start(config, base, adapter)
+        start = trainable.weights(model)
         trainer = trainer_of(model, args, train, frozen, chat)
-        training.restore(model, start)
+        trainable.restore(model, start)
 
         def score(some: list[Pair]) -> torch.Tensor:  # the batch is the trainer's, which may run out of memory
             return logps(model, some, chat.pad_id, batch_size=2 * args.per_device_train_batch_size)

@@ -9,7 +9,7 @@ from pydantic import Field
 from align import tables
 from align.config import Metrics
 from align.errors import InputError, StageError
-from align.models import training
+from align.models import trainable, training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig
 from align.models.chat import Example, pad
@@ -159,12 +159,12 @@ def _train(
     torch.manual_seed(config.seed)  # a head starts at random
     size, model = config.per_device_eval_batch_size, reward_base(base, kind, adapter, split=True)
     whole = heads(model, kind)
-    model = training.adapt(model, config, base, adapter, heads=whole)
-    start = training.trainable(model)
+    model = trainable.adapt(model, config, base, adapter, heads=whole)
+    start = trainable.weights(model)
     if not all(any(f".{head}." in f".{name}" for name in start) for head in whole):
         raise StageError("The score head would not be trained.")
     trainer = _trainer(config, kind, model, chat, train, args)
-    training.restore(model, start)
+    trainable.restore(model, start)
     before = score(model.eval(), kind, chat, held, batch_size=size, label="held-out pairs")
     log = training.run(trainer, "reward", out, config, checkpoints)
     save_trained(model, chat, base, out)

@@ -57,8 +57,8 @@ def sample(
     if not prompts:
         raise StageError(f"There are 0 prompts in the split {config.split}.")
     too_long: list[str] = []
-    policy = Policy(base, adapter, cache)
-    samples = policy.draw(prompts, config.sampling, label=f"sampling ({config.split})", too_long=too_long)
+    with Policy(base, adapter, cache) as policy:
+        samples = policy.draw(prompts, config.sampling, label=f"sampling ({config.split})", too_long=too_long)
     if not samples:
         raise StageError(f"None of the {len(prompts)} prompts fits the model's context.")
     tables.write(out / "samples.parquet", (vars(s) for s in samples), tables.SAMPLES)

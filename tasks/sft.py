@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from align import tables
 from align.config import Metrics
 from align.errors import StageError
-from align.models import packing, training
+from align.models import packing, trainable, training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat
@@ -80,10 +80,10 @@ def sft(
         }
     )
     with arguments(config, base, len(kept)) as args:
-        model = training.start(config, base, adapter)
-        start = training.trainable(model)
+        model = trainable.start(config, base, adapter)
+        start = trainable.weights(model)
         trainer = _trainer(config, model, chat, data, args)
-        training.restore(model, start)
+        trainable.restore(model, start)
         log = training.run(trainer, "sft", out, config, checkpoints)
     save_trained(model, chat, base, out)
     return {

@@ -16,7 +16,14 @@ for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
     signal.signal(_number, signal.SIG_DFL)  # under nohup, or in the background, children would inherit them ignored
 
 
-LONG = ("test_quickstart_run.py", "test_chain.py")
+LONG = (
+    "test_quickstart_run.py",
+    "test_chain.py",
+    "test_ranks.py",
+    "test_security.py",
+    "test_prefect.py",
+    "test_endings.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -102,8 +102,8 @@ def test_the_trained_reward_model_is_gone_before_it_is_loaded_again(
     alive: list[int] = []
     sizes: list[int] = []
 
-    def built(*args: Any) -> Any:
-        model = reward_model.reward_base(*args)
+    def built(*args: Any, **options: Any) -> Any:
+        model = reward_model.reward_base(*args, **options)
         models.append(weakref.ref(model))
         return model
 

@@ -9,12 +9,13 @@ import tiny
 import torch
 
 from align.errors import StageError
+from align.models import trainable
 from align.models.arguments import Training
 from align.models.base import BaseConfig, load_chat, load_model
 from align.models.finite import check_scores, is_finite, not_finite
 from align.models.reward_model import score
+from align.models.trainable import adapt
 from align.models.trained import save_trained
-from align.models.training import adapt
 from tasks.dpo import DpoConfig, check_reference, dpo
 from tasks.reward import RewardConfig, reward
 from tasks.sft import SftConfig, sft
@@ -73,14 +74,12 @@ def test_a_rate_that_is_far_too_high(
 def test_a_loss_that_is_none_at_once_is_not_blamed_on_the_rate(
     base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.sft
-
     def ruined(base: BaseConfig, **options: Any) -> Any:
         model = load_model(base, **options)
         model.model.norm.weight.data.fill_(float("inf"))
         return model
 
-    monkeypatch.setattr(tasks.sft, "load_model", ruined)
+    monkeypatch.setattr(trainable, "load_model", ruined)
     with pytest.raises(StageError, match=r"loss of sft is not a finite number at step 1 of \d+, before anything"):
         _sft(base, tmp_path, tmp_path, tmp_path)
 

@@ -46,6 +46,9 @@ class FakeSampler:
                 drawn.append(Sample(prompt.row_id, f"{prompt.row_id}-{k}", k, text, "truncated" if k else "stop", 3))
         return drawn
 
+    def close(self) -> None:
+        pass
+
 
 def yes(prompt: str, response: str, reference: str | None, meta: dict[str, Any]) -> bool | None:
     return None if response == "?" else response == "yes"

@@ -18,8 +18,8 @@ from align.models.base import BaseConfig, load_chat, load_model
 from align.models.memory import _config
 from align.models.reward_model import load_reward
 from align.models.template import check_template
+from align.models.trainable import adapt
 from align.models.trained import policy
-from align.models.training import adapt
 from tasks.sft import SftConfig, sft
 
 Change = Callable[[Path], Any]

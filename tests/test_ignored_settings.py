@@ -13,7 +13,7 @@ from align.errors import InputError
 from align.grading.graders import ExactGrader
 from align.models.arguments import LoraSettings
 from align.models.base import BaseConfig, load_model
-from align.models.training import adapt
+from align.models.trainable import adapt
 from flows.check import check, problems
 from flows.recipe import load, names
 from tasks.answer import AnswerConfig, answer

@@ -11,7 +11,7 @@ from peft import PeftConfig
 from safetensors.torch import load_file
 
 from align.errors import InputError
-from align.models import training
+from align.models import trainable
 from align.models.arguments import LoraSettings
 from align.models.base import BaseConfig, load_model
 from align.models.device import fastest_dtype
@@ -43,7 +43,7 @@ def test_an_adapter_goes_through_the_stages(kind: str, quantization: Any, base: 
     assert float(learned["loss.final"]) < float(learned["loss.first"])
 
     ids = torch.arange(5, 60)[None]
-    trained = training.adapt(load_model(base), SftConfig(), base, tmp_path / "sft").eval()
+    trained = trainable.adapt(load_model(base), SftConfig(), base, tmp_path / "sft").eval()
     with torch.no_grad():
         wanted, merged = trained(ids).logits, policy(base, tmp_path / "sft")(ids).logits
         untrained = policy(base, None)(ids).logits
@@ -62,7 +62,7 @@ def test_an_adapter_goes_through_the_stages(kind: str, quantization: Any, base: 
 
 
 def test_rslora_scales_by_the_root_of_the_rank(base: BaseConfig) -> None:
-    model = training.adapt(
+    model = trainable.adapt(
         load_model(base), SftConfig(lora=LoraSettings(r=4, lora_alpha=8, use_rslora=True)), base, None
     )
     scales = {m.scaling["default"] for m in model.modules() if isinstance(getattr(m, "scaling", None), dict)}
@@ -75,7 +75,7 @@ def test_another_kind_than_the_adapter_that_is_continued(base: BaseConfig, adapt
         ({"use_rslora": True}, "use_rslora True"),
     ):
         with pytest.raises(InputError, match=told):
-            training.adapt(load_model(base), SftConfig(lora=LoraSettings(**changed)), base, adapter)
+            trainable.adapt(load_model(base), SftConfig(lora=LoraSettings(**changed)), base, adapter)
 
 
 def test_a_compiled_model_is_saved_under_the_same_names(tmp_path: Path) -> None:

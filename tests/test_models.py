@@ -92,8 +92,8 @@ def test_the_same_weights_elsewhere_are_the_same_base(base: BaseConfig, tmp_path
 
 def test_a_base_that_changes_during_training(tmp_path: Path) -> None:
     from align.models.arguments import Training
+    from align.models.trainable import adapt
     from align.models.trained import save_trained
-    from align.models.training import adapt
 
     base = tiny.tiny_base(tmp_path / "base")
     model = adapt(load_model(base), Training(), base, None)

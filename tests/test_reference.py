@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from align import tables
 from align.errors import InputError, StageError
-from align.models import training
+from align.models import trainable, training
 from align.models.arguments import arguments
 from align.models.base import BaseConfig, load_chat, load_model
 from align.models.pairs import encode
@@ -120,15 +120,15 @@ def _trl_alone(config: DpoConfig, out: Path, base: BaseConfig, pairs: Path, adap
     train = [p for p in encode(chat, tables.read(pairs), config, out)[0] if not p.held_out]
     rows = Dataset.from_list([stage._columns(p, 0.0, 0.0) for p in train])
     with arguments(config, base, len(train)) as args:
-        model = training.adapt(load_model(base), config, base, adapter)
-        start = training.trainable(model)
+        model = trainable.adapt(load_model(base), config, base, adapter)
+        start = trainable.weights(model)
         trainer = Trainer(
             model=model,
             args=args,
             train_dataset=rows.remove_columns(["ref_chosen_logps", "ref_rejected_logps"]),
             processing_class=chat.tokenizer,
         )
-        training.restore(model, start)
+        trainable.restore(model, start)
         assert not trainer.precompute_ref_logps and "ref" in model.peft_config
         training.run(trainer, "dpo", out, config)
     save_trained(model, chat, base, out)

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from align import tables
-from align.models import training
+from align.models import trainable
 from align.models.base import BaseConfig, load_chat, load_model
 from align.models.flops import cost, peak
 from align.models.throughput import Throughput
@@ -81,7 +81,7 @@ def test_flops_of_a_token(tmp_path: Path) -> None:
     assert whole.of(10, 50) == 60 * n + 600 * attention
 
     nf4 = plain.model_copy(update={"quantization": "nf4"})
-    tuned = training.adapt(load_model(nf4), SftConfig(), nf4, None)
+    tuned = trainable.adapt(load_model(nf4), SftConfig(), nf4, None)
     lora = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
     found, with_reference = cost(tuned), cost(tuned, reference=True)
     assert found and with_reference

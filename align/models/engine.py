@@ -5,15 +5,17 @@ To add an engine: a module with a class that has this protocol, and a name in EN
 
 import hashlib
 import json
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from align.config import Config, Seed
 from align.digests import file_digest
@@ -22,11 +24,17 @@ from align.models.base import BaseConfig, identity
 from align.models.chat import Message
 from align.models.device import device
 from align.models.memory_inference import Batch
+from align.models.servers import Server
 from align.models.shards import gather, share
 from align.models.trained import files
 from align.text import digest
 
-ENGINES = {"transformers": "align.models.generate:Sampler"}
+ENGINES = {
+    "transformers": "align.models.generate:Sampler",
+    "vllm": "align.models.served:Served",
+    "openai": "align.models.served:Served",
+}
+KEEP = 30.0  # seconds after which what was drawn meanwhile is kept, so that a killed stage goes on from there
 
 
 class Sampling(Config):
@@ -44,8 +52,13 @@ class Sampling(Config):
     """Sequences that are drawn together; auto is 256, on a GPU what fits of them. No draw depends on it."""
     seed: Seed = 0
     """Seed, also of which prompts a limit takes; sample i of a prompt depends on it, the prompt and i alone."""
-    engine: Literal["transformers"] = "transformers"
-    """What draws."""
+    engine: Literal["transformers"] | Server = "transformers"
+    """What draws: transformers, in the stage itself, or servers: vllm, or a mapping as in docs/engines.md."""
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) and value != "transformers" else value
 
     def contradictions(self) -> Iterator[str]:
         if self.temperature == 0 and self.top_p < 1:
@@ -54,7 +67,12 @@ class Sampling(Config):
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules of the engine: part of what a draw depends on."""
-        return (ENGINES[self.engine].partition(":")[0],)
+        return (ENGINES[self.drawn_by].partition(":")[0],)
+
+    @property
+    def drawn_by(self) -> str:
+        """The engine's name in ENGINES."""
+        return self.engine if isinstance(self.engine, str) else self.engine.kind
 
     @property
     def sampling(self) -> "Sampling":
@@ -91,6 +109,13 @@ class Sample:
     """What stood in the template's reasoning block before the response; None where there is none."""
 
 
+Done = Callable[[Sequence[Sample]], None]
+
+
+def nothing(samples: Sequence[Sample]) -> None:
+    """What is done with finished samples where nobody asks for them."""
+
+
 class Engine(Protocol):
     """A policy ready to draw from."""
 
@@ -102,11 +127,12 @@ class Engine(Protocol):
         first: int = 0,
         label: str = "sampling",
         too_long: list[str] | None = None,
+        done: Done = nothing,
     ) -> list[Sample]:
         """Samples `first` to n - 1 of every prompt, in the order of the prompts.
 
         A prompt that leaves no room in the model's context is appended to `too_long` and has no samples; without
-        `too_long` it raises InputError.
+        `too_long` it raises InputError. `done` is told of samples as they are finished, in any order.
         """
         ...
 
@@ -114,21 +140,27 @@ class Engine(Protocol):
         """Summed log-probability in nats of each text and the end of its turn, as the answer to its prompt."""
         ...
 
+    def close(self) -> None:
+        """Give back what it holds beside this process's memory."""
+        ...
 
-def open_engine(name: str, base: BaseConfig, adapter: Path | None) -> Engine:
-    """The engine of that name with base plus adapter loaded."""
-    module, _, member = ENGINES[name].partition(":")
-    engine: Engine = getattr(import_module(module), member)(base, adapter)
+
+def open_engine(sampling: Sampling, base: BaseConfig, adapter: Path | None) -> Engine:
+    """The engine that the settings name, with base plus adapter."""
+    module, _, member = ENGINES[sampling.drawn_by].partition(":")
+    more = () if isinstance(sampling.engine, str) else (sampling.engine,)
+    engine: Engine = getattr(import_module(module), member)(base, adapter, *more)
     return engine
 
 
-Open = Callable[[str, BaseConfig, Path | None], Engine]
+Open = Callable[[Sampling, BaseConfig, Path | None], Engine]
 _COLUMNS = {"text": pa.string(), "finish_reason": pa.string(), "n_tokens": pa.int32(), "reasoning": pa.string()}
 _NO_ROOM = "no room"
 
 
 class Policy:
-    """Base plus adapter, drawn from through an engine that is opened at the first draw that is not kept."""
+    """Base plus adapter, drawn from through an engine that is opened at the first draw that is not kept. Leaving it as
+    a context closes the engine."""
 
     def __init__(self, base: BaseConfig, adapter: Path | None, cache: Path | None, open_: Open = open_engine):
         self._base, self._adapter, self._open = base, adapter, open_
@@ -139,10 +171,19 @@ class Policy:
         name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
         self._kept = Kept(cache / "draws" / name if cache else None, _COLUMNS)
 
-    def engine(self, name: str) -> Engine:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def engine(self, sampling: Sampling) -> Engine:
         """The opened engine."""
+        name = sampling.drawn_by
         if name not in self._engines:
-            self._engines[name] = self._open(name, self._base, self._adapter)
+            self._engines[name] = self._open(sampling, self._base, self._adapter)
         return self._engines[name]
 
     def draw(self, prompts: Sequence[Prompt], sampling: Sampling, *, label: str, too_long: list[str]) -> list[Sample]:
@@ -157,16 +198,12 @@ class Policy:
                 missing[first].append(p)
         for first, todo in sorted(missing.items()):
             no_room: list[str] = []
-            drawn: list[Sample] = []
+            keeping = _Keeping(self._kept, keys)
             if mine := share(todo):
-                engine = self.engine(sampling.engine)
-                drawn = engine.draw(mine, sampling, first=first, label=label, too_long=no_room)
-            new: dict[bytes, tuple[Any, ...]] = {
-                keys[s.row_id][s.sample_index]: (s.text, s.finish_reason, s.n_tokens, s.reasoning) for s in drawn
-            }
-            new |= {k: (None, _NO_ROOM, 0, None) for row_id in no_room for k in keys[row_id]}
-            self._kept.add(new)
-            for theirs in gather(new):
+                engine = self.engine(sampling)
+                keeping.rest(engine.draw(mine, sampling, first=first, label=label, too_long=no_room, done=keeping.add))
+            keeping.add_without_room(no_room)
+            for theirs in gather(keeping.close()):
                 known |= theirs
         found = []
         for p in prompts:
@@ -179,13 +216,44 @@ class Policy:
         return found
 
 
+class _Keeping:
+    """What is drawn, kept every KEEP seconds and at the end. `keys` are those of a row's samples."""
+
+    def __init__(self, kept: Kept, keys: Mapping[str, Sequence[bytes]]):
+        self._kept, self._keys, self._last = kept, keys, time.monotonic()
+        self._all: dict[bytes, tuple[Any, ...]] = {}
+        self._fresh: dict[bytes, tuple[Any, ...]] = {}
+
+    def add(self, samples: Sequence[Sample]) -> None:
+        for s in samples:
+            self._fresh[self._keys[s.row_id][s.sample_index]] = (s.text, s.finish_reason, s.n_tokens, s.reasoning)
+        if time.monotonic() - self._last >= KEEP:
+            self.close()
+
+    def rest(self, samples: Sequence[Sample]) -> None:
+        """Of all that was drawn what the engine has not told of."""
+        known = self._all.keys() | self._fresh.keys()
+        self.add([s for s in samples if self._keys[s.row_id][s.sample_index] not in known])
+
+    def add_without_room(self, row_ids: Sequence[str]) -> None:
+        self._fresh |= {k: (None, _NO_ROOM, 0, None) for row_id in row_ids for k in self._keys[row_id]}
+
+    def close(self) -> dict[bytes, tuple[Any, ...]]:
+        """Keep what is not kept yet; all that came."""
+        self._kept.add(self._fresh)
+        self._all |= self._fresh
+        self._fresh, self._last = {}, time.monotonic()
+        return self._all
+
+
 def sample_of(row_id: str, index: int, text: str, reason: str, n_tokens: int, reasoning: str | None = None) -> Sample:
     """A sample with its id."""
     return Sample(row_id, digest(row_id, str(index), text, reason), index, text, reason, int(n_tokens), reasoning)
 
 
 def _key(prompt: Prompt, sampling: Sampling, index: int) -> bytes:
-    settings = sampling.model_dump(exclude={"n", "batch_size"}) | ({"seed": 0} if sampling.temperature == 0 else {})
+    settings = sampling.model_dump(exclude={"n", "batch_size"}) | {"engine": sampling.drawn_by}
+    settings |= {"seed": 0} if sampling.temperature == 0 else {}
     return key(prompt.row_id, json.dumps(prompt.messages), json.dumps(settings, sort_keys=True), str(index))
 
 

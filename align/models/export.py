@@ -3,9 +3,11 @@
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 from align.errors import InputError
 from align.models.base import BaseConfig, load_chat
+from align.models.chat import Chat
 from align.models.trained import policy
 
 
@@ -19,16 +21,21 @@ def export(base: BaseConfig, adapter: Path, to: Path) -> Path:
         raise InputError(f"{to} exists; give --to a directory that does not.")
     chat = load_chat(base)
     model = policy(base, adapter)
-    model.generation_config.eos_token_id = chat.end_id
-    model.generation_config.pad_token_id = chat.pad_id
-    model.config.eos_token_id = chat.end_id
-    model.config.pad_token_id = chat.pad_id
     to.parent.mkdir(parents=True, exist_ok=True)
     draft = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}")
     try:
-        model.save_pretrained(draft)
-        chat.tokenizer.save_pretrained(draft)
+        write(model, chat, draft)
         draft.rename(to)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return to
+
+
+def write(model: Any, chat: Chat, to: Path) -> None:
+    """Write a merged policy, its tokenizer with the chat template, and generation settings that end where it does."""
+    model.generation_config.eos_token_id = chat.end_id
+    model.generation_config.pad_token_id = chat.pad_id
+    model.config.eos_token_id = chat.end_id
+    model.config.pad_token_id = chat.pad_id
+    model.save_pretrained(to)
+    chat.tokenizer.save_pretrained(to)

@@ -17,7 +17,7 @@ from align.errors import InputError
 from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat, pad
 from align.models.draws import Share, choose, fork, key, uniform
-from align.models.engine import Prompt, Sample, Sampling, sample_of
+from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of
 from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
 from align.models.rows import new_rows
 from align.models.trained import policy
@@ -43,6 +43,7 @@ class Sampler:
         first: int = 0,
         label: str = "sampling",
         too_long: list[str] | None = None,
+        done: Done = nothing,
     ) -> list[Sample]:
         """Samples `first` to n - 1 of every prompt, in the order of the prompts; see Engine.draw."""
         encoded = self.chat.prompts([p.messages for p in prompts])
@@ -63,14 +64,18 @@ class Sampler:
         waiting = deque(np.arange(at, at + n) for at in range(0, len(names), n))
         drawn: dict[tuple[int, int], Sample] = {}
         with Progress(len(names), label) as progress:
-            for done in self._run([encoded[i] for i, _ in names], waiting, places, keys, limits, sampling):
-                said = self.chat.read([tokens[: len(tokens) - stopped] for _, tokens, stopped in done])
-                for (sample, tokens, stopped), (text, thought) in zip(done, said, strict=True):
+            for ended in self._run([encoded[i] for i, _ in names], waiting, places, keys, limits, sampling):
+                said = self.chat.read([tokens[: len(tokens) - stopped] for _, tokens, stopped in ended])
+                for (sample, tokens, stopped), (text, thought) in zip(ended, said, strict=True):
                     i, index = names[sample]
                     reason = "stop" if stopped else "truncated"
                     drawn[i, index] = sample_of(prompts[i].row_id, index, text, reason, len(tokens), thought)
-                progress.advance(len(done))
+                done([drawn[names[sample]] for sample, _, _ in ended])
+                progress.advance(len(ended))
         return [drawn[i, index] for i in fits for index in indices]
+
+    def close(self) -> None:
+        """Nothing is held beside memory."""
 
     def log_probabilities(self, prompts: Sequence[Prompt], texts: Sequence[str], batch_size: int = 64) -> list[float]:
         """Summed log-probability in nats of each text and the end of its turn; see Engine.log_probabilities."""

@@ -14,7 +14,7 @@ from typing import Any
 from align import tables
 from align.config import Metrics
 from align.errors import StageError
-from align.models import training
+from align.models import trainable, training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat, load_model
 from align.models.chat import Chat, Example
@@ -86,8 +86,8 @@ def kto(
             def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
                 return dataset
 
-        model = training.start(config, base, adapter)
-        start = training.trainable(model)
+        model = trainable.start(config, base, adapter)
+        start = trainable.weights(model)
         trainer = Trainer(
             model=model,
             ref_model=load_model(base, trained=adapter) if base.adapter == "none" else None,
@@ -96,7 +96,7 @@ def kto(
             data_collator=Collator(chat.pad_id, config.max_length),
             processing_class=chat.tokenizer,
         )
-        training.restore(model, start)
+        trainable.restore(model, start)
         initial = check_reference(trainer, train[:16], beta, weights)
         log = training.run(trainer, "kto", out, config, checkpoints)
         shifts = _shift(trainer, train[:PROBE], "train") | _shift(trainer, held[:PROBE], "held_out")

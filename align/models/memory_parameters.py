@@ -84,7 +84,7 @@ class Architecture:
     def adapted(self, lora: LoraSettings, head: Head = "lm") -> Any:
         """The model as training has it: quantised, as far as shapes go, with a new adapter; or all of it trained."""
         from align.models.encoder import heads_of
-        from align.models.training import adapt
+        from align.models.trainable import adapt
 
         model = self.empty(head)
         if self.nf4:
