@@ -101,6 +101,17 @@ PAIRS = _table(
     labelled_by=(TEXT, "The grader's name, reference or imported."),
     held_out=(FLAG, "Kept from training, by hash of the prompt, to measure the reward model."),
 )
+VERDICTS = _table(
+    "What a judge said of two samples of a prompt, asked in both orders.",
+    row_id=(TEXT, "The row whose prompt both answer."),
+    first_id=(TEXT, "The sample that stood first in the first order."),
+    second_id=(TEXT, "The other."),
+    judged_by=(TEXT, "The judge's name."),
+    winner=(TEXT, "first, second, tie (also where the verdict flips with the order), or none."),
+    flipped=(FLAG, "Whether the judge preferred whatever stood in one place."),
+    forward=(TEXT, "Its words in the first order."),
+    backward=(TEXT, "Its words in the other."),
+)
 LABELS = _table(
     "Responses that are desirable or not, each by itself: what KTO is trained on.",
     label_id=(TEXT, "The label."),
@@ -203,7 +214,8 @@ TRAINING_LOG = _table(
 
 TABLES: dict[str, pa.Schema] = {
     "rows": ROWS, "quarantine": QUARANTINE, "instructions": INSTRUCTIONS, "kept": KEPT, "control": CONTROL,
-    "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "labels": LABELS,
+    "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "verdicts": VERDICTS,
+    "labels": LABELS,
     "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "answers": ANSWERS,
     "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "dropped": DROPPED, "altered": ALTERED,
     "training_log": TRAINING_LOG,

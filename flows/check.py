@@ -217,7 +217,7 @@ def _samples(recipe: Recipe) -> Iterator[str]:
     if pairs.origin != "samples":
         if pairs.origin == "imported" and not any(s.use == "preferences" for s in sources):
             yield "pairs.origin: is imported, but no source has use: preferences."
-    elif pairs.grader.kind == "none":
+    elif pairs.grader.kind == "none" and pairs.judge is None:
         yield "pairs.grader: is none, so that no sample would be chosen or rejected; name a grader."
     elif not pairs.use_reference and (sample.n == 1 or sample.temperature == 0):
         alike = "n is 1" if sample.n == 1 else "temperature is 0"

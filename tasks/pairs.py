@@ -1,8 +1,7 @@
 """Preference pairs: from graded samples of a policy, or from preferences that somebody else labelled."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from math import lcm
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +11,19 @@ from pydantic import Field
 from align import tables
 from align.config import Config, Metrics, Seed
 from align.data import labels
+from align.data.pairing import Strategy, combine
 from align.errors import InputError, StageError
+from align.grading.audit import Audit
 from align.grading.grade import STATUSES, Grade, item_of
 from align.grading.graders import AnyGrader, NoGrader, grade_all
+from align.grading.judged import contests, judged, verdict_rows
+from align.grading.pairwise import PairJudge
 from align.text import digest, normalise
 
 Pair = dict[str, Any]
-OF_SAMPLES = ("grader", "strategy", "max_pairs_per_prompt", "min_margin", "reject_truncated", "use_reference")
+OF_GRADES = ("grader", "strategy", "min_margin", "reject_truncated", "use_reference")
+"""Settings of pairs that are made of graded samples."""
+OF_SAMPLES = (*OF_GRADES, "judge", "max_pairs_per_prompt")
 """Settings of pairs that are made of samples."""
 
 
@@ -29,7 +34,11 @@ class PairsConfig(Config):
     """Where pairs come from: graded samples, the rows of preference sources, or both."""
     grader: AnyGrader = NoGrader()
     """What grades the samples."""
-    strategy: Literal["best_vs_worst", "best_vs_random", "all"] = "best_vs_worst"
+    judge: PairJudge | None = None
+    """A judge that compares complete samples of a prompt two at a time, in place of a grader."""
+    audit: Audit = Audit()
+    """What the judge must hold before its verdicts count."""
+    strategy: Strategy = "best_vs_worst"
     """A best response against a worst one, against a random lower one, or every response against every lower one."""
     max_pairs_per_prompt: int = Field(default=1, ge=1)
     """At most so many pairs of one prompt, of different combinations; its responses are used as evenly as possible."""
@@ -47,14 +56,22 @@ class PairsConfig(Config):
     def contradictions(self) -> Iterator[str]:
         for name in self.changed(*OF_SAMPLES) if self.origin == "imported" else ():
             yield f"{name}: has no effect where origin is imported; leave it out, or set origin to samples or both."
+        for name in self.changed(*OF_GRADES) if self.judge else ():
+            yield f"{name}: has no effect where a judge compares samples; leave it out, or leave judge out."
+        for name in self.changed("audit") if self.judge is None else ():
+            yield f"{name}: is of the judge, and there is none; leave it out, or set judge."
 
 
-def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None) -> Metrics:
+def pairs(
+    config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None, cache: Path | None = None
+) -> Metrics:
     """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences.
 
+    With a judge each verdict is written to verdicts.parquet (VERDICTS), and kept in the directory `cache`.
     Unreadable samples score 0, and are rejected as other wrong ones are; ungraded ones give no pair and no label.
     Writes pairs.parquet, scores.parquet, and labels.parquet (LABELS: graded samples and imported labels by themselves).
-    Raises StageError for 0 pairs (saying what became of the prompts), and for whatever a grader raises.
+    Raises StageError for 0 pairs (saying what became of the prompts), for whatever a grader raises, and where the judge
+    fails its audit.
     """
     config.check()
     counts: Counter[str] = Counter()
@@ -65,7 +82,10 @@ def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = 
     if config.origin != "imported":
         if samples is None:
             raise InputError(f"pairs.origin is {config.origin}, which needs samples.")
-        made, scores, lengths = _from_samples(config, rows, samples, counts, single)
+        if config.judge is not None:
+            made, lengths = _from_verdicts(config, config.judge, out, rows, samples, cache, counts)
+        else:
+            made, scores, lengths = _from_samples(config, rows, samples, counts, single)
     if config.origin != "samples":
         made += _imported(config, rows, counts, single)
     unique = list({p["pair_id"]: p for p in made}.values())
@@ -88,25 +108,45 @@ def pairs(config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = 
     }
 
 
-def _from_samples(
-    config: PairsConfig, rows: Path, samples: Path, counts: Counter[str], single: list[dict[str, Any]]
-) -> tuple[list[Pair], list[dict[str, Any]], dict[str, int]]:
-    """Pairs, SCORES rows and tokens per sample id; appends labels to `single`."""
+def _drawn(rows: Path, samples: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The samples, and the rows of their prompts by id."""
     drawn = tables.read(samples)
     asked = {s["row_id"] for s in drawn}
     columns = ["row_id", "messages", "prompt", "response", "reference", "meta"]
     known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in asked}
     if missing := sorted(asked - known.keys()):
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
+    return drawn, known
+
+
+def _from_verdicts(
+    config: PairsConfig, judge: PairJudge, out: Path, rows: Path, samples: Path, cache: Path | None,
+    counts: Counter[str],
+) -> tuple[list[Pair], dict[str, int]]:  # fmt: skip
+    """Pairs of the samples between which a judge decides, and tokens per sample id."""
+    drawn, known = _drawn(rows, samples)
+    todo = list(contests(drawn, known, config.max_pairs_per_prompt, config.seed))
+    found, metrics = judged(judge, config.audit, todo, rows, cache)
+    counts.update(metrics)
+    counts.update(samples=len(drawn), prompts=len({s["row_id"] for s in drawn}))
+    tables.write(out / "verdicts.parquet", verdict_rows(judge, found), tables.VERDICTS)
+    made = []
+    for a, b, c, v in found:
+        if v.winner in ("first", "second"):
+            chosen, rejected = (a, b) if v.winner == "first" else (b, a)
+            made.append(_pair(config, known[c.row_id], chosen["text"], rejected["text"], judge.name, None,
+                              chosen["sample_id"], rejected["sample_id"]))  # fmt: skip
+    return made, {s["sample_id"]: s["n_tokens"] for s in drawn}
+
+
+def _from_samples(
+    config: PairsConfig, rows: Path, samples: Path, counts: Counter[str], single: list[dict[str, Any]]
+) -> tuple[list[Pair], list[dict[str, Any]], dict[str, int]]:
+    """Pairs, SCORES rows and tokens per sample id; appends labels to `single`."""
+    drawn, known = _drawn(rows, samples)
     grades = grade_all(config.grader, [item_of(known[s["row_id"]], s["text"]) for s in drawn])
     scores = [
-        {
-            "sample_id": s["sample_id"],
-            "scored_by": config.grader.name,
-            "score": g.score,
-            "status": g.status,
-            "detail": g.detail,
-        }
+        {"sample_id": s["sample_id"], "scored_by": config.grader.name, **vars(g)}
         for s, g in zip(drawn, grades, strict=True)
     ]
     counts.update(samples=len(drawn), truncated=sum(s["finish_reason"] == "truncated" for s in drawn))
@@ -150,7 +190,8 @@ def _of_prompt(
     by = config.grader.name
     if config.use_reference and row["reference"] and not any(g.status == "correct" for _, g in graded):
         best, by = [({"sample_id": None, "text": row["reference"]}, 1.0)], "reference"
-    found = list(_combine(config, best, worst, row["row_id"]))[: config.max_pairs_per_prompt]
+    rng = np.random.default_rng(int(digest(str(config.seed), row["row_id"]), 16))
+    found = list(combine(config.strategy, config.min_margin, best, worst, rng))[: config.max_pairs_per_prompt]
     if found:
         counts["prompts.paired"] += 1
         counts["reference_chosen"] += len(found) if by == "reference" else 0
@@ -164,25 +205,6 @@ def _of_prompt(
         yield _pair(
             config, row, chosen["text"], rejected["text"], by, margin, chosen["sample_id"], rejected["sample_id"]
         )
-
-
-def _combine(
-    config: PairsConfig, best: Sequence[tuple[Any, float]], worst: Sequence[tuple[Any, float]], row_id: str
-) -> Iterator[tuple[Any, Any, float]]:
-    """(chosen, rejected, margin) by the strategy, each combination once, responses used as evenly as possible."""
-    rng = np.random.default_rng(int(digest(str(config.seed), row_id), 16))
-    best, worst = [best[i] for i in rng.permutation(len(best))], [worst[i] for i in rng.permutation(len(worst))]
-    if not best or not worst:
-        return
-    top, bottom = max(score for _, score in best), min(score for _, score in worst)
-    if config.strategy != "all":
-        best = [r for r in best if r[1] == top]
-    if config.strategy == "best_vs_worst":
-        worst = [r for r in worst if r[1] == bottom]
-    round_trip = lcm(len(best), len(worst))  # walking both lists in step, shifted by one after every round
-    order = [(best[i % len(best)], worst[(i + i // round_trip) % len(worst)]) for i in range(len(best) * len(worst))]
-    found = [(chosen, rejected, cs - rs) for (chosen, cs), (rejected, rs) in order if cs - rs > config.min_margin]
-    yield from sorted(found, key=lambda p: -p[2]) if config.strategy == "all" else found
 
 
 def _imported(config: PairsConfig, rows: Path, counts: Counter[str], single: list[dict[str, Any]]) -> list[Pair]:
@@ -250,7 +272,9 @@ def _nothing(config: PairsConfig, counts: Counter[str], held_out: int) -> str:
     if held_out:
         return f"All {held_out} pairs are held out, none is left to train on; lower pairs.held_out or add prompts."
     told = []
-    if config.origin != "imported":
+    if config.judge is not None and config.origin != "imported":
+        told.append(f"of {counts['prompts']} prompts the judge decided no pair (it saw {counts['judge.tie']} ties)")
+    elif config.origin != "imported":
         told.append(
             f"of {counts['prompts']} prompts {counts['prompts.all_correct']} have only correct responses, "
             f"{counts['prompts.all_wrong']} only wrong ones, {counts['prompts.ungraded']} none that was graded, and "
@@ -265,7 +289,7 @@ def _nothing(config: PairsConfig, counts: Counter[str], held_out: int) -> str:
         )
     if config.origin == "imported":
         advice = "add a source with use: preferences"
-    elif counts["ungraded"] == counts["samples"]:
+    elif counts["ungraded"] == counts["samples"] > 0:
         advice = "set pairs.grader"
     else:
         advice = "change sample.temperature, raise sample.n, or train the policy further before sampling"

@@ -49,8 +49,9 @@ class Bench:
         tables.write(self.folder / "samples.parquet", self.samples, tables.SAMPLES)
         config = {"grader": ExactGrader(), "held_out": 0.0, **config}
         metrics = pairs(
-            PairsConfig(**config), out, rows=self.folder / "rows.parquet", samples=self.folder / "samples.parquet"
-        )
+            PairsConfig(**config), out, rows=self.folder / "rows.parquet", samples=self.folder / "samples.parquet",
+            cache=self.folder / "cache",
+        )  # fmt: skip
         assert all(isinstance(v, (int, float, str)) for v in metrics.values())
         return tables.read(out / "pairs.parquet"), metrics
 

@@ -14,8 +14,9 @@ from endpoints import ChatHandler
 from pools import pool
 from pydantic import ValidationError
 
+from align.answered import Answers
 from align.errors import InputError, StageError
-from align.rules.rating import Answers, Rating
+from align.rules.rating import Rating
 from flows.recipe import load
 
 

@@ -1,24 +1,17 @@
 """Ratings of rows by a language model behind any OpenAI-compatible endpoint (AlpaGasus, Chen et al. 2023)."""
 
-import hashlib
-import json
-import logging
 import math
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
+from align.answered import Answers, Budget, ask_kept
 from align.endpoint import Endpoint, Question, fill
-from align.progress import track
 from align.rules.pool import Drop, Pool
 from align.rules.quality import within_length
-
-log = logging.getLogger(__name__)
 
 TEMPLATE = """\
 Rate the response that an AI assistant gave to the instruction below, on a scale of 0 to 5, by its accuracy and its \
@@ -106,86 +99,13 @@ class Rating(Endpoint):
         return rating, " ".join(answer[match.end() :].split()).lstrip(" .:-")[:300]
 
     def _answers(self, pool: Pool, live: np.ndarray) -> list[str | None]:
-        """The model's answer for each row; None past the cap. Waves of `concurrency` requests make the cap exact to one
-        wave, in the order of the rows."""
+        """The model's answer for each row, in the order of the rows; None past the cap."""
         rows = zip(pool.column("prompt").to_pylist(), pool.column("response").to_pylist(), strict=True)
-        asked = [fill(self.template, prompt=p or "", response=r or "") for p, r in rows]
+        asked = [
+            Question(pool.row_id(int(at)), fill(self.template, prompt=p or "", response=r or ""))
+            for at, (p, r) in zip(live, rows, strict=True)
+        ]
         kept = Answers([self.base_url, self.model, self.max_tokens, self.seed], pool.cache)
-        todo = [i for i, text in enumerate(asked) if text not in kept]
-        waves = [todo[i : i + self.concurrency] for i in range(0, len(todo), self.concurrency)]
-        spent = 0
-        with self.asking() as ask:
-            for wave in track(waves, "asking for ratings"):
-                if spent >= self.max_spend_tokens:
-                    break
-                answers = ask([Question(pool.row_id(int(live[i])), asked[i]) for i in wave])
-                for i, answer in zip(wave, answers, strict=True):
-                    kept[asked[i]] = answer.text
-                    spent += answer.tokens
-        pool.notes |= {"rating.asked": sum(asked[i] in kept for i in todo), "rating.tokens": spent}
-        return [kept.get(text) for text in asked]
-
-
-class Answers:
-    """Answers by question, kept between runs in a directory, if there is one: money is not spent twice.
-
-    One line of JSON per answer with a checksum, written as it comes. A line that a kill tore or a disk changed is not
-    read; a file that cannot be read or written costs a warning.
-    """
-
-    def __init__(self, asks: list[Any], cache: Path | None):
-        self.known: dict[str, str] = {}
-        self.file: Path | None = None
-        self._warned = False
-        if cache:
-            self.file = cache / "ratings" / (hashlib.sha256(repr(asks).encode()).hexdigest()[:24] + ".jsonl")
-            try:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                lines = self.file.read_bytes().split(b"\n")
-                os.utime(self.file)  # in use: what nobody reads any more may be removed
-            except FileNotFoundError:
-                lines = []
-            except OSError as e:
-                lines = self._warn(e)
-            for line in lines:
-                if found := _record(line):
-                    self.known[found[0]] = found[1]
-
-    def __contains__(self, question: str) -> bool:
-        return self._key(question) in self.known
-
-    def get(self, question: str) -> str | None:
-        """The answer that was given to a question."""
-        return self.known.get(self._key(question))
-
-    def __setitem__(self, question: str, answer: str) -> None:
-        key = self._key(question)
-        self.known[key] = answer
-        if self.file is not None:
-            try:
-                with self.file.open("a", encoding="utf-8") as f:
-                    f.write("\n" + json.dumps([key, answer, _check(key, answer)]))
-            except OSError as e:
-                self._warn(e)
-
-    def _key(self, question: str) -> str:
-        return hashlib.sha256(question.encode()).hexdigest()[:32]
-
-    def _warn(self, error: OSError) -> list[bytes]:
-        if not self._warned:
-            log.warning("ratings are not kept in %s (%s): the next run asks for them again", self.file, error)
-        self._warned = True
-        return []
-
-
-def _check(key: str, answer: str) -> str:
-    return hashlib.sha256(json.dumps([key, answer]).encode()).hexdigest()[:16]
-
-
-def _record(line: bytes) -> tuple[str, str] | None:
-    """The key and the answer in a line; None if it is not as it was written."""
-    try:
-        key, answer, check = json.loads(line)
-        return (key, answer) if isinstance(answer, str) and check == _check(key, answer) else None
-    except (ValueError, TypeError, RecursionError):
-        return None
+        found, spent = ask_kept(self, asked, kept, Budget(self.max_spend_tokens), "asking for ratings")
+        pool.notes |= {"rating.asked": spent.questions, "rating.tokens": spent.tokens}
+        return found
