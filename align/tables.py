@@ -145,6 +145,16 @@ SELECTIONS = _table(
     sample_id=(TEXT, "The sample that was taken."),
     arm=(TEXT, "best (of n by the reward model) or random (of the same n, the control)."),
 )
+BEST_OF = _table(
+    "What the best of n by reward is worth to a grader, as n grows.",
+    n=(WHOLE, "Responses of which the best is taken."),
+    prompts=(WHOLE, "Prompts that this is over."),
+    reward=(REAL, "The mean reward of the best of n."),
+    grade=(REAL, "Its mean grade."),
+    low=(REAL, "Lower end of the grade's 95 % interval."),
+    high=(REAL, "Upper end."),
+    oracle=(REAL, "The mean grade of the best of n by grade: what no reward can exceed."),
+)
 ANSWERS = _table(
     "What one policy answers to the evaluation items.",
     suite=(TEXT, "The suite: the name of the items' source."),
@@ -216,7 +226,8 @@ TABLES: dict[str, pa.Schema] = {
     "rows": ROWS, "quarantine": QUARANTINE, "instructions": INSTRUCTIONS, "kept": KEPT, "control": CONTROL,
     "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "verdicts": VERDICTS,
     "labels": LABELS,
-    "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "answers": ANSWERS,
+    "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "best_of": BEST_OF,
+    "answers": ANSWERS,
     "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "dropped": DROPPED, "altered": ALTERED,
     "training_log": TRAINING_LOG,
 }  # fmt: skip

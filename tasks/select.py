@@ -14,6 +14,9 @@ from pydantic import Field
 from align import tables
 from align.config import Config, Metrics, Seed
 from align.errors import StageError
+from align.grading import best_of
+from align.grading.grade import item_of
+from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.models.base import BaseConfig
 from align.models.memory_inference import Batch
 from align.models.reward_model import load_reader, load_reward, score
@@ -31,6 +34,10 @@ class SelectConfig(Config):
     """Keep only responses with at least this reward."""
     skip_truncated: bool = True
     """Never keep a response that was cut off at the token limit."""
+    length_penalty: float = Field(default=0.0, ge=0)
+    """Taken off a reward for every token of the response, before anything is ranked."""
+    grader: AnyGrader = NoGrader()
+    """What says how much the best of n is worth as n grows, and what an oracle would choose. It chooses nothing."""
     batch_size: Batch = "auto"
     """Sequences scored together; auto is 64, on a GPU what fits of them."""
     seed: Seed = 0
@@ -46,8 +53,9 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
 
     `base` is what the reward model was trained on. A sample longer than that can read is ungraded and never kept.
 
-    Writes scores.parquet, kept.parquet (best of n), control.parquet (random of n) and selections.parquet. Raises
-    StageError if nothing is left.
+    Writes scores.parquet (the rewards as they are), kept.parquet (best of n), control.parquet (random of n),
+    selections.parquet and, with a grader, best_of.parquet (BEST_OF). Raises StageError if nothing is left, and for
+    whatever the grader raises.
     """
     config.check()
     table = tables.read(samples)
@@ -83,7 +91,7 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
     for s in table:
         cut = config.skip_truncated and s["finish_reason"] == "truncated"
         if s["text"].strip() and not cut and s["sample_id"] in scores:
-            groups[s["row_id"]].append((scores[s["sample_id"]], s))
+            groups[s["row_id"]].append((scores[s["sample_id"]] - config.length_penalty * s["n_tokens"], s))
     best = {p: max(g, key=lambda item: (item[0], -item[1]["sample_index"])) for p, g in groups.items()}
     rank = {p: best[p][0] - (_mean(v for v, _ in groups[p]) if config.by == "margin" else 0.0) for p in best}
     passed = [p for p in best if config.min_score is None or best[p][0] >= config.min_score]
@@ -107,7 +115,9 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
         tables.SELECTIONS,
     )
     eligible = sum(len(g) for g in groups.values())
+    graded = _curve(config, out, prompts, list(groups.values())) if config.grader.kind != "none" else {}
     return {
+        **graded,
         "samples": len(table),
         "samples.eligible": eligible,
         "samples.too_long": len(table) - len(fits),
@@ -119,6 +129,23 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
         "score.random": _mean(v for v, _ in arms["random"].values()),
         "share.same": _mean(arms["best"][p][1] is arms["random"][p][1] for p in kept),
     }
+
+
+def _curve(
+    config: SelectConfig, out: Path, prompts: dict[str, Any], groups: list[list[tuple[float, dict[str, Any]]]]
+) -> dict[str, float]:
+    """Write best_of.parquet; what it says at its ends, and from which n the reward is gamed, if any."""
+    listed = [(v, s) for group in groups for v, s in group]
+    grades = iter(grade_all(config.grader, [item_of(prompts[s["row_id"]], s["text"]) for _, s in listed]))
+    known = [[(v, g.score) for v, _ in group if (g := next(grades)).score is not None] for group in groups]
+    found = list(best_of.curve(known, config.seed))
+    tables.write(out / "best_of.parquet", found, tables.BEST_OF)
+    if not found:
+        return {}
+    last = found[-1]
+    over = best_of.gamed(known, config.seed)
+    metrics = {"best_of.n": last["n"], "grade.random": found[0]["grade"], "grade.best": last["grade"]}
+    return metrics | {"grade.oracle": last["oracle"], "best_of.gamed_from": over[0] if over else 0}
 
 
 def _random(seed: int, row_id: str, group: list[tuple[float, dict[str, Any]]]) -> tuple[float, dict[str, Any]]:

@@ -8,6 +8,7 @@ import tiny
 
 from align import tables
 from align.errors import StageError
+from align.grading.graders import PythonGrader
 from align.models.base import BaseConfig
 from tasks.reward import RewardConfig, reward
 from tasks.select import SelectConfig, select
@@ -106,3 +107,30 @@ def test_an_adapter_that_is_no_reward_model(
 ) -> None:
     with pytest.raises(StageError, match="not a reward model"):
         run(base, tmp_path / "out", inputs | {"reward": adapter})
+
+
+def says_a_sum(prompt: str, response: str, reference: str | None, meta: dict[str, Any]) -> float:
+    return float(response.startswith("It is"))
+
+
+def test_what_the_best_of_n_is_worth_to_a_grader(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path) -> None:
+    metrics = run(base, tmp_path / "out", inputs, grader=PythonGrader(function=f"{__name__}:says_a_sum"))
+    found = tables.read(tmp_path / "out" / "best_of.parquet")
+    assert [f["n"] for f in found] == [1, 2, 3] and metrics["best_of.n"] == 3  # one of four was cut off
+    kept = tables.read(tmp_path / "out" / "kept.parquet")
+    assert metrics["grade.best"] == pytest.approx(sum(r["response"].startswith("It is") for r in kept) / len(kept))
+    assert metrics["grade.random"] < metrics["grade.best"] <= metrics["grade.oracle"]
+    plain = run(base, tmp_path / "plain", inputs)
+    assert not (tmp_path / "plain" / "best_of.parquet").exists() and "grade.best" not in plain
+    assert tables.read(tmp_path / "plain" / "kept.parquet") == kept, "a grader chooses nothing"
+
+
+def test_length_costs(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path) -> None:
+    """A penalty that outweighs every reward leaves the shortest; rewards are written as they are."""
+    table = [s | {"n_tokens": 3 if s["sample_index"] == 2 else 5} for s in tables.read(inputs["samples"])]
+    tables.write(tmp_path / "samples.parquet", table, tables.SAMPLES)
+    changed = inputs | {"samples": tmp_path / "samples.parquet"}
+    run(base, tmp_path / "out", changed, length_penalty=1e4)
+    arms = tables.read(tmp_path / "out" / "selections.parquet")
+    assert {a["sample_id"][-2:] for a in arms if a["arm"] == "best"} == {"-2"}
+    assert all(abs(s["score"]) < 1e3 for s in tables.read(tmp_path / "out" / "scores.parquet"))

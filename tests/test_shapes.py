@@ -37,6 +37,8 @@ PREFERENCES: dict[str, dict[str, Any]] = {
     "conversations_chosen_rejected": {
         "conversations": [HUMAN], "chosen": GPT, "rejected": {"from": "gpt", "value": "No."}},
     "ranked": {"instruction": "Hi?", "input": "", "output": ["Ho.", "Hm.", "No."]},
+    "two_outputs": {"instruction": "Hi?", "output_1": "No.", "generator_1": "a", "output_2": "Ho.", "generator_2": "b",
+                    "annotator": "c", "preference": 1.9},
 }  # fmt: skip
 MORE_PREFERENCES = [
     ("chosen_rejected", {"prompt": "Hi?", "row_id": "1", "chosen": [USER, BOT], "messages": [USER, BOT],
@@ -44,6 +46,7 @@ MORE_PREFERENCES = [
     ("chosen_rejected", {"chosen": [USER, BOT], "rejected": [USER, {"role": "assistant", "content": "No."}]}),
     ("chosen_rejected", {"prompt": [USER], "chosen": [BOT], "rejected": [{"role": "assistant", "content": "No."}]}),
     ("chosen_rejected", {"question": "Hi?", "chosen": "Ho.", "rejected": "No.", "system": ""}),
+    ("two_outputs", {"instruction": "Hi?", "output_1": "Ho.", "output_2": "No.", "preference": "1"}),
 ]  # fmt: skip
 
 
@@ -149,6 +152,9 @@ def test_columns_named_by_the_recipe() -> None:
         ("hh", {"chosen": "Hi", "rejected": "Ho"}, "does not begin with"),
         ("chosen_rejected", {"prompt": "x", "chosen": "", "rejected": "y"}, "final turn of chosen is empty"),
         ("ranked", {"instruction": "x", "output": ["y"]}, "no list of two or more"),
+        ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 1.5}, "neither output is better"),
+        ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 0}, "not a number from 1 to 2"),
+        ("two_outputs", {**PREFERENCES["two_outputs"], "preference": None}, "not a number from 1 to 2"),
         ("kto", {"prompt": "x", "completion": "y", "label": "maybe"}, "neither true nor false"),
     ],
 )

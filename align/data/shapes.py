@@ -18,13 +18,13 @@ from align.data.shapes_instructions import (
     question_reference,
     two_columns,
 )  # fmt: skip
-from align.data.shapes_preferences import chosen_rejected, conversations_chosen_rejected, hh, kto, ranked
+from align.data.shapes_preferences import chosen_rejected, conversations_chosen_rejected, hh, kto, ranked, two_outputs
 from align.data.turns import BadRow, Record, Row, missing, name_in, plain, words
 from align.errors import InputError
 
 Use = Literal["instructions", "prompts", "preferences", "evaluation"]
 ShapeName = Literal[
-    "hh", "chosen_rejected", "conversations_chosen_rejected", "ranked", "kto",
+    "hh", "chosen_rejected", "conversations_chosen_rejected", "ranked", "two_outputs", "kto",
     "sharegpt", "messages", "alpaca", "prompt_completion", "question_answer", "question_query", "question_reference",
     "turns", "prompt", "two_columns",
 ]  # fmt: skip
@@ -88,6 +88,11 @@ def _ranked_keys(row: Row) -> set[str]:
     return {"instruction", "output"} if "instruction" in row and isinstance(row.get("output"), list) else set()
 
 
+def _outputs_keys(row: Row) -> set[str]:
+    known = {"instruction", "output_1", "output_2", "preference"}
+    return known if known <= row.keys() else set()
+
+
 def _kto_keys(row: Row) -> set[str]:
     if not (isinstance(row.get("label"), bool) or str(row.get("label")).lower() in ("true", "false")):
         return set()
@@ -117,6 +122,7 @@ SHAPES: dict[str, Shape] = {
     "chosen_rejected": Shape(_pair_keys, chosen_rejected, EVERY),
     "conversations_chosen_rejected": Shape(_branch_keys, conversations_chosen_rejected, EVERY),
     "ranked": Shape(_ranked_keys, ranked, EVERY),
+    "two_outputs": Shape(_outputs_keys, two_outputs, frozenset({"preferences"})),
     "kto": Shape(_kto_keys, kto, EVERY),
     "sharegpt": Shape(lists("conversations"), conversation("conversations"), TRAIN, wins=True),
     "messages": Shape(lists("messages"), conversation("messages"), TRAIN, wins=True),

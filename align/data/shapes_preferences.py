@@ -1,5 +1,6 @@
 """Shapes that say which of two or more answers is better."""
 
+import math
 import re
 from typing import Any
 
@@ -93,6 +94,21 @@ def ranked(row: Row) -> Record:
         raise BadRow("output is no list of two or more answers, best first")
     record = Record(alpaca_prompt(row), ALPACA, extra={"ranked": answers} if len(answers) > 2 else {})
     return _answered(record, answers[0], answers[-1])
+
+
+def two_outputs(row: Row) -> Record:
+    """AlpacaEval's annotations: output_1 and output_2, and a preference of 1, 2, or between them for a probability."""
+    try:
+        preference = float(row.get("preference"))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        preference = math.nan
+    if not 1 <= preference <= 2:
+        raise BadRow(f"preference is {row.get('preference')!r:.40}, not a number from 1 to 2")
+    if preference == 1.5:
+        raise BadRow("preference is 1.5, so that neither output is better")
+    chosen, rejected = ("output_1", "output_2") if preference < 1.5 else ("output_2", "output_1")
+    record = Record(alpaca_prompt(row), ALPACA | {"output_1", "output_2", "preference"})
+    return _answered(record, get(row, chosen), get(row, rejected))
 
 
 def kto(row: Row) -> Record:

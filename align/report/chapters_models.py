@@ -198,11 +198,20 @@ def selection(selected: Path, metrics: Metrics) -> Chapter:
             f"{number(mean['best of n'])}, a random one of the same n {number(mean['random of n'])}. The reward says "
             "how much the reward model likes them; whether they are better shows only in the evaluation."
         )
+    if metrics.get("best_of.gamed_from"):
+        chapter.lead += (
+            f" The reward is being gamed: the best of {number(metrics['best_of.n'])} has a higher reward than the best "
+            f"of {number(metrics['best_of.gamed_from'])}, and is shown to have a lower grade."
+        )
     rest = [("samples scored", "samples"), ("of them eligible", "samples.eligible"), ("truncated", "samples.truncated"),
             ("prompts", "prompts"), ("prompts kept", "prompts.kept")]  # fmt: skip
     facts = [(label, number(metrics[k])) for label, k in rest if k in metrics]
     if "share.same" in metrics:
         facts.append(("both arms hold the same response", f"{percent(metrics['share.same'])} %"))
+    for label, key in (("a random one", "grade.random"), ("the best of n by reward", "grade.best"),
+                       ("the best of n by the grader", "grade.oracle")):  # fmt: skip
+        if key in metrics:
+            facts.append((f"mean grade of {label}", f"{percent(metrics[key])} %"))
     chapter.facts(facts)
     colours = {"all samples": charts.GREY, "best of n": charts.BLUE, "random of n": charts.ORANGE}
     groups = {g: v for g, v in groups.items() if v}
