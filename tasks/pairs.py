@@ -11,7 +11,7 @@ from pydantic import Field
 from align import tables
 from align.config import Config, Metrics, Seed
 from align.data import labels
-from align.data.pairing import Strategy, combine
+from align.data.pairing import Strategy, about_lengths, combine, sift
 from align.errors import InputError, StageError
 from align.grading.audit import Audit
 from align.grading.grade import STATUSES, Grade, item_of
@@ -48,6 +48,10 @@ class PairsConfig(Config):
     """Allow responses cut off by the token limit as rejected ones; they are never chosen."""
     use_reference: bool = False
     """Where no sample of a prompt is correct, choose the row's reference instead."""
+    max_similarity: float = Field(default=1.0, gt=0, le=1)
+    """Pairs whose responses share more of their word triples than this (Jaccard) are dropped."""
+    balance_length: bool = False
+    """Drop pairs, by hash, until the longer response is chosen as often as the shorter; those held out stay."""
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of the prompts, by hash, whose pairs measure the reward model instead of training it."""
     seed: Seed = 0
@@ -89,6 +93,8 @@ def pairs(
     if config.origin != "samples":
         made += _imported(config, rows, counts, single)
     unique = list({p["pair_id"]: p for p in made}.values())
+    unique, sifted = sift(unique, config.max_similarity, config.balance_length, config.seed)
+    counts.update(sifted)
     held_out = sum(p["held_out"] for p in unique)
     if len(unique) == held_out:
         raise StageError(_nothing(config, counts, held_out))
@@ -104,7 +110,7 @@ def pairs(
         "pairs": len(unique),
         "pairs.train": len(unique) - held_out,
         "pairs.held_out": held_out,
-        **_lengths(unique, lengths),
+        **about_lengths(unique, lengths),
     }
 
 
@@ -255,18 +261,6 @@ def _held_out(config: PairsConfig, row: dict[str, Any]) -> bool:
     return int(digest(str(config.seed), "held out", normalise(row["prompt"])), 16) / 16**16 < config.held_out
 
 
-def _lengths(made: list[Pair], tokens: dict[str, int]) -> dict[str, float]:
-    """How chosen and rejected responses differ in length: what a reward model must not learn instead of quality."""
-    metrics = {
-        f"{side}.characters.mean": sum(len(p[side]) for p in made) / len(made) for side in ("chosen", "rejected")
-    }
-    metrics["chosen.longer.share"] = sum(len(p["chosen"]) > len(p["rejected"]) for p in made) / len(made)
-    both = [p for p in made if p["chosen_id"] in tokens and p["rejected_id"] in tokens]
-    for side in ("chosen", "rejected") if both else ():
-        metrics[f"{side}.tokens.mean"] = sum(tokens[p[f"{side}_id"]] for p in both) / len(both)
-    return metrics
-
-
 def _nothing(config: PairsConfig, counts: Counter[str], held_out: int) -> str:
     """Why there is no pair to train on, and what to do."""
     if held_out:
@@ -287,6 +281,8 @@ def _nothing(config: PairsConfig, counts: Counter[str], held_out: int) -> str:
             f"{counts['imported.identical']} prefer nothing, and {counts['imported.labels']} are labels of single "
             "responses, from which dpo learns with loss_type kto, but no reward model"
         )
+    if dropped := counts["dropped.similar"] + counts["dropped.length"]:
+        told.append(f"{dropped} pairs were dropped by max_similarity and balance_length")
     if config.origin == "imported":
         advice = "add a source with use: preferences"
     elif counts["ungraded"] == counts["samples"] > 0:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from align import tables
+from align.data.pairing import similarity
 from align.errors import InputError, StageError
 from align.grading.graders import ExactGrader, NoGrader, PythonGrader
 from tasks.pairs import PairsConfig, pairs
@@ -250,3 +251,27 @@ def test_a_grader_that_raises_names_the_row(bench: Bench) -> None:
     bench.ask("a77", "not a number", "0 b")
     with pytest.raises(StageError, match="raised ValueError for row a77"):
         bench.run(grader=SCORE)
+
+
+def test_pairs_that_hardly_differ_are_dropped(bench: Bench) -> None:
+    same = " ".join(f"word{i}" for i in range(40))
+    bench.ask("a", f"1 {same}", f"0 {same}")
+    bench.ask("b", "1 quite another", "0 thing altogether")
+    made, metrics = bench.run(grader=SCORE, max_similarity=0.8)
+    assert [p["row_id"] for p in made] == ["b"] and metrics["dropped.similar"] == 1
+    assert len(bench.run("all", grader=SCORE)[0]) == 2
+    assert similarity("a b c d", "a b c d") == 1 and similarity("a", "b") == 0 and similarity("", "") == 0
+
+
+def test_the_longer_one_is_chosen_as_often_as_the_shorter(bench: Bench) -> None:
+    for i in range(60):
+        long, short = f"{'1' if i % 4 else '0'} long {'x' * 20} {i}", f"{'0' if i % 4 else '1'} {i}"
+        bench.ask(f"q{i}", long, short)
+    bench.ask("even", "1 abc", "0 abd")
+    made, metrics = bench.run(grader=SCORE, balance_length=True, held_out=0.3)
+    longer = [len(p["chosen"]) > len(p["rejected"]) for p in made if not p["held_out"] and p["row_id"] != "even"]
+    assert sum(longer) * 2 == len(longer) > 0 and metrics["dropped.length"] > 5
+    before, _ = bench.run("all", grader=SCORE, held_out=0.3)
+    assert sum(p["held_out"] for p in before) == sum(p["held_out"] for p in made)
+    assert any(p["row_id"] == "even" for p in made)
+    assert made == bench.run("again", grader=SCORE, balance_length=True, held_out=0.3)[0]

@@ -1,11 +1,14 @@
-"""How graded responses of one prompt are combined into preference pairs."""
+"""How graded responses of one prompt are combined into preference pairs, and which of those are left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import lcm
 from typing import Any, Literal
 
 import numpy as np
 
+from align.text import digest
+
+Pair = dict[str, Any]
 Strategy = Literal["best_vs_worst", "best_vs_random", "all"]
 
 
@@ -29,3 +32,45 @@ def combine(
     order = [(best[i % len(best)], worst[(i + i // round_trip) % len(worst)]) for i in range(len(best) * len(worst))]
     found = [(chosen, rejected, cs - rs) for (chosen, cs), (rejected, rs) in order if cs - rs > min_margin]
     yield from sorted(found, key=lambda p: -p[2]) if strategy == "all" else found
+
+
+def sift(
+    made: Sequence[Pair], max_similarity: float, balance_length: bool, seed: int
+) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs without those that are nearly identical and, of those to train on, balanced by length; and how many
+    went for which reason."""
+    counts: dict[str, int] = {}
+    left = list(made)
+    if max_similarity < 1:
+        left = [p for p in made if similarity(p["chosen"], p["rejected"]) <= max_similarity]
+        counts["dropped.similar"] = len(made) - len(left)
+    if balance_length:
+        longer, shorter = (
+            sorted((p for p in left if not p["held_out"] and sign * (len(p["chosen"]) - len(p["rejected"])) > 0),
+                   key=lambda p: digest(str(seed), p["pair_id"]))
+            for sign in (1, -1)
+        )  # fmt: skip
+        few = min(len(longer), len(shorter))
+        gone = {p["pair_id"] for p in [*longer[few:], *shorter[few:]]}
+        left = [p for p in left if p["pair_id"] not in gone]
+        counts["dropped.length"] = len(gone)
+    return left, counts
+
+
+def similarity(a: str, b: str) -> float:
+    """Share of the word triples of two texts that are in both (Jaccard); of texts of fewer words, of their words."""
+    size = min(3, len(a.split()), len(b.split())) or 1
+    first, second = ({tuple(w[i : i + size]) for i in range(len(w) - size + 1)} for w in (a.split(), b.split()))
+    return len(first & second) / (len(first | second) or 1)
+
+
+def about_lengths(made: Sequence[Pair], tokens: Mapping[str, int]) -> dict[str, float]:
+    """How chosen and rejected responses differ in length: what a reward model must not learn instead of quality."""
+    metrics = {
+        f"{side}.characters.mean": sum(len(p[side]) for p in made) / len(made) for side in ("chosen", "rejected")
+    }
+    metrics["chosen.longer.share"] = sum(len(p["chosen"]) > len(p["rejected"]) for p in made) / len(made)
+    both = [p for p in made if p["chosen_id"] in tokens and p["rejected_id"] in tokens]
+    for side in ("chosen", "rejected") if both else ():
+        metrics[f"{side}.tokens.mean"] = sum(tokens[p[f"{side}_id"]] for p in both) / len(both)
+    return metrics
