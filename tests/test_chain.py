@@ -40,10 +40,10 @@ def align(*words: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory) -> Store:
     """A store whose run was killed (SIGKILL, with all its children) once in every stage and resumed each time; of those
-    that share a row of the table of stages in one."""
+    that share a function in one."""
     folder = tmp_path_factory.mktemp("killed")
     store, log, rng = Store(folder / "store"), folder / "log", random.Random(0)
-    todo = list({row(name).name: name for name in parents(load(TINY))}.values())
+    todo = list({row(name).function: name for name in parents(load(TINY))}.values())
     deadline = time.monotonic() + 900
     while True:
         process = start("run", str(TINY), "--store", str(store.root), log=log, env=own_environment())
@@ -151,7 +151,6 @@ def test_the_shared_settings_of_sft_rs_reach_both_arms(twice):
     [
         ("dpo.beta=0.2", {"dpo", "answer_dpo", "report"}),
         ("filter.rules.near_duplicate.threshold=0.71", {"filter"}),
-        ("report.examples=2", {"report"}),
     ],
 )
 def test_exactly_the_affected_stages_run(twice, prefect_server, knob, expected):
@@ -177,7 +176,7 @@ def test_plan_says_that_an_artifact_is_missing(killed):
 def test_every_view_has_rows(twice):
     con = connect(twice)
     empty = [v for v in [*TABLES, *RECORDS] if con.execute(f"SELECT count(*) FROM {v}").fetchone() == (0,)]
-    assert set(empty) <= {"quarantine", "dropped", "altered"}
+    assert set(empty) <= {"quarantine", "dropped", "altered", "verdicts"}
 
 
 def test_a_question_can_be_followed_to_its_evaluations(twice):

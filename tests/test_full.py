@@ -7,7 +7,8 @@ import pytest
 import test_kto
 import tiny
 import torch
-from test_ranks import NO_DROPOUT, Call, losses
+from grouped import Call
+from test_ranks import NO_DROPOUT, losses
 from test_resume import outputs, train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -17,6 +17,7 @@ from align.models.base import BaseConfig, load_model
 from align.models.memory import Architecture, Memory, Need, Parts, estimates
 from align.models.memory_parameters import nf4_bytes
 from flows import needs
+from flows.cli import main
 from flows.recipe import Recipe, load
 from tasks.dpo import DpoConfig
 from tasks.reward import RewardConfig
@@ -203,13 +204,16 @@ def test_stages_that_continue_an_adapter_have_its_shape() -> None:
     assert needs.needs(recipe)["reward"].config.lora is None
 
 
-def test_a_whole_recipe_and_the_verb(base: BaseConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_recipe_and_the_verb(
+    base: BaseConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = align("memory", "--set", f"base.path={base.path}", "--gpu", "1GiB", "--json")
     found = json.loads(done.stdout)
     assert list(found) == ["sft", "sample", "reward", "resample", "select", "sft_rs", "reference", "dpo", "answer"]
     assert all(parts["total"] > 600 << 20 and parts["fits"] for parts in found.values())
     assert "reference" not in found["dpo"] and found["sample"]["batch_size"] == 256
-    small = align("memory", str(TINY), "--set", f"base.path={base.path}", "--gpu", "256MiB").stdout
+    main(["memory", str(TINY), "--set", f"base.path={base.path}", "--gpu", "256MiB"])
+    small = capsys.readouterr().out
     assert "fits in 0.3" in small and "sft does not fit: not even a micro-batch of 1 fits" in small
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     absent = align("memory", "qlora-7b")

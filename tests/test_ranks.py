@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from grouped import Call, doing
 from safetensors.torch import load_file
 from served import ALIGN, align, alive, next_line, own_environment
 from test_resume import train
 from trl.trainer.utils import add_fused_lm_head
 
 from align import tables
-from align.config import Config
 from align.errors import InputError, StageError
 from align.models.arguments import share
 from align.models.base import BaseConfig, load_chat
@@ -27,7 +27,6 @@ from align.models.engine import Policy, Prompt, Sampling
 from align.models.logps import logps
 from align.models.pairs import encode
 from align.models.reward_model import load_reward, score
-from align.models.shards import rank
 from align.models.trained import unmerged
 from flows.ranks import spread
 from tasks.reference import ReferenceConfig
@@ -38,12 +37,6 @@ NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}  # each process draws its own
 
 def losses(out: Path) -> list[float]:
     return [e["value"] for e in tables.read(out / "training_log.parquet") if e["name"] == "loss"]
-
-
-class Call(Config):
-    """What a rank is to do."""
-
-    what: str = ""
 
 
 TRAININGS: list[tuple[str, dict[str, Any], float]] = [
@@ -89,19 +82,6 @@ def test_two_processes_follow_the_curve_of_one(
     ]
     assert shapes[0] == shapes[1]
     assert sorted(p.name for p in one.rglob("*")) == sorted(p.name for p in two.rglob("*"))
-
-
-def doing(config: Call, out: Path) -> dict[str, Any]:
-    import torch.distributed as dist
-
-    (out.parent / f"{rank()}.pid").write_text(str(os.getpid()))
-    dist.init_process_group("gloo")
-    if rank() == 1 and config.what == "fail":
-        raise InputError("row 7 is wrong")
-    if rank() == 1 and config.what == "exit":
-        os._exit(7)
-    dist.barrier()
-    return {"world": dist.get_world_size(), "rank": rank()}
 
 
 def test_rank_0_answers(tmp_path: Path) -> None:
@@ -174,7 +154,7 @@ def test_two_processes_share_the_rows_of_what_is_drawn_and_scored(
 NODE = """
 import os, sys
 from pathlib import Path
-from test_ranks import Call, doing
+from grouped import Call, doing
 from flows.ranks import spread
 print(spread(doing, Call(what=sys.argv[2]), Path(sys.argv[1]), {}, 1))
 """

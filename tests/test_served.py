@@ -217,3 +217,17 @@ def test_settings_that_are_refused(engine: Any, said: str) -> None:
 def test_an_engine_by_its_name() -> None:
     assert Sampling(engine="vllm").engine == Server(kind="vllm")
     assert serving.VLLM.startswith("vllm serve {model}")
+
+
+def test_a_server_for_each_device_and_of_several_processes_each_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert serving.devices() == [None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert serving.devices() == ["2", "3"]
+    monkeypatch.setattr(serving, "size", lambda: 2)
+    assert serving.devices() == [None], "on a CPU there is nothing to pin"
+    monkeypatch.setattr(serving, "device", lambda: "cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert serving.devices() == ["3"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert serving.devices() == ["1"]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from grouped import Call
 from safetensors.torch import load_file
-from test_ranks import NO_DROPOUT, STAGES, Call, losses
+from test_ranks import NO_DROPOUT, STAGES, losses
 from test_resume import train
 
 from align.models import shards, training

@@ -21,7 +21,9 @@ from pydantic import Field, model_validator
 
 from align.config import EXECUTION, Config
 from align.errors import StageError
+from align.models.device import device
 from align.models.keeper import keep
+from align.models.shards import size
 from align.redact import check_url, remember
 from align.text import short
 
@@ -64,6 +66,15 @@ class Server(Config):
         return self
 
 
+def devices() -> list[str | None]:
+    """What each server to start is pinned to: the devices of this stage, or of several processes this one's own."""
+    visible = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+    if size() > 1 and device() == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        return [visible[local] if visible else str(local)]
+    return [*visible] if size() == 1 and visible else [None]
+
+
 class Servers:
     """The servers of one stage. Those that were started end with it, or with this process."""
 
@@ -73,16 +84,17 @@ class Servers:
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._logs: list[Path] = []
+        self._devices: list[str | None] = []
         self._folder = tempfile.TemporaryDirectory(prefix="servers")
         self.urls = list(config.base_url)
 
     def __enter__(self) -> Self:
         if self._model is not None:
-            devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
-            for i in range(max(1, len(devices))):
+            self._devices = devices()
+            for i in range(len(self._devices)):
                 self.urls.append("")
                 self._logs.append(Path(self._folder.name) / f"{i}.log")
-                self._processes.append(self._start(i, devices[i] if devices else None))
+                self._processes.append(self._start(i))
             for i in range(len(self.urls)):
                 self._wait(i)
         return self
@@ -105,11 +117,11 @@ class Servers:
         with self._lock:
             if not self._processes or self._processes[i].poll() is None:
                 return False
-            self._processes[i] = self._start(i, None)
+            self._processes[i] = self._start(i)
             self._wait(i)
             return True
 
-    def _start(self, i: int, device: str | None) -> "subprocess.Popen[bytes]":
+    def _start(self, i: int) -> "subprocess.Popen[bytes]":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -120,7 +132,8 @@ class Servers:
             for key, value in told.items():
                 word = word.replace(key, value)
             words.append(word)
-        env = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+        pinned = self._devices[i]
+        env = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": pinned} if pinned else {})
         with self._logs[i].open("ab") as log:
             return keep(words, env, log)
 
