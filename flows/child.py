@@ -4,7 +4,6 @@ A child holds the reading end of a pipe as its standard input and nobody ever wr
 parent is gone. `python -m flows.child MODULE ARGS` is what runs in the child: it watches the pipe and runs the module.
 """
 
-import ctypes
 import os
 import re
 import signal
@@ -13,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,12 +68,6 @@ def tail(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     raised = [line for line in lines[-500:] if re.match(r"[\w.]*(Error|Exception): ", line)]
     return (raised or [line for line in lines if line.strip()] or ["it printed nothing"])[-1].strip()
-
-
-def end_with_parent() -> None:
-    """Let the kernel kill this process when the one that started it ends."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _watch() -> None:

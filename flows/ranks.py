@@ -24,8 +24,8 @@ from pydantic import Field
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
 from align.models.shards import Strategy, rank, strategy
+from align.parent import end_with_parent
 from align.whole import write
-from flows.child import end_with_parent
 from storage.store import Store
 
 

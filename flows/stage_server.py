@@ -24,7 +24,7 @@ from typing import Any
 
 from align import digests
 from align.errors import AlignError
-from flows.child import end_with_parent
+from align.parent import end_with_parent
 from flows.ranks import spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself

@@ -32,7 +32,7 @@ class FakeSampler:
         self.model = adapter.name if adapter else "base"
 
     def draw(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, first: int, too_long: list[str], **_: Any
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, first: int, too_long: list[str], done: Any, **_: Any
     ) -> list[Sample]:
         assert (sampling.temperature == 0) == (sampling.n == 1) and first == 0
         drawn = []
@@ -44,6 +44,7 @@ class FakeSampler:
             for k in range(sampling.n):
                 text = "?" if self.model == "mute" else "yes" if (number + k) % 10 < self.skill[self.model] else "no"
                 drawn.append(Sample(prompt.row_id, f"{prompt.row_id}-{k}", k, text, "truncated" if k else "stop", 3))
+        done(drawn)
         return drawn
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 
 from align.config import Config, Seed
 from align.digests import file_digest
+from align.errors import InputError
 from align.kept import Kept, code_of, key
 from align.models.base import BaseConfig, identity
 from align.models.chat import Message
@@ -201,7 +202,7 @@ class Policy:
             keeping = _Keeping(self._kept, keys)
             if mine := share(todo):
                 engine = self.engine(sampling)
-                keeping.rest(engine.draw(mine, sampling, first=first, label=label, too_long=no_room, done=keeping.add))
+                engine.draw(mine, sampling, first=first, label=label, too_long=no_room, done=keeping.add)
             keeping.add_without_room(no_room)
             for theirs in gather(keeping.close()):
                 known |= theirs
@@ -214,6 +215,17 @@ class Policy:
                     break
                 found.append(sample_of(p.row_id, i, text, reason, n_tokens, reasoning))
         return found
+
+
+def with_room(prompts: Sequence[Prompt], lengths: Sequence[int], context: int, too_long: list[str] | None) -> list[int]:
+    """Positions of the prompts, of so many tokens each, that leave room in the context; the others are dealt with as
+    Engine.draw says."""
+    long = [p.row_id for p, n in zip(prompts, lengths, strict=True) if n >= context]
+    if long and too_long is None:
+        raise InputError(f"{len(long)} prompts fill the model's {context} tokens of context, such as {long[0]}.")
+    if too_long is not None:
+        too_long.extend(long)
+    return [i for i, n in enumerate(lengths) if n < context]
 
 
 class _Keeping:
@@ -229,11 +241,6 @@ class _Keeping:
             self._fresh[self._keys[s.row_id][s.sample_index]] = (s.text, s.finish_reason, s.n_tokens, s.reasoning)
         if time.monotonic() - self._last >= KEEP:
             self.close()
-
-    def rest(self, samples: Sequence[Sample]) -> None:
-        """Of all that was drawn what the engine has not told of."""
-        known = self._all.keys() | self._fresh.keys()
-        self.add([s for s in samples if self._keys[s.row_id][s.sample_index] not in known])
 
     def add_without_room(self, row_ids: Sequence[str]) -> None:
         self._fresh |= {k: (None, _NO_ROOM, 0, None) for row_id in row_ids for k in self._keys[row_id]}

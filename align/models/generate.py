@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from align.errors import InputError
 from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat, pad
 from align.models.draws import Share, choose, fork, key, uniform
-from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of
+from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
 from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
 from align.models.rows import new_rows
 from align.models.trained import policy
@@ -47,14 +46,7 @@ class Sampler:
     ) -> list[Sample]:
         """Samples `first` to n - 1 of every prompt, in the order of the prompts; see Engine.draw."""
         encoded = self.chat.prompts([p.messages for p in prompts])
-        fits = [i for i, ids in enumerate(encoded) if len(ids) < self.context]
-        long = [p.row_id for p, ids in zip(prompts, encoded, strict=True) if len(ids) >= self.context]
-        if long and too_long is None:
-            raise InputError(
-                f"{len(long)} prompts fill the model's {self.context} tokens of context, such as {long[0]}."
-            )
-        if too_long is not None:
-            too_long.extend(long)
+        fits = with_room(prompts, [len(ids) for ids in encoded], self.context, too_long)
         indices = range(first, sampling.n)
         places = min(self._places(sampling, [len(encoded[i]) for i in fits]), max(1, len(fits) * len(indices)))
         names = [(i, index) for i in sorted(fits, key=lambda i: len(encoded[i])) for index in indices]

@@ -4,7 +4,6 @@ Standard input is a pipe that nobody writes to: its end means that the parent ha
 the command stays: not what it started either, which is in its session.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+from align.parent import end_with_parent
 
 GRACE = 5.0  # seconds that the command has to end by itself
 
@@ -34,14 +35,8 @@ def _all(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _end_with_parent() -> None:
-    """Let the kernel end the command where the keeper itself is killed."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def _run(words: Sequence[str]) -> int:
-    command = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent)  # noqa: PLW1509
+    command = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent)  # noqa: PLW1509
 
     def watch() -> None:
         while os.read(0, 1):

@@ -15,10 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from align.errors import InputError, StageError
+from align.errors import StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.draws import key
-from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of
+from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
 from align.models.export import write
 from align.models.generate import Sampler
 from align.models.memory_inference import release
@@ -61,16 +61,10 @@ class Served:
         """
         servers = self._servers or self._start(prompts)
         lengths = [len(ids) for ids in self.chat.prompts([p.messages for p in prompts])]
-        long = [p.row_id for p, n in zip(prompts, lengths, strict=True) if n >= self.context]
-        if long and too_long is None:
-            raise InputError(
-                f"{len(long)} prompts fill the model's {self.context} tokens of context, such as {long[0]}."
-            )
-        if too_long is not None:
-            too_long.extend(long)
+        fits = with_room(prompts, lengths, self.context, too_long)
         todo = [
             (i, index, min(sampling.max_new_tokens, self.context - lengths[i]))
-            for i in range(len(prompts)) if lengths[i] < self.context for index in range(first, sampling.n)
+            for i in fits for index in range(first, sampling.n)
         ]  # fmt: skip
         drawn: dict[tuple[int, int], Sample] = {}
         with _Asking(servers, self.chat) as asking, Progress(len(todo), label) as progress:
@@ -201,14 +195,13 @@ def compare(chat: Any, ours: Sequence[Sample], certain: Sequence[float], theirs:
     Where a server tells log-probabilities, those of equal answers may differ by `most` nats per token.
     """
     agree = total = 0
-    for our, their in zip(ours, theirs, strict=True):
+    for our, their, known in zip(ours, theirs, certain, strict=True):
         a, b = (chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (our.text, their.text))
         agree += next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
         total += max(len(a), len(b))
         same = our.text == their.text and our.finish_reason == their.reason == "stop" and our.reasoning is None
         if same and their.certain is not None:
-            index = ours.index(our)
-            apart = abs(certain[index] - their.certain) / our.n_tokens
+            apart = abs(known - their.certain) / our.n_tokens
             if apart > most:
                 raise StageError(
                     f"The server does not serve the policy as it is graded: of row {our.row_id} it gives the same "
