@@ -3,6 +3,8 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,6 +15,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EVERY = 15.0  # seconds between lines where there is no terminal
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """In this block nothing shows its progress: it is part of a step of something that shows its own."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
 
 
 class Progress:
@@ -21,8 +34,8 @@ class Progress:
     def __init__(self, total: int | None, label: str):
         self.total, self.label, self.done = total, label, 0
         self._bar: rich.progress.Progress | None = None
-        self._said = time.monotonic()
-        if sys.stderr.isatty():
+        self._said, self._silent = time.monotonic(), _SILENT.get()
+        if sys.stderr.isatty() and not self._silent:
             from rich.console import Console
             from rich.progress import Progress as Bar
 
@@ -43,7 +56,7 @@ class Progress:
         self.done += n
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], n)
-        elif time.monotonic() - self._said > EVERY:
+        elif not self._silent and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
             print(f"  {self.label}: {self.done} of {self.total or '?'}", file=sys.stderr, flush=True)
 

@@ -155,6 +155,19 @@ BEST_OF = _table(
     high=(REAL, "Upper end."),
     oracle=(REAL, "The mean grade of the best of n by grade: what no reward can exceed."),
 )
+ROLLOUTS = _table(
+    "What a policy drew while online RL trained it, and what that was worth.",
+    row_id=(TEXT, "The row whose prompt was answered."),
+    step=(WHOLE, "The optimiser step that drew it, from 1."),
+    sample_index=(pa.int32(), "Which of the group it is, from 0."),
+    text=(TEXT, "The response."),
+    finish_reason=(TEXT, "stop or truncated."),
+    n_tokens=(pa.int32(), "Tokens drawn, the end-of-turn token among them."),
+    grade=(REAL, "The grader's score; null where ungraded, or without a grader."),
+    score=(REAL, "The reward model's score; null without one."),
+    reward=(REAL, "The weighted sum; null where a part is missing: nothing is learned from it."),
+    trained=(FLAG, "Whether its group was trained on; a group of equal rewards gives its place to another prompt."),
+)
 ANSWERS = _table(
     "What one policy answers to the evaluation items.",
     suite=(TEXT, "The suite: the name of the items' source."),
@@ -227,7 +240,7 @@ TABLES: dict[str, pa.Schema] = {
     "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "verdicts": VERDICTS,
     "labels": LABELS,
     "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "best_of": BEST_OF,
-    "answers": ANSWERS,
+    "rollouts": ROLLOUTS, "answers": ANSWERS,
     "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "dropped": DROPPED, "altered": ALTERED,
     "training_log": TRAINING_LOG,
 }  # fmt: skip

@@ -24,7 +24,9 @@ from align.text import quote, short
 from flows import check_base, check_training
 from flows.explain import listed
 from flows.recipe import Recipe
+from tasks.grpo import GrpoConfig
 from tasks.ingest import Source
+from tasks.sample import SampleConfig
 
 
 def check(recipe: Recipe) -> None:
@@ -37,7 +39,16 @@ def problems(recipe: Recipe) -> Iterator[str]:
     """Mistakes as sentences that begin with the key."""
     for where, config in configs(recipe, ""):
         yield from (f"{where}{problem}" for problem in _own(config))
-    for rule in (_data, _suites, _samples, check_training.adapters, check_training.shares, _controls, _encoders):
+    for rule in (
+        _data,
+        _suites,
+        _samples,
+        check_training.adapters,
+        check_training.shares,
+        _controls,
+        _online,
+        _encoders,
+    ):
         yield from rule(recipe)
 
 
@@ -207,7 +218,10 @@ def _suites(recipe: Recipe) -> Iterator[str]:
 
 def _samples(recipe: Recipe) -> Iterator[str]:
     sources = recipe.ingest.sources.values()
-    for stage, config in (("sample", recipe.sample), ("resample", recipe.resample)):
+    asked: dict[str, SampleConfig | GrpoConfig] = {"sample": recipe.sample, "resample": recipe.resample}
+    if recipe.chain.grpo != "none":
+        asked["grpo"] = recipe.grpo
+    for stage, config in asked.items():
         unknown = [use for use in config.use if use not in get_args(Use)]
         if unknown:
             yield f"{stage}.use: {quote(unknown[0])} is none of {', '.join(get_args(Use))}."
@@ -236,6 +250,21 @@ def _controls(recipe: Recipe) -> Iterator[str]:
             f"controls.random_of_n: in resample {alike}, so that a random response of the n is the best one and "
             "sft_random repeats sft_rs; raise it, or set this to false."
         )
+
+
+def _online(recipe: Recipe) -> Iterator[str]:
+    """Online RL that nothing rewards, or that cannot be done with this base, and its control without it."""
+    grpo = recipe.grpo
+    if recipe.chain.grpo == "none":
+        if recipe.controls.longer:
+            yield "controls.longer: is what online RL is compared with, and chain.grpo is none; set one of them."
+        return
+    if not grpo.rewarded:
+        yield "chain.grpo: asks for online RL, but nothing rewards; set grpo.grader or grpo.reward_weight."
+    if grpo.beta and recipe.base.adapter == "none":
+        yield "grpo.beta: needs a reference, which is a copy of the adapter, and base.adapter is none; set it to 0."
+    if recipe.compute.strategy == "fsdp":
+        yield "compute.strategy: is fsdp, but grpo draws from whole weights; set it to ddp, or chain.grpo to none."
 
 
 def _encoders(recipe: Recipe) -> Iterator[str]:

@@ -46,12 +46,12 @@ def problems(config: Training) -> Iterator[str]:
 def adapters(recipe: Recipe) -> Iterator[str]:
     """Stages that continue the adapter of sft keep its shape: one that asks for another would not get it."""
     if recipe.base.adapter == "none":
-        for stage in ("sft", "sft_rs", "dpo", "reward"):
+        for stage in ("sft", "sft_rs", "dpo", "reward", "grpo", "sft_longer"):
             if getattr(recipe, stage).lora is not None:
                 yield f"{stage}.lora: base.adapter is none, which trains all weights and no adapter; leave it out."
         return
     first = recipe.sft.lora or LoraSettings()
-    continued: dict[str, Training] = {"sft_rs": recipe.sft_rs, "dpo": recipe.dpo}
+    continued: dict[str, Training] = {n: getattr(recipe, n) for n in ("sft_rs", "dpo", "grpo", "sft_longer")}
     if recipe.reward.init_from_sft and recipe.reward.base is None:
         continued["reward"] = recipe.reward
     for stage, config in continued.items():

@@ -186,12 +186,13 @@ def tag(
 def export(run_id: str, *, to: Path, model: Model = None, store: StoreDir = None) -> None:
     """Write a model directory that plain transformers or vLLM load."""
     from align.models.export import export as write_model
-    from flows.stages import final
 
     opened = open_store(store, there=True)
     run_id = identifier(run_id)
     with digests.kept_in(opened.digests):
-        write_model(show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or final()), to)
+        write_model(
+            show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or show.final_of(opened, run_id)), to
+        )
     show.say(to)
 
 
@@ -200,11 +201,10 @@ def chat(run_id: str | None = None, *, model: Model = None, store: StoreDir = No
     """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
     from align.models.engine import Prompt, Sampling
     from align.models.generate import Sampler
-    from flows.stages import final
 
     opened = open_store(store, there=True)
-    model = model or final()
     run_id = run_id and identifier(run_id)
+    model = model or show.final_of(opened, run_id)
     adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
     with digests.kept_in(opened.digests):
         policy = Sampler(base, adapter)

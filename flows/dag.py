@@ -67,10 +67,19 @@ def dag(r: Recipe, walk: Walk) -> None:
     else:
         frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
         stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)
+    if r.chain.grpo != "none":
+        start = done[r.chain.grpo]
+        judge = reward if r.grpo.reward_weight else None
+        stage(
+            "grpo", base=base, rows=rows, adapter=start, samples=drawn["samples.parquet"],
+            scores=preferred["scores.parquet"], scorer=scorer if judge else None, reward=judge,
+        )  # fmt: skip
+        if r.controls.longer:
+            stage("sft_longer", base=base, rows=filtered["kept.parquet"], adapter=start)
     policies: dict[str, Node | None] = {
         "base": None,
         **{name: node for name, node in done.items() if TABLE[name].policy},
     }
     answers = {name: stage(f"answer of {name}", base=base, rows=rows, adapter=node) for name, node in policies.items()}
     stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})
-    stage("report", outline=outline(), **done)
+    stage("report", outline=outline(r), **done)

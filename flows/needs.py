@@ -12,14 +12,14 @@ from align.text import quote
 from flows.ranks import nodes
 from flows.recipe import Recipe
 from flows.slots import devices
-from flows.stages import STAGES, TABLE, row
+from flows.stages import TABLE, present, row
 
 UNITS = {"gib": 1 << 30, "mib": 1 << 20, "gb": 10**9, "mb": 10**6, "": 1}
 
 
 def needs(recipe: Recipe) -> dict[str, Need]:
     """What each stage that wants a GPU loads, by its row in the table of stages; controls need what their arms do."""
-    return {s.name: _need(recipe, s.name) for s in STAGES if s.load and not s.control}
+    return {s.name: _need(recipe, s.name) for s in present(recipe) if s.load and not s.control}
 
 
 def _need(recipe: Recipe, name: str) -> Need:

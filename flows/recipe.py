@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, field_validator
 
@@ -17,6 +17,7 @@ from flows.ranks import Compute
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
+from tasks.grpo import GrpoConfig
 from tasks.ingest import IngestConfig
 from tasks.pairs import PairsConfig
 from tasks.report import ReportConfig
@@ -36,8 +37,17 @@ class Controls(Config):
 
     random_of_n: bool = True
     """SFT on a random response of the n instead of the best: what rejection sampling is compared with."""
+    longer: bool = False
+    """More SFT on what the filter kept, from the policy that grpo starts from: what online RL is compared with."""
     unfiltered: bool = False
     """SFT on an equal number of random unfiltered rows: what the filter is compared with."""
+
+
+class Chain(Config):
+    """Which stages there are beside those of every recipe."""
+
+    grpo: Literal["none", "sft_rs", "dpo"] = "none"
+    """The policy that online RL goes on from; none leaves that stage out."""
 
 
 class Recipe(Config):
@@ -45,12 +55,16 @@ class Recipe(Config):
 
     name: str
     """What runs of this recipe are called."""
+    extends: str = ""
+    """A recipe in the same folder, by its name, whose settings hold where this one says nothing."""
     description: str = ""
     """One sentence for people."""
     base: BaseConfig
     """The model that is aligned."""
     compute: Compute = Compute()
     """On how many devices training stages run; no part of what comes of them."""
+    chain: Chain = Chain()
+    """Which stages there are beside those of every recipe."""
     controls: Controls = Controls()
     """Which control arms are trained beside the pipeline's own."""
     ingest: IngestConfig
@@ -73,6 +87,10 @@ class Recipe(Config):
     """Fine-tuning on what was selected."""
     dpo: DpoConfig = DpoConfig()
     """Direct preference optimisation."""
+    grpo: GrpoConfig = GrpoConfig()
+    """Online RL, where chain.grpo asks for it."""
+    sft_longer: SftConfig = SftConfig()
+    """What controls.longer trains instead of grpo."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which suites grade the policies."""
     report: ReportConfig = ReportConfig()
@@ -122,6 +140,8 @@ def load(name: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Reci
     path = find(name)
     data = _read(path)
     plain = _plain(data, str(path))
+    if plain.get("extends"):
+        plain = _over(_extended(path, plain["extends"]), plain)
     given: dict[tuple[str, ...], str] = {}
     wrong = []
     for text in overrides:
@@ -138,6 +158,28 @@ def load(name: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Reci
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(f"{short(path)}: a regular expression in it cannot be used: {error}.") from None
     return _rooted(recipe, path.parent, (), frozenset(given))
+
+
+def _extended(path: Path, name: Any) -> dict[str, Any]:
+    """The settings of the recipe that the one at `path` extends, after its own mistakes were looked for."""
+    beside = path.with_name(f"{name}.yaml")
+    if Path(str(name)).name != name or beside == path or not _is(beside, Path.is_file):
+        raise InputError(f"{short(path)}: extends: {quote(name)} is no other recipe in {short(path.parent)}.")
+    data = _read(beside)
+    plain = _plain(data, str(beside))
+    if plain.get("extends"):
+        raise InputError(f"{short(path)}: extends: {quote(name)} extends one itself; name that, or write it out.")
+    try:
+        Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise InputError(explain(error, Recipe, beside, data, {})) from None
+    return plain
+
+
+def _over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    """`lower` with what `upper` says; mappings are merged, all else takes the place of what was there."""
+    both = {k: _over(lower[k], v) for k, v in upper.items() if isinstance(v, dict) and isinstance(lower.get(k), dict)}
+    return lower | upper | both
 
 
 def _read(path: Path) -> dict[Any, Any]:

@@ -178,6 +178,20 @@ def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
     raise InputError(f"Run {run['run_id']} did not finish {stage}; `align show {run['run_id']}` says what it did.")
 
 
+def final_of(store: Store, run_id: str | None) -> str:
+    """The model that a run ends with, as its recipe has it. Raises InputError where that is of another version."""
+    from pydantic import ValidationError
+
+    from flows.recipe import Recipe
+    from flows.stages import final
+
+    run = latest_run(store, run_id, "sft")["run_id"]
+    try:
+        return final(Recipe.model_validate(runs.source(store, run)))
+    except ValidationError:
+        raise InputError(f"The recipe of run {run} is of another version; name its model with --model.") from None
+
+
 def base_of(store: Store, run_id: str | None) -> Any:
     """The base model of a run, as its recipe had it."""
     from align.models.base import BaseConfig

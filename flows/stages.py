@@ -17,6 +17,7 @@ from tasks.answer import AnswerConfig, answer
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.filter import filter
+from tasks.grpo import grpo
 from tasks.ingest import ingest
 from tasks.pairs import pairs
 from tasks.reference import ReferenceConfig, reference
@@ -51,13 +52,14 @@ class Stage:
     control: bool = False
     """Whether it is there only to be compared with."""
     added_by: str = ""
-    """The key of the recipe that adds it."""
+    """The key of the recipe that adds it: one of `controls`, or of `chain`."""
     retries: int = 0
     """How often it is tried again after a failure."""
     timeout: float | None = None
     """Seconds after which its process is ended; None: never."""
     questions: tuple[tuple[str, str, str], ...] = ()
-    """What the report asks about it: topic, model, and the model that it is compared with."""
+    """What the report asks about it: topic, model, and the model that it is compared with, or the recipe's key that
+    names that."""
 
     @property
     def field(self) -> str:
@@ -136,6 +138,14 @@ STAGES = (
         "dpo", dpo, "DPO", "dpo", policy=True,
         questions=(("DPO", "dpo", "sft_rs"), ("The whole chain after SFT", "dpo", "sft")),
     ),
+    Stage(
+        "sft_longer", sft, "the control arm of online RL (more SFT)", "sft", policy=True, control=True,
+        added_by="controls.longer",
+    ),
+    Stage(
+        "grpo", grpo, "online RL (GRPO)", "grpo", policy=True, added_by="chain.grpo",
+        questions=(("Online RL", "grpo", "chain.grpo"), ("Online RL against more SFT", "grpo", "sft_longer")),
+    ),
     Stage("answer", answer, "answers to the evaluation items", "sample", slice=_answers),
     Stage("evaluate", evaluate, "evaluation"),
     Stage("report", report, "the report"),
@@ -153,15 +163,33 @@ def row(node: str) -> Stage:
     return TABLE[node]
 
 
-def outline() -> Outline:
-    """The table as the report is told it."""
+def present(recipe: "Recipe") -> list[Stage]:
+    """The rows of the table without those that the recipe's chain leaves out, and the controls of those."""
+    found: list[Stage] = []
+    there = True
+    for s in reversed(STAGES):
+        if not s.control:
+            there = not s.added_by or _value(recipe, s.added_by) != "none"
+        found += [s] if there else []
+    return found[::-1]
+
+
+def outline(recipe: "Recipe") -> Outline:
+    """The table as the report of a recipe is told it."""
+    rows = present(recipe)
     return Outline(parts=tuple(
-        Part(stage=s.name, title=s.title, policy=s.policy, control=s.control, added_by=s.added_by,
-             questions=tuple(Question(topic=t, model=m, against=a) for t, m, a in s.questions))
-        for s in STAGES
+        Part(stage=s.name, title=s.title, policy=s.policy, control=s.control, added_by=s.added_by, questions=tuple(
+            Question(topic=t, model=m, against=_value(recipe, a) if "." in a else a) for t, m, a in s.questions
+        ))
+        for s in rows
     ))  # fmt: skip
 
 
-def final() -> str:
-    """The model that the pipeline ends with."""
-    return outline().policies[-1]
+def final(recipe: "Recipe") -> str:
+    """The model that a recipe ends with."""
+    return outline(recipe).policies[-1]
+
+
+def _value(recipe: "Recipe", key: str) -> str:
+    group, _, name = key.partition(".")
+    return str(getattr(getattr(recipe, group), name))

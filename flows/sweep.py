@@ -113,7 +113,7 @@ def _model(recipe: Recipe, asked: str | None) -> str:
     there = [name.removeprefix("answer_") for name in parents(recipe) if row(name).name == "answer"]
     if (asked and asked not in there) or not there:
         raise InputError(f"--model {asked or ''}: this recipe evaluates {', '.join(there) or 'no model'}.")
-    return asked or next((p for p in reversed(outline().policies) if p in there), there[-1])
+    return asked or next((p for p in reversed(outline(recipe).policies) if p in there), there[-1])
 
 
 def grid(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -8,11 +8,12 @@ from pydantic import Field
 
 from align import tables
 from align.config import Metrics
+from align.data.prompts import prompts_of
 from align.errors import StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
-from align.text import normalise, taken
+from align.text import taken
 
 
 class SampleConfig(Sampling):
@@ -47,13 +48,9 @@ def sample(
     or none fits the model's context.
     """
     config.check()
-    first: dict[str, Prompt] = {}
-    for row in tables.read(rows, columns=["row_id", "use", "messages"], split=config.split):
-        if row["use"] in config.use:
-            key = "\0".join(normalise(m["content"]) for m in row["messages"])
-            first.setdefault(key, Prompt(row["row_id"], row["messages"]))
-    distinct = list(first.values())
-    prompts = [distinct[at] for at in taken([p.row_id for p in distinct], config.limit, config.seed)]
+    distinct = prompts_of(rows, config.split, config.use)
+    chosen = taken([r["row_id"] for r in distinct], config.limit, config.seed)
+    prompts = [Prompt(distinct[at]["row_id"], distinct[at]["messages"]) for at in chosen]
     if not prompts:
         raise StageError(f"There are 0 prompts in the split {config.split}.")
     too_long: list[str] = []

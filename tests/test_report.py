@@ -17,6 +17,7 @@ from align import tables
 from align.errors import InputError
 from align.report import charts, wording
 from align.report.answers import KINDS, _spread
+from flows.recipe import load
 from flows.stages import outline
 from tasks.report import ReportConfig, report
 
@@ -41,7 +42,7 @@ class Page(HTMLParser):
 def make(folder: Path, inputs: Mapping[str, Path], **config: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The page, the result table, the metrics."""
     folder.mkdir()
-    metrics = report(ReportConfig(**config), folder, outline=outline(), **inputs)
+    metrics = report(ReportConfig(**config), folder, outline=outline(load()), **inputs)
     return (folder / "report.html").read_text(), json.loads((folder / "summary.json").read_text()), metrics
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from test_grpo import asked
+from test_grpo import settings as settings_of
 
 from align.errors import StageError
 from align.models import checkpoints as kept
 from align.models.base import BaseConfig
 from tasks.dpo import DpoConfig, dpo
+from tasks.grpo import grpo
 from tasks.reward import RewardConfig, reward
 from tasks.sft import SftConfig, sft
 
@@ -23,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "num_train_epochs": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "max_length": 128,
     "save_steps": 1,
 }  # fmt: skip
-STAGES = ["sft", "reward", "dpo"]
+STAGES = ["sft", "reward", "dpo", "grpo"]
 
 
 def train(
@@ -44,6 +47,11 @@ def train(
         lora = {"r": 8, "lora_dropout": dropout} if base.adapter == "lora" else None
         config: Any = SftConfig(**{"learning_rate": 1e-3, "lora": lora} | settings)
         return sft(config, out, base=base, rows=data, checkpoints=checkpoints)
+    if label == "grpo":
+        del settings["num_train_epochs"]
+        config = settings_of(out.parent, **{"max_steps": 8} | settings)
+        return grpo(config, out, base=base, rows=asked(out.parent / "rows.parquet", rows), adapter=adapter,
+                    checkpoints=checkpoints)  # fmt: skip
     pairs = tiny.pairs(out.parent / "pairs.parquet", rows)
     if label == "dpo":
         config = DpoConfig(**{"learning_rate": 1e-3, "nll": 0.1} | settings)
@@ -53,7 +61,9 @@ def train(
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["trl.trainer.dpo_trainer", "trl.trainer.reward_trainer", "trl.trainer.sft_trainer"])
+FORKS.set_forkserver_preload(
+    ["trl.trainer.dpo_trainer", "trl.trainer.grpo_trainer", "trl.trainer.reward_trainer", "trl.trainer.sft_trainer"]
+)
 
 
 def begun(label: str, out: Path, base: BaseConfig, adapter: Path, checkpoints: Path) -> Process:

@@ -120,7 +120,13 @@ def test_what_it_counted_is_in_the_views(tree, store):
 
 
 def test_the_report_asks_about_it_in_its_place(tree):
-    told = json.loads(run(tree, "-c", "from flows.stages import outline; print(outline().model_dump_json())"))
+    told = json.loads(
+        run(
+            tree,
+            "-c",
+            "from flows.recipe import load; from flows.stages import outline; print(outline(load()).model_dump_json())",
+        )
+    )
     stages = [part["stage"] for part in told["parts"]]
     assert stages.index("ingest") < stages.index("count") < stages.index("filter")
     assert {"topic": "Counting", "model": "sft", "against": "base"} in [

@@ -115,6 +115,7 @@ def arguments(config: Training, base: BaseConfig, n: int) -> Iterator[Any]:
     kind = getattr(trl, config.trl)
     with tempfile.TemporaryDirectory() as folder:
         given = {**_common(config, base, steps_of(config, n)), **config.own(), "output_dir": folder}
+        given = {name: value for name, value in given.items() if name != "max_length" or name in get_type_hints(kind)}
         extra = _extra(kind, config, given)
         try:
             found = kind(**given, **extra)

@@ -8,6 +8,7 @@ step) alone, so neither batch size, shards nor n change what sample i of a promp
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,25 @@ from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, 
 from align.models.rows import new_rows
 from align.models.trained import policy
 from align.progress import Progress
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The tokens of a sample."""
+
+    prompt: int
+    """The position of its prompt."""
+    index: int
+    """Which of the prompt's samples it is."""
+    tokens: list[int]
+    """What was drawn, the stop token among it."""
+    stopped: bool
+    """Whether a stop token ended it."""
+
+    @property
+    def content(self) -> list[int]:
+        """The tokens without the stop token."""
+        return self.tokens[: len(self.tokens) - self.stopped]
 
 
 class Sampler:
@@ -47,6 +67,30 @@ class Sampler:
         """Samples `first` to n - 1 of every prompt, in the order of the prompts; see Engine.draw."""
         encoded = self.chat.prompts([p.messages for p in prompts])
         fits = with_room(prompts, [len(ids) for ids in encoded], self.context, too_long)
+        drawn: dict[tuple[int, int], Sample] = {}
+        with Progress(len(fits) * max(0, sampling.n - first), label) as progress:
+            for ended in self.tokens(prompts, encoded, fits, sampling, first):
+                said = self.chat.read([d.content for d in ended])
+                for d, (text, thought) in zip(ended, said, strict=True):
+                    reason = "stop" if d.stopped else "truncated"
+                    row_id = prompts[d.prompt].row_id
+                    drawn[d.prompt, d.index] = sample_of(row_id, d.index, text, reason, len(d.tokens), thought)
+                done([drawn[d.prompt, d.index] for d in ended])
+                progress.advance(len(ended))
+        return [drawn[i, index] for i in fits for index in range(first, sampling.n)]
+
+    def tokens(
+        self,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[Sequence[int]],
+        fits: Sequence[int],
+        sampling: Sampling,
+        first: int = 0,
+    ) -> Iterator[list[Drawn]]:
+        """What is drawn for the prompts at the positions `fits`, each with samples `first` to n - 1, as they end.
+
+        `encoded` are the tokens of every prompt.
+        """
         indices = range(first, sampling.n)
         places = min(self._places(sampling, [len(encoded[i]) for i in fits]), max(1, len(fits) * len(indices)))
         names = [(i, index) for i in sorted(fits, key=lambda i: len(encoded[i])) for index in indices]
@@ -54,17 +98,8 @@ class Sampler:
         limits = np.array([min(sampling.max_new_tokens, self.context - len(encoded[i])) for i, _ in names])
         n = max(1, len(indices))
         waiting = deque(np.arange(at, at + n) for at in range(0, len(names), n))
-        drawn: dict[tuple[int, int], Sample] = {}
-        with Progress(len(names), label) as progress:
-            for ended in self._run([encoded[i] for i, _ in names], waiting, places, keys, limits, sampling):
-                said = self.chat.read([tokens[: len(tokens) - stopped] for _, tokens, stopped in ended])
-                for (sample, tokens, stopped), (text, thought) in zip(ended, said, strict=True):
-                    i, index = names[sample]
-                    reason = "stop" if stopped else "truncated"
-                    drawn[i, index] = sample_of(prompts[i].row_id, index, text, reason, len(tokens), thought)
-                done([drawn[names[sample]] for sample, _, _ in ended])
-                progress.advance(len(ended))
-        return [drawn[i, index] for i in fits for index in indices]
+        for ended in self._run([list(encoded[i]) for i, _ in names], waiting, places, keys, limits, sampling):
+            yield [Drawn(*names[sample], tokens, stopped) for sample, tokens, stopped in ended]
 
     def close(self) -> None:
         """Nothing is held beside memory."""

@@ -19,7 +19,7 @@ from align.models.memory_activations import Activations, shape_of
 from align.models.memory_inference import DRAWN, SCORED, cache_bytes, drawing, forward
 from align.models.memory_parameters import Architecture, Head, state_bytes
 
-Load = Literal["sft", "reward", "dpo", "sample", "score"]
+Load = Literal["sft", "reward", "dpo", "grpo", "sample", "score"]
 """What a stage puts on a GPU: a kind of training, drawing samples, or scoring them."""
 
 Parts = dict[str, int]
@@ -172,7 +172,7 @@ class Memory:
         return Activations(self.model, shape_of(self.config), tokens, self._head, checkpointing)
 
     def _training(self, rows: int) -> Parts:
-        rows *= 1 if self.need.load == "sft" else 2  # pairs are two sequences
+        rows *= 2 if self.need.load in ("reward", "dpo") else 1  # pairs are two sequences
         found = dict(self._fixed)
         found["activations"] = self._activations.peak(rows)
         tokens = rows * self._activations.tokens
@@ -181,18 +181,28 @@ class Memory:
         if self._head == "lm":
             tile = min(tokens, TILE[0]) * min(self._shape.vocab_size, TILE[1])
             found["logits"] = 2 * tile * self._itemsize + 4 * tokens * self._shape.hidden_size  # and its gradient
-        return found
+        return self._online(found) if self.need.load == "grpo" else found
+
+    def _online(self, found: Parts) -> Parts:
+        """With a plain copy that draws, and what the policy started from. Drawing and training take turns."""
+        drawn = min(DRAWN, self.config.prompts * self.config.num_generations)
+        draws = self._drawing(drawn, self.config.max_completion_length, self.config.num_generations)
+        found |= {"start": found.get("adapter", found["weights"]), "sampler": draws.pop("weights")}
+        return found | {"activations": max(found["activations"], sum(draws.values()))}
 
     def _inference(self, rows: int) -> Parts:
-        weights = sum(p.numel() * p.element_size() for p in self.model.plain.parameters())
         if self.need.load == "score":
+            weights = sum(p.numel() * p.element_size() for p in self.model.plain.parameters())
             tokens = min(self.need.tokens, self._context)
             return {"weights": weights, "activations": rows * forward(self._shape, tokens, self._itemsize)}
+        return self._drawing(rows, self.config.max_new_tokens, self.config.n or 1)
+
+    def _drawing(self, rows: int, new: int, n: int) -> Parts:
+        """What drawing so many rows takes, of at most `new` tokens each, n of them to a prompt."""
+        weights = sum(p.numel() * p.element_size() for p in self.model.plain.parameters())
         prompt = min(PROMPT, self._context)
-        length = min(prompt + self.config.max_new_tokens, self._context)
-        row = drawing(self._shape, self._cache, length, self._itemsize)
-        prompts = -(-rows // (self.config.n or 1))
-        read = prompts * forward(self._shape, prompt, self._itemsize)
+        row = drawing(self._shape, self._cache, min(prompt + new, self._context), self._itemsize)
+        read = -(-rows // n) * forward(self._shape, prompt, self._itemsize)
         found = {name: rows * size for name, size in row.items()}
         return {"weights": weights, **found, "activations": max(found["activations"], read)}
 

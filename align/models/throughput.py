@@ -31,6 +31,10 @@ class Throughput:
         """Count a batch, without waiting for the device."""
         import torch
 
+        if "completion_ids" in inputs:  # of grpo, whose prompts and responses come apart
+            whole = {k: torch.cat([inputs[f"prompt_{n}"], inputs[f"completion_{n}"]], 1)
+                     for k, n in (("input_ids", "ids"), ("attention_mask", "mask"))}  # fmt: skip
+            inputs = whole | {"response": inputs["completion_mask"]}
         ids, positions = inputs["input_ids"], inputs.get("position_ids")
         if positions is not None:  # packed: the squared length of a row is the sum of 2 p + 1 over its positions p
             real = real_tokens(positions)
@@ -77,14 +81,15 @@ def _scores_reference(trainer: Any) -> bool:
 
 def measure(trainer: Any) -> Throughput:
     """Count what `trainer` does from now on, and let it log that with its losses."""
-    found, step_of, log_of = Throughput(trainer), trainer.training_step, trainer.log
+    found, loss_of, log_of = Throughput(trainer), trainer.compute_loss, trainer.log
 
-    def step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        found.see(inputs)
-        return step_of(model, inputs, *args, **kwargs)
+    def loss(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if model.training:
+            found.see(inputs)
+        return loss_of(model, inputs, *args, **kwargs)
 
     def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         log_of(logs | found.entry() if "loss" in logs else logs, *args, **kwargs)
 
-    trainer.training_step, trainer.log = step, log
+    trainer.compute_loss, trainer.log = loss, log
     return found

@@ -174,6 +174,7 @@ def smaller(trainer: Any) -> None:
         n for n in range(args.per_device_train_batch_size // 2, 0, -1) if rows % n == 0
     )
     args.gradient_accumulation_steps = rows // args.per_device_train_batch_size
+    getattr(trainer, "resized", lambda: None)()
     trainer._train_batch_size = args.train_batch_size
     trainer.accelerator.gradient_accumulation_steps = args.gradient_accumulation_steps
     trainer.optimizer = trainer.lr_scheduler = None

@@ -1,0 +1,19 @@
+"""The prompts of a split, each once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from align import tables
+from align.text import normalise
+
+COLUMNS = ["row_id", "use", "messages", "prompt", "response", "reference", "meta"]
+
+
+def prompts_of(rows: Path, split: str, use: Sequence[str]) -> list[dict[str, Any]]:
+    """The first row (of ROWS) of every distinct prompt of a split, among rows of the kinds `use`, in their order."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in tables.read(rows, columns=COLUMNS, split=split):
+        if row["use"] in use:
+            first.setdefault("\0".join(normalise(m["content"]) for m in row["messages"]), row)
+    return list(first.values())
