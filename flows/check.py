@@ -26,6 +26,7 @@ from flows.explain import listed
 from flows.recipe import Recipe
 from tasks.grpo import GrpoConfig
 from tasks.ingest import Source
+from tasks.pairs import PairsConfig
 from tasks.sample import SampleConfig
 
 
@@ -221,21 +222,34 @@ def _samples(recipe: Recipe) -> Iterator[str]:
     asked: dict[str, SampleConfig | GrpoConfig] = {"sample": recipe.sample, "resample": recipe.resample}
     if recipe.chain.grpo != "none":
         asked["grpo"] = recipe.grpo
+    if recipe.chain.dpo_pairs != "pairs":
+        asked["sample_dpo"] = recipe.sample_dpo
     for stage, config in asked.items():
         unknown = [use for use in config.use if use not in get_args(Use)]
         if unknown:
             yield f"{stage}.use: {quote(unknown[0])} is none of {', '.join(get_args(Use))}."
         elif sources and not any(s.use in config.use and config.split in _splits(recipe, s) for s in sources):
             yield f"{stage}.split: no source of use {' or '.join(config.use) or 'any'} has rows in {config.split}."
-    pairs, sample = recipe.pairs, recipe.sample
+    if recipe.pairs.reward:
+        yield "pairs.reward: the reward model is trained on these pairs; set pairs_dpo.reward, or leave it out."
+    yield from _labelled(recipe, "pairs", recipe.pairs, "sample", recipe.sample)
+    if recipe.chain.dpo_pairs != "pairs":
+        yield from _labelled(recipe, "pairs_dpo", recipe.pairs_dpo, "sample_dpo", recipe.sample_dpo)
+    if recipe.chain.rewards == 1 and recipe.select.changed("combine"):
+        yield "select.combine: has no effect where chain.rewards is 1; leave it out, or raise that."
+
+
+def _labelled(recipe: Recipe, name: str, pairs: PairsConfig, drawn: str, sample: SampleConfig) -> Iterator[str]:
+    """Whether a stage that makes pairs of what another draws can make any."""
     if pairs.origin != "samples":
+        sources = recipe.ingest.sources.values()
         if pairs.origin == "imported" and not any(s.use == "preferences" for s in sources):
-            yield "pairs.origin: is imported, but no source has use: preferences."
-    elif pairs.grader.kind == "none" and pairs.judge is None:
-        yield "pairs.grader: is none, so that no sample would be chosen or rejected; name a grader."
+            yield f"{name}.origin: is imported, but no source has use: preferences."
+    elif pairs.grader.kind == "none" and pairs.judge is None and not pairs.reward:
+        yield f"{name}.grader: is none, so that no sample would be chosen or rejected; name a grader."
     elif not pairs.use_reference and (sample.n == 1 or sample.temperature == 0):
         alike = "n is 1" if sample.n == 1 else "temperature is 0"
-        yield f"sample: {alike}, so that no two samples of a prompt differ and pairs makes none; raise it."
+        yield f"{drawn}: {alike}, so that no two samples of a prompt differ and {name} makes none; raise it."
 
 
 def _controls(recipe: Recipe) -> Iterator[str]:

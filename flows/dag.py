@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from align.config import Config, Metrics
 from flows.recipe import Recipe
 from flows.stages import TABLE, outline
+from flows.stages import row as row_of
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,11 @@ def dag(r: Recipe, walk: Walk) -> None:
     """Ingest to report, with the control arms beside what they control for."""
     done: dict[str, Node] = {}
 
-    def stage(name: str, /, **inputs: Node | Config | None) -> Node:
+    def stage(name: str, seed: int = 0, /, **inputs: Node | Config | None) -> Node:
         row = TABLE[name.partition(" of ")[0]]
-        name = name.replace(" of ", "_")
-        done[name] = walk(name, row.function, row.config_of(r), **inputs)
+        name, config = name.replace(" of ", "_"), row.config_of(r)
+        config = config.model_copy(update={"seed": config.seed + seed}) if seed else config  # type: ignore[attr-defined]
+        done[name] = walk(name, row.function, config, **inputs)
         return done[name]
 
     base = r.base
@@ -51,17 +53,30 @@ def dag(r: Recipe, walk: Walk) -> None:
         stage("sft_unfiltered", base=base, rows=filtered["control.parquet"])
 
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
-    preferred = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
+    preferred = graded = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
     pairs = preferred["pairs.parquet"]
     scorer = r.reward.base or base
-    reward = stage("reward", base=scorer, pairs=pairs, adapter=None if r.reward.base else policy)
+    first = None if r.reward.base else policy
+    reward = stage("reward", base=scorer, pairs=pairs, adapter=first)
+    others = {
+        f"reward_{k}": stage(f"reward of {k}", k - 1, base=scorer, pairs=pairs, adapter=first)
+        for k in range(2, r.chain.rewards + 1)
+    }
 
     fresh = stage("resample", base=base, rows=rows, adapter=policy)
-    best = stage("select", base=scorer, rows=rows, samples=fresh["samples.parquet"], reward=reward)
+    best = stage("select", base=scorer, rows=rows, samples=fresh["samples.parquet"], reward=reward, **others)
     chosen = stage("sft_rs", base=base, rows=best["kept.parquet"], adapter=policy)
     if r.controls.random_of_n:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)
 
+    if r.chain.dpo_pairs != "pairs":
+        own = stage("sample_dpo", base=base, rows=rows, adapter=chosen)
+        judge = reward if r.pairs_dpo.reward else None
+        preferred = stage(
+            "pairs_dpo", rows=rows, samples=own["samples.parquet"], more=pairs if r.chain.dpo_pairs == "both" else None,
+            scorer=scorer if judge else None, reward=judge,
+        )  # fmt: skip
+        pairs = preferred["pairs.parquet"]
     if r.dpo.unpaired:
         stage("dpo", base=base, labels=preferred["labels.parquet"], adapter=chosen)
     else:
@@ -72,13 +87,13 @@ def dag(r: Recipe, walk: Walk) -> None:
         judge = reward if r.grpo.reward_weight else None
         stage(
             "grpo", base=base, rows=rows, adapter=start, samples=drawn["samples.parquet"],
-            scores=preferred["scores.parquet"], scorer=scorer if judge else None, reward=judge,
+            scores=graded["scores.parquet"], scorer=scorer if judge else None, reward=judge,
         )  # fmt: skip
         if r.controls.longer:
             stage("sft_longer", base=base, rows=filtered["kept.parquet"], adapter=start)
     policies: dict[str, Node | None] = {
         "base": None,
-        **{name: node for name, node in done.items() if TABLE[name].policy},
+        **{name: node for name, node in done.items() if row_of(name).policy},
     }
     answers = {name: stage(f"answer of {name}", base=base, rows=rows, adapter=node) for name, node in policies.items()}
     stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})

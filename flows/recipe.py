@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ValidationError, field_validator
 
@@ -12,6 +12,7 @@ from align.config import Config
 from align.errors import InputError
 from align.models.base import BaseConfig
 from align.text import quote, short
+from flows.chain import Chain, Controls
 from flows.explain import explain, listed
 from flows.ranks import Compute
 from tasks.dpo import DpoConfig
@@ -30,24 +31,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 1_000_000, 20_000, 60  # of a recipe; real ones hold a few hundred values
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-class Controls(Config):
-    """Which control arms are trained and evaluated beside the pipeline's own."""
-
-    random_of_n: bool = True
-    """SFT on a random response of the n instead of the best: what rejection sampling is compared with."""
-    longer: bool = False
-    """More SFT on what the filter kept, from the policy that grpo starts from: what online RL is compared with."""
-    unfiltered: bool = False
-    """SFT on an equal number of random unfiltered rows: what the filter is compared with."""
-
-
-class Chain(Config):
-    """Which stages there are beside those of every recipe."""
-
-    grpo: Literal["none", "sft_rs", "dpo"] = "none"
-    """The policy that online RL goes on from; none leaves that stage out."""
 
 
 class Recipe(Config):
@@ -85,6 +68,10 @@ class Recipe(Config):
     """Rejection sampling."""
     sft_rs: SftRsConfig = SftRsConfig()
     """Fine-tuning on what was selected."""
+    sample_dpo: SampleConfig = SampleConfig(split="preference")
+    """Drawing responses of the policy that dpo starts from, where chain.dpo_pairs asks for them."""
+    pairs_dpo: PairsConfig = PairsConfig()
+    """How those become chosen and rejected."""
     dpo: DpoConfig = DpoConfig()
     """Direct preference optimisation."""
     grpo: GrpoConfig = GrpoConfig()

@@ -133,6 +133,8 @@ STAGES = (
         "sft_rs", sft, "rejection sampling (best of n)", "sft", policy=True,
         questions=(("Rejection sampling", "sft_rs", "sft"),),
     ),
+    Stage("sample_dpo", sample, "sampling for DPO", "sample", added_by="chain.dpo_pairs"),
+    Stage("pairs_dpo", pairs, "preference pairs of fresh samples", "score", added_by="chain.dpo_pairs"),
     Stage("reference", reference, "the reference of DPO", "score", slice=_reference),
     Stage(
         "dpo", dpo, "DPO", "dpo", policy=True,
@@ -169,7 +171,7 @@ def present(recipe: "Recipe") -> list[Stage]:
     there = True
     for s in reversed(STAGES):
         if not s.control:
-            there = not s.added_by or _value(recipe, s.added_by) != "none"
+            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs")
         found += [s] if there else []
     return found[::-1]
 

@@ -23,7 +23,7 @@ from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, compute_dtype, load_chat
 from align.models.engine import Sampling
 from align.models.generate import Sampler
-from align.models.reward_model import load_reader, load_reward, score
+from align.models.reward_model import Scorer
 from align.models.rollouts import Rollout, Rollouts, Row, undecided
 from align.models.shards import of_first
 from align.models.trained import save_trained
@@ -187,12 +187,12 @@ class Worth:
     """The reward of responses: a weighted sum of a grader's score and a reward model's."""
 
     def __init__(self, config: GrpoConfig, scorer: BaseConfig, reward: Path | None):
-        self.config, self.reader = config, load_reader(scorer)
-        self.model: Any = None
+        self.config = config
+        self.scorer: Scorer | None = None
         if config.reward_weight:
             if reward is None:
                 raise InputError("grpo.reward_weight is set, which needs the artifact of a reward model.")
-            self.model, self.kind = load_reward(scorer, reward)
+            self.scorer = Scorer(scorer, reward)
 
     def __call__(self, rows: Sequence[Row], drawn: Sequence[Rollout]) -> list[Rollout]:
         """The responses with their rewards; see rollouts.Reward."""
@@ -203,22 +203,14 @@ class Worth:
             grades = [g.score for g in found]
             parts.append([math.nan if g is None else c.grader_weight * g for g in grades])
         scored: list[float | None] = [None] * len(drawn)
-        if self.model is not None:
-            scored = self._scores(rows, drawn)
+        if self.scorer is not None:
+            scored = self.scorer([row["messages"] for row in rows], [r.text for r in drawn])
             parts.append([math.nan if s is None else c.reward_weight * s for s in scored])
         totals = [sum(values) for values in zip(*parts, strict=True)]
         return [
             replace(r, grade=g, score=s, reward=None if math.isnan(t) else t)
             for r, g, s, t in zip(drawn, grades, scored, totals, strict=True)
         ]
-
-    def _scores(self, rows: Sequence[Row], drawn: Sequence[Rollout]) -> list[float | None]:
-        """Rewards; None for a response that is longer than the reward model reads."""
-        examples = self.reader.examples([row["messages"] for row in rows], [r.text for r in drawn])
-        fits = [i for i, e in enumerate(examples) if len(e.ids) <= self.reader.room]
-        found = iter(score(self.model, self.kind, self.reader, [examples[i] for i in fits], label="rewarding"))
-        known = {i: next(found) for i in fits}
-        return [known.get(i) for i in range(len(drawn))]
 
 
 def _facts(drawn: Sequence[Row], log: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Preference pairs: from graded samples of a policy, or from preferences that somebody else labelled."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,19 +11,22 @@ from pydantic import Field
 from align import tables
 from align.config import Config, Metrics, Seed
 from align.data import labels
-from align.data.pairing import Strategy, about_lengths, combine, sift
+from align.data.pairing import Pair, Strategy, about_lengths, combine, is_held_out, nothing, pair_of, sift
 from align.errors import InputError, StageError
 from align.grading.audit import Audit
-from align.grading.grade import STATUSES, Grade, item_of
+from align.grading.grade import STATUSES, Grade, item_of, ungraded
 from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.grading.judged import contests, judged, verdict_rows
 from align.grading.pairwise import PairJudge
-from align.text import digest, normalise
+from align.models.base import BaseConfig
+from align.models.reward_model import Scorer
+from align.text import digest
 
-Pair = dict[str, Any]
+Grading = Callable[[Sequence[tuple[dict[str, Any], str]]], list[Grade]]
+"""Grades of responses, each given beside the row that it answers."""
 OF_GRADES = ("grader", "strategy", "min_margin", "reject_truncated", "use_reference")
 """Settings of pairs that are made of graded samples."""
-OF_SAMPLES = (*OF_GRADES, "judge", "max_pairs_per_prompt")
+OF_SAMPLES = (*OF_GRADES, "judge", "reward", "max_pairs_per_prompt")
 """Settings of pairs that are made of samples."""
 
 
@@ -42,7 +45,7 @@ class PairsConfig(Config):
     """A best response against a worst one, against a random lower one, or every response against every lower one."""
     max_pairs_per_prompt: int = Field(default=1, ge=1)
     """At most so many pairs of one prompt, of different combinations; its responses are used as evenly as possible."""
-    min_margin: float = Field(default=0.0, ge=0, lt=1)
+    min_margin: float = Field(default=0.0, ge=0)
     """Scores of a pair differ by more than this."""
     reject_truncated: bool = False
     """Allow responses cut off by the token limit as rejected ones; they are never chosen."""
@@ -52,24 +55,47 @@ class PairsConfig(Config):
     """Pairs whose responses share more of their word triples than this (Jaccard) are dropped."""
     balance_length: bool = False
     """Drop pairs, by hash, until the longer response is chosen as often as the shorter; those held out stay."""
+    reward: bool = False
+    """Let the reward model score the samples, in place of a grader; of dpo_pairs, since reward is trained on pairs."""
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of the prompts, by hash, whose pairs measure the reward model instead of training it."""
     seed: Seed = 0
     """Seed of the random choices and of the held-out hash."""
+
+    @property
+    def labelled_by(self) -> str:
+        """What pairs and scores call what says how good a sample is."""
+        return "reward_model" if self.reward else self.grader.name
+
+    def part(self, row: dict[str, Any]) -> bool:
+        """Whether pairs of a row's prompt are held out."""
+        return is_held_out(row, self.held_out, self.seed)
 
     def contradictions(self) -> Iterator[str]:
         for name in self.changed(*OF_SAMPLES) if self.origin == "imported" else ():
             yield f"{name}: has no effect where origin is imported; leave it out, or set origin to samples or both."
         for name in self.changed(*OF_GRADES) if self.judge else ():
             yield f"{name}: has no effect where a judge compares samples; leave it out, or leave judge out."
+        for name in self.changed("grader", "judge", "use_reference") if self.reward else ():
+            yield f"{name}: has no effect where the reward model scores samples; leave it out, or leave reward out."
         for name in self.changed("audit") if self.judge is None else ():
             yield f"{name}: is of the judge, and there is none; leave it out, or set judge."
 
 
 def pairs(
-    config: PairsConfig, out: Path, *, rows: Path, samples: Path | None = None, cache: Path | None = None
+    config: PairsConfig,
+    out: Path,
+    *,
+    rows: Path,
+    samples: Path | None = None,
+    scorer: BaseConfig | None = None,
+    reward: Path | None = None,
+    more: Path | None = None,
+    cache: Path | None = None,
 ) -> Metrics:
     """Label samples (SAMPLES) of prompts in `rows` (ROWS), or import preferences.
+
+    `reward` is a reward artifact on the base `scorer`, of config.reward; `more` are pairs (PAIRS) to add as they are.
 
     With a judge each verdict is written to verdicts.parquet (VERDICTS), and kept in the directory `cache`.
     Unreadable samples score 0, and are rejected as other wrong ones are; ungraded ones give no pair and no label.
@@ -89,15 +115,20 @@ def pairs(
         if config.judge is not None:
             made, lengths = _from_verdicts(config, config.judge, out, rows, samples, cache, counts)
         else:
-            made, scores, lengths = _from_samples(config, rows, samples, counts, single)
+            grade = _graded(config, scorer, reward)
+            made, scores, lengths = _from_samples(config, grade, rows, samples, counts, single)
     if config.origin != "samples":
         made += _imported(config, rows, counts, single)
+    if more is not None:
+        added = tables.read(more)
+        counts["pairs.added"] = len(added)
+        made += added
     unique = list({p["pair_id"]: p for p in made}.values())
     unique, sifted = sift(unique, config.max_similarity, config.balance_length, config.seed)
     counts.update(sifted)
     held_out = sum(p["held_out"] for p in unique)
     if len(unique) == held_out:
-        raise StageError(_nothing(config, counts, held_out))
+        raise StageError(nothing(config.origin, config.judge is not None, counts, held_out))
     tables.write(out / "pairs.parquet", unique, tables.PAIRS)
     tables.write(out / "scores.parquet", scores, tables.SCORES)
     alone = {x["label_id"]: x for x in single}
@@ -140,35 +171,50 @@ def _from_verdicts(
     for a, b, c, v in found:
         if v.winner in ("first", "second"):
             chosen, rejected = (a, b) if v.winner == "first" else (b, a)
-            made.append(_pair(config, known[c.row_id], chosen["text"], rejected["text"], judge.name, None,
-                              chosen["sample_id"], rejected["sample_id"]))  # fmt: skip
+            row = known[c.row_id]
+            made.append(pair_of(row, chosen, rejected, judge.name, None, config.part(row)))
     return made, {s["sample_id"]: s["n_tokens"] for s in drawn}
 
 
+def _graded(config: PairsConfig, scorer: BaseConfig | None, reward: Path | None) -> Grading:
+    """What says how good samples are, each beside the row that it answers."""
+    if not config.reward:
+        return lambda of: grade_all(config.grader, [item_of(row, text) for row, text in of])
+    if scorer is None or reward is None:
+        raise InputError("pairs.reward asks for the reward model, which needs its artifact and base.")
+    score = Scorer(scorer, reward)
+
+    def scored(of: Sequence[tuple[dict[str, Any], str]]) -> list[Grade]:
+        found = score([row["messages"] for row, _ in of], [text for _, text in of])
+        return [ungraded("longer than can be read") if s is None else Grade(s, "scored") for s in found]
+
+    return scored
+
+
 def _from_samples(
-    config: PairsConfig, rows: Path, samples: Path, counts: Counter[str], single: list[dict[str, Any]]
+    config: PairsConfig, grade: Grading, rows: Path, samples: Path, counts: Counter[str], single: list[dict[str, Any]]
 ) -> tuple[list[Pair], list[dict[str, Any]], dict[str, int]]:
     """Pairs, SCORES rows and tokens per sample id; appends labels to `single`."""
     drawn, known = _drawn(rows, samples)
-    grades = grade_all(config.grader, [item_of(known[s["row_id"]], s["text"]) for s in drawn])
+    grades = grade([(known[s["row_id"]], s["text"]) for s in drawn])
     scores = [
-        {"sample_id": s["sample_id"], "scored_by": config.grader.name, **vars(g)}
+        {"sample_id": s["sample_id"], "scored_by": config.labelled_by, **vars(g)}
         for s, g in zip(drawn, grades, strict=True)
     ]
     counts.update(samples=len(drawn), truncated=sum(s["finish_reason"] == "truncated" for s in drawn))
     for status in STATUSES:
         counts[status] = sum(g.status == status for g in grades)
     groups: dict[str, list[tuple[dict[str, Any], Grade]]] = defaultdict(list)
-    for sample, grade in zip(drawn, grades, strict=True):
-        groups[sample["row_id"]].append((sample, grade))
+    for sample, found in zip(drawn, grades, strict=True):
+        groups[sample["row_id"]].append((sample, found))
     counts.update({f"prompts.{why}": 0 for why in ("paired", "all_correct", "all_wrong", "ungraded", "no_margin")})
     counts.update(prompts=len(groups), identical=0, reference_chosen=0)
     made = [pair for row_id, group in groups.items() for pair in _of_prompt(config, known[row_id], group, counts)]
-    for row_id, group in groups.items():
-        found = labels.graded(
-            known[row_id], group, config.grader.name, truncated=config.reject_truncated, reference=config.use_reference
+    for row_id, group in groups.items() if not config.reward else ():
+        marked = labels.graded(
+            known[row_id], group, config.labelled_by, truncated=config.reject_truncated, reference=config.use_reference
         )
-        single += ({**x, "held_out": _held_out(config, known[row_id])} for x in found)
+        single += ({**x, "held_out": config.part(known[row_id])} for x in marked)
     return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
 
 
@@ -193,7 +239,7 @@ def _of_prompt(
     responses = [(s, score) for s, score in distinct.values()]
     best = [r for r in responses if r[0]["finish_reason"] != "truncated" and r[0]["text"].strip()]
     worst = [r for r in responses if r[0]["finish_reason"] != "truncated" or config.reject_truncated]
-    by = config.grader.name
+    by = config.labelled_by
     if config.use_reference and row["reference"] and not any(g.status == "correct" for _, g in graded):
         best, by = [({"sample_id": None, "text": row["reference"]}, 1.0)], "reference"
     rng = np.random.default_rng(int(digest(str(config.seed), row["row_id"]), 16))
@@ -208,9 +254,7 @@ def _of_prompt(
     else:
         counts["prompts.no_margin"] += 1
     for chosen, rejected, margin in found:
-        yield _pair(
-            config, row, chosen["text"], rejected["text"], by, margin, chosen["sample_id"], rejected["sample_id"]
-        )
+        yield pair_of(row, chosen, rejected, by, margin, config.part(row))
 
 
 def _imported(config: PairsConfig, rows: Path, counts: Counter[str], single: list[dict[str, Any]]) -> list[Pair]:
@@ -222,71 +266,13 @@ def _imported(config: PairsConfig, rows: Path, counts: Counter[str], single: lis
         chosen, rejected = row["chosen"] or "", row["rejected"] or ""
         if labels.is_label(row) and (chosen + rejected).strip():
             counts["imported.labels"] += 1
-            single.append({**labels.imported(row), "held_out": _held_out(config, row)})
+            single.append({**labels.imported(row), "held_out": config.part(row)})
         elif not chosen.strip() or not rejected.strip():
             counts["imported.empty"] += 1
         elif chosen.strip() == rejected.strip():
             counts["imported.identical"] += 1
         else:
             counts["imported.kept"] += 1
-            made.append(_pair(config, row, chosen, rejected, "imported", None, None, None))
+            better, worse = ({"text": text, "sample_id": None} for text in (chosen, rejected))
+            made.append(pair_of(row, better, worse, "imported", None, config.part(row)))
     return made
-
-
-def _pair(
-    config: PairsConfig,
-    row: dict[str, Any],
-    chosen: str,
-    rejected: str,
-    labelled_by: str,
-    margin: float | None,
-    chosen_id: str | None,
-    rejected_id: str | None,
-) -> Pair:
-    return {
-        "pair_id": digest(row["row_id"], chosen, rejected),
-        "row_id": row["row_id"],
-        "chosen_id": chosen_id,
-        "rejected_id": rejected_id,
-        "messages": row["messages"],
-        "chosen": chosen,
-        "rejected": rejected,
-        "margin": margin,
-        "labelled_by": labelled_by,
-        "held_out": _held_out(config, row),
-    }
-
-
-def _held_out(config: PairsConfig, row: dict[str, Any]) -> bool:
-    return int(digest(str(config.seed), "held out", normalise(row["prompt"])), 16) / 16**16 < config.held_out
-
-
-def _nothing(config: PairsConfig, counts: Counter[str], held_out: int) -> str:
-    """Why there is no pair to train on, and what to do."""
-    if held_out:
-        return f"All {held_out} pairs are held out, none is left to train on; lower pairs.held_out or add prompts."
-    told = []
-    if config.judge is not None and config.origin != "imported":
-        told.append(f"of {counts['prompts']} prompts the judge decided no pair (it saw {counts['judge.tie']} ties)")
-    elif config.origin != "imported":
-        told.append(
-            f"of {counts['prompts']} prompts {counts['prompts.all_correct']} have only correct responses, "
-            f"{counts['prompts.all_wrong']} only wrong ones, {counts['prompts.ungraded']} none that was graded, and "
-            f"{counts['prompts.no_margin']} none that may be paired "
-            f"({counts['truncated']} of {counts['samples']} samples are truncated)"
-        )
-    if config.origin != "samples":
-        told.append(
-            f"of {counts['imported.read']} preference rows {counts['imported.empty']} are empty and "
-            f"{counts['imported.identical']} prefer nothing, and {counts['imported.labels']} are labels of single "
-            "responses, from which dpo learns with loss_type kto, but no reward model"
-        )
-    if dropped := counts["dropped.similar"] + counts["dropped.length"]:
-        told.append(f"{dropped} pairs were dropped by max_similarity and balance_length")
-    if config.origin == "imported":
-        advice = "add a source with use: preferences"
-    elif counts["ungraded"] == counts["samples"] > 0:
-        advice = "set pairs.grader"
-    else:
-        advice = "change sample.temperature, raise sample.n, or train the policy further before sampling"
-    return f"0 pairs: {'; '.join(told)}. To get some, {advice}."

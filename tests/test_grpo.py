@@ -1,6 +1,5 @@
 """Online RL: the reward is learned, what draws is what is trained, and what cannot be judged teaches nothing."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ from align.errors import InputError, StageError
 from align.models import online
 from align.models.arguments import LoraSettings
 from align.models.base import BaseConfig, load_chat, load_model
-from align.models.engine import Sampling
 from align.models.follow import follow
-from align.models.generate import Sampler
-from align.models.rollouts import Rollout, Rollouts, undecided, varied
+from align.models.rollouts import Rollout, undecided
 from align.models.trained import policy, unmerged
 from flows.check import problems
 from flows.graph import parents
@@ -90,7 +87,7 @@ def test_rollouts_are_rows(trained: tuple[Path, dict[str, Any]]) -> None:
         assert len(used) == 32 and len({r["row_id"] for r in used}) == 4
     assert all(r["reward"] == r["grade"] == min(1.0, r["text"].count("e") / 5) for r in rows)
     wasted = [r for r in rows if not r["trained"]]
-    groups = {(r["step"], r["row_id"]): [] for r in wasted}
+    groups: dict[tuple[int, str], list[float]] = {(r["step"], r["row_id"]): [] for r in wasted}
     for r in wasted:
         groups[r["step"], r["row_id"]].append(r["reward"])
     assert all(len(set(rewards)) == 1 for rewards in groups.values())
@@ -164,57 +161,6 @@ def test_equal_runs_give_equal_bytes(base: BaseConfig, adapter: Path, tmp_path: 
     assert tiny.measured(a) == tiny.measured(b) != tiny.measured(c)
     files = [p.relative_to(tmp_path / "a/out") for p in (tmp_path / "a/out").rglob("*") if p.is_file()]
     assert all((tmp_path / "a/out" / f).read_bytes() == (tmp_path / "b/out" / f).read_bytes() for f in files)
-
-
-class Alternate:
-    """Rewards by position, so that the groups of every second prompt are dead."""
-
-    def __call__(self, rows: Any, drawn: Any) -> list[Rollout]:
-        return [replace(r, reward=float(r.sample_index) if int(r.row_id[1:]) % 2 else 1.0) for r in drawn]
-
-
-@pytest.fixture(scope="module")
-def sampler(base: BaseConfig, adapter: Path) -> Sampler:
-    return Sampler(base, adapter)
-
-
-def rollouts(sampler: Sampler, folder: Path, reserve: float, prompts: int = 4) -> Rollouts:
-    rows = [tiny.row(i) for i in range(20)]
-    sampling = Sampling(n=4, max_new_tokens=4, seed=3)
-    return Rollouts(sampler, rows, sampling, Alternate(), prompts=prompts, reserve=reserve, folder=folder)
-
-
-def test_dead_groups_give_their_place_to_others(sampler: Sampler, tmp_path: Path) -> None:
-    active, plain = rollouts(sampler, tmp_path / "a", 1.0), rollouts(sampler, tmp_path / "b", 0.0)
-    live = {True: 0, False: 0}
-    for step in range(4):
-        for kind, made in ((True, active), (False, plain)):
-            groups = made.step(step)
-            assert len(groups) == 4
-            live[kind] += sum(map(varied, groups))
-    assert live[True] >= live[False] + 4
-    assert active.window == 8 and plain.window == 4
-
-
-def test_every_prompt_has_its_turn_and_no_step_has_one_twice(sampler: Sampler, tmp_path: Path) -> None:
-    made = rollouts(sampler, tmp_path / "a", 0.25)
-    assert made.window == 5 and made.steps_per_epoch == 4
-    first = [made.asked(step) for step in range(4)]
-    assert sorted(i for step in first for i in step) == list(range(20))
-    again = [made.asked(step) for step in range(4, 8)]
-    assert sorted(i for step in again for i in step) == list(range(20)) and again != first
-
-
-def test_other_steps_draw_others_for_the_same_prompt(sampler: Sampler, tmp_path: Path) -> None:
-    made = rollouts(sampler, tmp_path / "a", 0.0, prompts=20)
-    texts = [{(r.row_id, r.sample_index): r.text for g in made.step(step) for r in g} for step in (0, 1)]
-    assert texts[0].keys() == texts[1].keys()
-    assert sum(texts[0][k] == texts[1][k] for k in texts[0]) < len(texts[0]) / 2
-
-
-def test_fewer_prompts_than_a_step_takes(sampler: Sampler, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="A step takes 21 prompts, but there are only 20"):
-        rollouts(sampler, tmp_path / "a", 0.0, prompts=21)
 
 
 def test_decided_prompts_are_left_out(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from align.errors import StageError
 from align.grading.graders import PythonGrader
 from align.models.base import BaseConfig
 from tasks.reward import RewardConfig, reward
-from tasks.select import SelectConfig, select
+from tasks.select import SelectConfig, combined, select
 
 N, PROMPTS = 4, 10
 
@@ -134,3 +134,42 @@ def test_length_costs(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path)
     arms = tables.read(tmp_path / "out" / "selections.parquet")
     assert {a["sample_id"][-2:] for a in arms if a["arm"] == "best"} == {"-2"}
     assert all(abs(s["score"]) < 1e3 for s in tables.read(tmp_path / "out" / "scores.parquet"))
+
+
+def test_top_k(base: BaseConfig, inputs: dict[str, Path], tmp_path: Path) -> None:
+    run(base, tmp_path / "out", inputs, keep=2)
+    scores = {s["sample_id"]: s["score"] for s in tables.read(tmp_path / "out" / "scores.parquet")}
+    arms = tables.read(tmp_path / "out" / "selections.parquet")
+    for i in range(PROMPTS):
+        best, random = ([a["sample_id"] for a in arms if (a["row_id"], a["arm"]) == (f"r{i}", arm)]
+                        for arm in ("best", "random"))  # fmt: skip
+        eligible = sorted((f"s{i}-{j}" for j in range(3)), key=lambda s: -scores[s])
+        assert best == eligible[:2] and len(set(random)) == 2 and set(random) <= set(eligible)
+    kept = tables.read(tmp_path / "out" / "kept.parquet")
+    assert len(kept) == len(tables.read(tmp_path / "out" / "control.parquet")) == 2 * PROMPTS
+    least = sorted(scores[f"s{i}-{j}"] for i in range(PROMPTS) for j in range(3))[-5]
+    few = run(base, tmp_path / "few", inputs, keep=2, min_score=least)
+    assert len(tables.read(tmp_path / "few" / "kept.parquet")) <= 5 and few["score.best"] >= least
+
+
+def test_several_reward_models(base: BaseConfig, adapter: Path, inputs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    config = RewardConfig(learning_rate=2e-3, per_device_train_batch_size=16, max_length=128, seed=5)
+    reward(config, tmp_path / "other", base=base, pairs=tiny.pairs(tmp_path / "p.parquet", 40), adapter=adapter)
+    found = {}
+    for how in ("mean", "min", "mean_minus_sd"):
+        metrics = run(base, tmp_path / how, inputs | {"reward_2": tmp_path / "other"}, combine=how)
+        assert metrics["rewards.apart"] > 0
+        rows = tables.read(tmp_path / how / "scores.parquet")
+        found[how] = {(s["scored_by"], s["sample_id"]): s["score"] for s in rows}
+    one, two = ({i: v for (by, i), v in found["mean"].items() if by == name}
+                for name in ("reward_model_alone", "reward_2_alone"))  # fmt: skip
+    alone = run(base, tmp_path / "one", inputs)
+    assert "rewards.apart" not in alone
+    assert one == {s["sample_id"]: s["score"] for s in tables.read(tmp_path / "one" / "scores.parquet")} != two
+    for i, a in one.items():
+        b = two[i]
+        assert found["mean"]["reward_model", i] == pytest.approx((a + b) / 2)
+        assert found["min"]["reward_model", i] == min(a, b)
+        assert found["mean_minus_sd"]["reward_model", i] == pytest.approx((a + b) / 2 - abs(a - b) / 2)
+    assert combined("mean", [1.0, None]) is None

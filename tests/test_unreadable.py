@@ -115,8 +115,7 @@ def labelled(
                for r, said in texts.items() for k, text in enumerate(said)]  # fmt: skip
     tables.write(folder / "samples.parquet", samples, tables.SAMPLES)
     settings = PairsConfig(grader=NumberGrader(), held_out=0, **config)
-    at = {name: folder / f"{name}.parquet" for name in ("rows", "samples")}
-    metrics = pairs(settings, folder / "pairs", **at)
+    metrics = pairs(settings, folder / "pairs", rows=folder / "rows.parquet", samples=folder / "samples.parquet")
     return tables.read(folder / "pairs/pairs.parquet"), metrics
 
 

@@ -6,10 +6,32 @@ from typing import Any, Literal
 
 import numpy as np
 
-from align.text import digest
+from align.text import digest, normalise
 
 Pair = dict[str, Any]
 Strategy = Literal["best_vs_worst", "best_vs_random", "all"]
+
+
+def pair_of(
+    row: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    rejected: Mapping[str, Any],
+    labelled_by: str,
+    margin: float | None,
+    held_out: bool,
+) -> Pair:
+    """A pair (PAIRS) of two responses to a row, each with text and, where it was drawn, sample_id."""
+    return {
+        "pair_id": digest(row["row_id"], chosen["text"], rejected["text"]), "row_id": row["row_id"],
+        "chosen_id": chosen["sample_id"], "rejected_id": rejected["sample_id"], "messages": row["messages"],
+        "chosen": chosen["text"], "rejected": rejected["text"], "margin": margin, "labelled_by": labelled_by,
+        "held_out": held_out,
+    }  # fmt: skip
+
+
+def is_held_out(row: Mapping[str, Any], share: float, seed: int) -> bool:
+    """Whether a row's prompt is in the share, by hash, whose pairs measure instead of training."""
+    return int(digest(str(seed), "held out", normalise(row["prompt"])), 16) / 16**16 < share
 
 
 def combine(
@@ -74,3 +96,34 @@ def about_lengths(made: Sequence[Pair], tokens: Mapping[str, int]) -> dict[str, 
     for side in ("chosen", "rejected") if both else ():
         metrics[f"{side}.tokens.mean"] = sum(tokens[p[f"{side}_id"]] for p in both) / len(both)
     return metrics
+
+
+def nothing(origin: str, judged: bool, counts: Mapping[str, int], held_out: int) -> str:
+    """Why there is no pair to train on, and what to do."""
+    if held_out:
+        return f"All {held_out} pairs are held out, none is left to train on; lower pairs.held_out or add prompts."
+    told = []
+    if judged and origin != "imported":
+        told.append(f"of {counts['prompts']} prompts the judge decided no pair (it saw {counts['judge.tie']} ties)")
+    elif origin != "imported":
+        told.append(
+            f"of {counts['prompts']} prompts {counts['prompts.all_correct']} have only correct responses, "
+            f"{counts['prompts.all_wrong']} only wrong ones, {counts['prompts.ungraded']} none that was graded, and "
+            f"{counts['prompts.no_margin']} none that may be paired "
+            f"({counts['truncated']} of {counts['samples']} samples are truncated)"
+        )
+    if origin != "samples":
+        told.append(
+            f"of {counts['imported.read']} preference rows {counts['imported.empty']} are empty and "
+            f"{counts['imported.identical']} prefer nothing, and {counts['imported.labels']} are labels of single "
+            "responses, from which dpo learns with loss_type kto, but no reward model"
+        )
+    if dropped := counts["dropped.similar"] + counts["dropped.length"]:
+        told.append(f"{dropped} pairs were dropped by max_similarity and balance_length")
+    if origin == "imported":
+        advice = "add a source with use: preferences"
+    elif counts["ungraded"] == counts["samples"] > 0:
+        advice = "set pairs.grader"
+    else:
+        advice = "change sample.temperature, raise sample.n, or train the policy further before sampling"
+    return f"0 pairs: {'; '.join(told)}. To get some, {advice}."

@@ -7,11 +7,12 @@ from typing import Any, Literal, Protocol, get_args
 
 from align.errors import StageError
 
-Status = Literal["correct", "wrong", "unreadable", "ungraded"]
+Status = Literal["correct", "wrong", "unreadable", "ungraded", "scored"]
 """What became of a response. `unreadable`: the grader finds nothing in it to grade (no number, no SQL that parses);
 that is the model's failure and scores 0. `ungraded`: its item or its judge failed, which says nothing about the model,
-so it has no score."""
-STATUSES: tuple[Status, ...] = get_args(Status)
+so it has no score. `scored`: by a reward model, which calls nothing right or wrong."""
+STATUSES: tuple[Status, ...] = get_args(Status)[:4]
+"""What a grader may say."""
 
 
 @dataclass(frozen=True)

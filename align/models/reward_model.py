@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from align.errors import InputError, StageError
 from align.models.base import WHOLE, BaseConfig, compute_dtype, directory, load_chat, load_model, load_tokenizer
-from align.models.chat import Example, pad
+from align.models.chat import Example, Message, pad
 from align.models.encoder import EncoderReader, heads_of, is_encoder
 from align.models.files import read_json
 from align.models.finite import check_scores
@@ -95,6 +95,29 @@ def load_reward(base: BaseConfig, reward: Path) -> tuple["PreTrainedModel", Kind
         if not (loaded.cpu().float() == value.to(compute_dtype(base)).float()).all():
             raise StageError(f"The score head of the reward model {reward.name} was not loaded.")
     return model, kind
+
+
+class Scorer:
+    """A reward artifact, ready to score responses."""
+
+    def __init__(self, base: BaseConfig, reward: Path, batch_size: Batch = "auto"):
+        """`base` is what it was trained on. Raises StageError as load_reward does."""
+        self.reader, self.batch_size = load_reader(base), batch_size
+        self.reader.check()
+        self.model, self.kind = load_reward(base, reward)
+
+    def __call__(
+        self, conversations: Sequence[Sequence[Message]], responses: Sequence[str], label: str = "scoring samples"
+    ) -> list[float | None]:
+        """The reward of each response to the conversation at its position; None where both are longer than the model
+        reads."""
+        examples = self.reader.examples(conversations, responses)
+        fits = [i for i, e in enumerate(examples) if len(e.ids) <= self.reader.room]
+        found = score(
+            self.model, self.kind, self.reader, [examples[i] for i in fits], batch_size=self.batch_size, label=label
+        )
+        known = dict(zip(fits, found, strict=True))
+        return [known.get(i) for i in range(len(examples))]
 
 
 def _saved_head(reward: Path, head: str) -> "dict[str, torch.Tensor]":
