@@ -58,6 +58,21 @@ def mean_interval(values: Sequence[float], *, seed: int = 0, level: float = 0.95
     return bootstrap_mean(values, seed=seed, level=level)
 
 
+def preference_kappa(said: Sequence[tuple[str, str]]) -> float | None:
+    """Cohen's kappa (1960) of two who said of each pair of responses `first`, `second` or that neither is better.
+
+    Which response stands first is known to neither of them, so each pair counts once in each place: either place is
+    preferred equally often, and what else they may agree on by chance is how often each calls it even. None where
+    nothing was said, or where both call everything even.
+    """
+    if not said:
+        return None
+    even = [sum(one[i] not in ("first", "second") for one in said) / len(said) for i in (0, 1)]
+    chance = even[0] * even[1] + (1 - even[0]) * (1 - even[1]) / 2
+    agreed = sum(a == b for a, b in said) / len(said)
+    return (agreed - chance) / (1 - chance) if chance < 1 else None
+
+
 def _means(x: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
     """Means [resamples] of resampled `x` [n]."""
     rng = np.random.default_rng(seed)

@@ -1,10 +1,12 @@
-"""Files that readers see whole or not at all, and their digests."""
+"""Files that readers see whole or not at all, their digests, and locks between processes."""
 
 import hashlib
 import json
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,23 @@ def write(path: Path, content: bytes, *, durable: bool = False) -> None:
 def replace(path: Path, value: Any, *, durable: bool = False) -> None:
     """`write` a value as JSON."""
     write(path, json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"), durable=durable)
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on `path`, alone or with others that share it; the kernel releases it when the holder dies, however
+    it dies. Raises BlockingIOError if it is taken and `wait` is off."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        with path.open("a") as file:
+            fcntl.flock(file, kind)
+            try:  # a lock on a file that was removed meanwhile excludes nobody
+                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue
+            except FileNotFoundError:
+                continue
+            yield
+            return

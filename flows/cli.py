@@ -5,17 +5,18 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from align.errors import AlignError, StageError
+from align.errors import AlignError, InputError, StageError
 from align.redact import redact
 from align.text import short
 from flows import ending, show
 from flows import run as running
 from flows.cli_store import app as store_verbs
-from flows.given import open_store
+from flows.given import identifier, open_store
 from flows.options import Json, Overrides, Select, StoreDir
 
 app = App(
@@ -137,6 +138,47 @@ def serve(recipe: str = "quickstart", *, port: int = 4200, store: StoreDir = Non
     from flows.serve import serve as start
 
     start(open_store(store), port, recipe)
+
+
+@app.command
+def label(
+    run_id: Annotated[str | None, Parameter(name="RUN")] = None,
+    *,
+    to: Annotated[Path, Parameter(help="the labels file (.jsonl), which several people may share")],
+    by: Annotated[str, Parameter(name="--as", help="who labels")] = "me",
+    n: Annotated[int, Parameter(help="pairs to judge")] = 100,
+    language: Literal["en", "ko"] = "en",
+    port: Annotated[int, Parameter(help="0: any free one")] = 0,
+    seed: Annotated[int, Parameter(help="decides which pairs, in which order, on which side")] = 0,
+    open_: Annotated[bool, Parameter(name="--open", help="show the page in the browser")] = False,
+    agreement: Annotated[bool, Parameter(negative="", help="say how far people agree, and serve nothing")] = False,
+    store: StoreDir = None,
+    json_: Json = False,
+) -> None:
+    """Say which of two samples of a run is better, on a page on this machine. The same command goes on."""
+    from align.labelling.contests import pairs
+    from align.labelling.labels import Labels
+    from align.labelling.session import Session, name
+    from flows import label as labelling
+
+    if agreement and not to.is_file():
+        raise InputError(f"{short(to)}: there is no such labels file.")
+    if json_ and not agreement:
+        raise InputError("--json goes with --agreement.")
+    if n < 1 or seed < 0:
+        raise InputError("--n is a number of 1 or more, --seed of 0 or more.")
+    by = name(by)
+    if not agreement:
+        opened = open_store(store, there=True)
+        asked = pairs(*labelling.samples_of(opened, run_id and identifier(run_id)), n, seed)
+    labels = Labels(to)
+    if labels.cut_off:
+        show.say(f"align: the last line of {short(to)} was cut off, and is left out.", sys.stderr)
+    if not agreement:
+        session = Session(labels, asked, by, seed)
+        labelling.serve(session, language, port, open_)
+        show.say(labelling.summary(session))
+    labelling.agreement(labels, json_)
 
 
 @app.command

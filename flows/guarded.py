@@ -16,31 +16,40 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class Guard:
-    """An ASGI application that refuses requests with another Host (400) or another Origin (403) than given."""
+class Own:
+    """The origins by which this machine addresses a server on it."""
 
-    def __init__(self, app: App, origins: Iterable[str]):
-        self.app = app
+    def __init__(self, origins: Iterable[str]):
         self.origins = {origin.removesuffix(":80") for origin in origins}  # browsers leave the port out where it is 80
         self.hosts = {urlsplit(origin).netloc for origin in self.origins}
 
+    def refusal(self, headers: Iterable[tuple[str, str]]) -> tuple[int, str] | None:
+        """Status and reason for a request with another Host (400) or another Origin (403); None for our own."""
+        found: dict[str, list[str]] = {"host": [], "origin": []}
+        for name, value in headers:
+            if name.lower() in found:
+                found[name.lower()].append(value.lower().removesuffix(":80"))
+        if len(found["host"]) != 1 or found["host"][0] not in self.hosts:
+            return 400, "This server answers only to the address that align prints."
+        if not self.origins.issuperset(found["origin"]):
+            return 403, "Other web pages may not use this server."
+        return None
+
+
+class Guard:
+    """An ASGI application that refuses what is not addressed to its own origins."""
+
+    def __init__(self, app: App, origins: Iterable[str]):
+        self.app, self.own = app, Own(origins)
+
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Refuse, or hand on."""
-        if scope["type"] != "lifespan" and (refusal := self._refusal(scope["headers"])):
+        headers = scope.get("headers", ())
+        told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        if scope["type"] != "lifespan" and (refusal := self.own.refusal(told)):
             await _refuse(scope, send, *refusal)
         else:
             await self.app(scope, receive, send)
-
-    def _refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, str] | None:
-        found: dict[bytes, list[str]] = {b"host": [], b"origin": []}
-        for name, value in headers:
-            if name in found:
-                found[name].append(value.decode("latin-1").lower().removesuffix(":80"))
-        if len(found[b"host"]) != 1 or found[b"host"][0] not in self.hosts:
-            return 400, "This server answers only to the address that align serve prints."
-        if not self.origins.issuperset(found[b"origin"]):
-            return 403, "Other web pages may not use this server."
-        return None
 
 
 async def _refuse(scope: Message, send: Send, status: int, reason: str) -> None:

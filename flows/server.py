@@ -116,7 +116,7 @@ def start(home: Path, port: int = 0, *, known: str | None = None) -> Server:
     login.private(home)
     log = home / "server.log"
     known = known or login.new()
-    with _listener(port) as listener, files.locked(home / "starting"):  # one process at a time migrates the database
+    with listening(port) as listener, files.locked(home / "starting"):  # one process at a time migrates the database
         port = listener.getsockname()[1]
         ui = f"http://{HOST}:{port}"
         environment = {
@@ -148,7 +148,7 @@ def start(home: Path, port: int = 0, *, known: str | None = None) -> Server:
     return server
 
 
-def _listener(port: int) -> socket.socket:
+def listening(port: int) -> socket.socket:
     """A bound socket, to be handed to the server: nobody can take the port in between."""
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: there is no such port; choose one from 1 to 65535, or 0 for any free one.")

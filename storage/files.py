@@ -3,11 +3,12 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from align.whole import draft_of, fsync, replace
+from align.whole import locked as locked
 
 
 def write_once(path: Path, text: str) -> bool:
@@ -40,26 +41,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-
-
-@contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Hold a lock on `path`, alone or with others that share it; the kernel releases it when the holder dies, however
-    it dies. Raises BlockingIOError if it is taken and `wait` is off."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    while True:
-        with path.open("a") as file:
-            fcntl.flock(file, kind)
-            try:  # a lock on a file that was removed meanwhile excludes nobody
-                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    continue
-            except FileNotFoundError:
-                continue
-            yield
-            return
 
 
 def is_locked(path: Path) -> bool:

@@ -11,12 +11,22 @@ from pydantic import Field
 from align import tables
 from align.config import Config, Metrics, Seed
 from align.data import labels
-from align.data.pairing import Pair, Strategy, about_lengths, combine, is_held_out, nothing, pair_of, sift
+from align.data.pairing import (
+    Pair,
+    Strategy,
+    about_lengths,
+    combine,
+    is_held_out,
+    nothing,
+    overruled,
+    pair_of,
+    sift,
+)
 from align.errors import InputError, StageError
 from align.grading.audit import Audit
 from align.grading.grade import STATUSES, Grade, item_of, ungraded
 from align.grading.graders import AnyGrader, NoGrader, grade_all
-from align.grading.judged import contests, judged, verdict_rows
+from align.grading.judged import asked, contests, judged, verdict_rows
 from align.grading.pairwise import PairJudge
 from align.models.base import BaseConfig
 from align.models.reward_model import Scorer
@@ -34,7 +44,7 @@ class PairsConfig(Config):
     """Settings of pairs."""
 
     origin: Literal["samples", "imported", "both"] = "samples"
-    """Where pairs come from: graded samples, the rows of preference sources, or both."""
+    """Where pairs come from: graded samples, the rows of preference sources, or both (where those decide first)."""
     grader: AnyGrader = NoGrader()
     """What grades the samples."""
     judge: PairJudge | None = None
@@ -118,9 +128,14 @@ def pairs(
             grade = _graded(config, scorer, reward)
             made, scores, lengths = _from_samples(config, grade, rows, samples, counts, single)
     if config.origin != "samples":
-        made += _imported(config, rows, counts, single)
+        imported = _imported(config, rows, counts, single)
+        if config.origin == "both":
+            made, counts["overruled"] = overruled(made, imported)
+        made += imported
     if more is not None:
         added = tables.read(more)
+        made, fewer = overruled(made, added)
+        counts["overruled"] += fewer
         counts["pairs.added"] = len(added)
         made += added
     unique = list({p["pair_id"]: p for p in made}.values())
@@ -145,23 +160,12 @@ def pairs(
     }
 
 
-def _drawn(rows: Path, samples: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The samples, and the rows of their prompts by id."""
-    drawn = tables.read(samples)
-    asked = {s["row_id"] for s in drawn}
-    columns = ["row_id", "messages", "prompt", "response", "reference", "meta"]
-    known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in asked}
-    if missing := sorted(asked - known.keys()):
-        raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
-    return drawn, known
-
-
 def _from_verdicts(
     config: PairsConfig, judge: PairJudge, out: Path, rows: Path, samples: Path, cache: Path | None,
     counts: Counter[str],
 ) -> tuple[list[Pair], dict[str, int]]:  # fmt: skip
     """Pairs of the samples between which a judge decides, and tokens per sample id."""
-    drawn, known = _drawn(rows, samples)
+    drawn, known = asked(rows, samples)
     todo = list(contests(drawn, known, config.max_pairs_per_prompt, config.seed))
     found, metrics = judged(judge, config.audit, todo, rows, cache)
     counts.update(metrics)
@@ -195,7 +199,7 @@ def _from_samples(
     config: PairsConfig, grade: Grading, rows: Path, samples: Path, counts: Counter[str], single: list[dict[str, Any]]
 ) -> tuple[list[Pair], list[dict[str, Any]], dict[str, int]]:
     """Pairs, SCORES rows and tokens per sample id; appends labels to `single`."""
-    drawn, known = _drawn(rows, samples)
+    drawn, known = asked(rows, samples)
     grades = grade([(known[s["row_id"]], s["text"]) for s in drawn])
     scores = [
         {"sample_id": s["sample_id"], "scored_by": config.labelled_by, **vars(g)}

@@ -56,6 +56,7 @@ def test_help_lists_every_verb():
         "export",
         "chat",
         "serve",
+        "label",
     ]
     assert done.returncode == 0 and all(verb in done.stdout for verb in verbs)
 

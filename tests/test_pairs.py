@@ -213,6 +213,22 @@ def test_both_origins(bench: Bench) -> None:
     assert [p["labelled_by"] for p in made] == ["exact", "imported"]
 
 
+def test_people_overrule_graders(bench: Bench) -> None:
+    """Of the same two responses nothing is learned both ways, nor twice; other pairs of the prompt stay."""
+    bench.ask("a", "no", "yes ")
+    bench.ask("b", "no", "yes")
+    bench.ask("c", "caf\u0065\u0301", "yes")
+    same = {"use": "preferences", "reference": None}
+    bench.rows.append(row("d", prompt="question a", chosen="no", rejected="yes", **same))
+    bench.rows.append(row("e", prompt="question b", chosen="never", rejected="yes", **same))
+    bench.rows.append(row("f", prompt="question c", chosen="caf\u00e9", rejected="yes", **same))
+    made, metrics = bench.run(origin="both")
+    assert metrics["overruled"] == 2
+    assert {(p["chosen"], p["rejected"], p["labelled_by"]) for p in made} == {
+        ("no", "yes", "imported"), ("yes", "no", "exact"), ("never", "yes", "imported"), ("caf\u00e9", "yes", "imported"),
+    }  # fmt: skip
+
+
 def test_nothing_says_what_became_of_the_prompts(bench: Bench) -> None:
     bench.ask("a", "yes")
     bench.ask("b", "no", "nope")

@@ -206,9 +206,8 @@ def test_a_placeholder_in_a_response_is_only_text(judging: Any) -> None:
 
 
 def test_kappa_of_a_coin_is_0() -> None:
-    people = [Contest(str(i), "", "a", "b") for i in range(10)]
     coin = [verdict("[[A]]", "[[B]]") if i % 2 else verdict("[[B]]", "[[A]]") for i in range(10)]
-    assert kappa(people, coin) == 0 and kappa(people, coin[:1] * 10) == -1 and kappa([], []) == 0
+    assert kappa(coin) == 0 and kappa(coin[:1] * 10) == -1 and kappa([]) == 0
     assert len(FILLER) > 1000 and worth(NULL) < 0
 
 

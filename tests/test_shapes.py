@@ -151,6 +151,7 @@ def test_columns_named_by_the_recipe() -> None:
         ("hh", PREFERENCES["hh"] | {"rejected": "\n\nHuman: Ha?\n\nAssistant: No."}, "share no prompt prefix"),
         ("hh", {"chosen": "Hi", "rejected": "Ho"}, "does not begin with"),
         ("chosen_rejected", {"prompt": "x", "chosen": "", "rejected": "y"}, "final turn of chosen is empty"),
+        ("chosen_rejected", {"prompt": "x", "chosen": None, "rejected": None}, "chosen is null, not text"),
         ("ranked", {"instruction": "x", "output": ["y"]}, "no list of two or more"),
         ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 1.5}, "neither output is better"),
         ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 0}, "not a number from 1 to 2"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from align.stats import bootstrap_mean, item_means, mean_interval, wilson
+from align.stats import bootstrap_mean, item_means, mean_interval, preference_kappa, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 10), (45, 300), (1, 1), (0, 300)])
@@ -55,3 +55,17 @@ def test_mean_interval_chooses() -> None:
     assert mean_interval([0.5, 0, 1]) == bootstrap_mean([0.5, 0, 1])
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_mean([])
+
+
+def test_kappa_by_hand() -> None:
+    said = (
+        [("first", "first")] * 4
+        + [("second", "first")]
+        + [("tie", "tie"), ("tie", "second")]
+        + [("second", "second")] * 3
+    )
+    chance = 0.2 * 0.1 + 0.8 * 0.9 / 2
+    assert preference_kappa(said) == pytest.approx((0.8 - chance) / (1 - chance))
+    assert preference_kappa([]) is None and preference_kappa([("tie", "tie")]) is None
+    other = {"first": "second", "second": "first", "tie": "tie"}
+    assert preference_kappa([(other[a], other[b]) for a, b in said]) == preference_kappa(said)

@@ -52,7 +52,8 @@ def test_it_holds_the_product_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in found if not name.split("/")[0].endswith(".dist-info")}
     assert tops == {"align", "flows", "tasks", "storage", "quickstart", "recipes"}
     assert {f"recipes/{name}.yaml" for name in names()} <= set(found)
-    assert "align/report/templates/report.html.jinja" in found and "quickstart/base/model.safetensors" in found
+    pages = {"align/report/templates/report.html.jinja", "align/labelling/templates/label.html.jinja"}
+    assert pages <= set(found) and "quickstart/base/model.safetensors" in found
 
 
 @pytest.mark.parametrize("words", [["plan"], ["graph"], ["--help"], ["plan", "korean-1.5b", "--json"]])

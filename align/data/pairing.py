@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from math import lcm
 from typing import Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 
@@ -54,6 +55,20 @@ def combine(
     order = [(best[i % len(best)], worst[(i + i // round_trip) % len(worst)]) for i in range(len(best) * len(worst))]
     found = [(chosen, rejected, cs - rs) for (chosen, cs), (rejected, rs) in order if cs - rs > min_margin]
     yield from sorted(found, key=lambda p: -p[2]) if strategy == "all" else found
+
+
+def overruled(made: Sequence[Pair], imported: Sequence[Pair]) -> tuple[list[Pair], int]:
+    """The pairs of samples without those of two responses between which an imported pair decides, so that nothing is
+    trained on both ways; and how many went."""
+    decided = {_contest(p) for p in imported}
+    left = [p for p in made if _contest(p) not in decided]
+    return left, len(made) - len(left)
+
+
+def _contest(pair: Pair) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
+    """The turns and the two responses, as ingest would have them."""
+    turns = tuple((m["role"], normalize("NFC", m["content"])) for m in pair["messages"])
+    return turns, frozenset(normalize("NFC", pair[side].strip()) for side in ("chosen", "rejected"))
 
 
 def sift(

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from align.data.shapes_instructions import ALPACA, COMPLETION, SYSTEM, alpaca_prompt, conversation, pair_of
-from align.data.turns import BadRow, Record, Row, content, get, maybe, name_in, turn, turns, user
+from align.data.turns import BadRow, Record, Row, content, get, maybe, missing, name_in, turn, turns, user
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
@@ -57,6 +57,8 @@ def chosen_rejected(row: Row) -> Record:
         if column not in row:
             raise BadRow(f"has no column {column!r}")
     c, r = row["chosen"], row["rejected"]
+    if missing(c) and missing(r) and row.get("verdicts"):
+        raise BadRow("was judged, and no majority prefers either answer", skip=True)
     used = {"prompt", "chosen", "rejected", *SYSTEM}
     if all(isinstance(v, list) and len(v) > 1 for v in (c, r)):
         return _branches(turns(c, "chosen")[0], turns(r, "rejected")[0], used)

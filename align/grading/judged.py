@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from align import tables
+from align.errors import StageError
 from align.grading.audit import Audit, audit
 from align.grading.pairwise import Contest, PairJudge, Verdict
 from align.text import digest
@@ -16,6 +17,17 @@ from align.text import digest
 Row = dict[str, Any]
 Judged = tuple[Row, Row, Contest, Verdict]
 """Two samples, their contest, and the verdict on it."""
+
+
+def asked(rows: Path, samples: Path) -> tuple[list[Row], dict[str, Row]]:
+    """The samples (SAMPLES), and the ROWS of their prompts by id. Raises StageError where a prompt is missing."""
+    drawn = tables.read(samples)
+    ids = {s["row_id"] for s in drawn}
+    columns = ["row_id", "messages", "prompt", "response", "reference", "meta"]
+    known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in ids}
+    if missing := sorted(ids - known.keys()):
+        raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
+    return drawn, known
 
 
 def contests(
@@ -38,7 +50,7 @@ def contests(
 
 
 def judged(
-    judge: PairJudge, asked: Audit, todo: Sequence[tuple[Row, Row, Contest]], rows: Path, cache: Path | None
+    judge: PairJudge, audited: Audit, todo: Sequence[tuple[Row, Row, Contest]], rows: Path, cache: Path | None
 ) -> tuple[list[Judged], dict[str, float]]:
     """The verdict on each contest, after the judge was audited; and metrics. Raises StageError as the audit does.
 
@@ -56,7 +68,7 @@ def judged(
     }
     real = [c for _, _, c in todo]
     good = list(references.values()) or people or real
-    metrics = audit(asked, judge, good, real, people, cache, budget)
+    metrics = audit(audited, judge, good, real, people, cache, budget)
     verdicts = judge.compare(real, cache, budget)
     for outcome in ("first", "second", "tie", "none"):
         metrics[f"judge.{outcome}"] = sum(v.winner == outcome for v in verdicts)

@@ -1,0 +1,1 @@
+"""Labelling by people: which pairs are asked, the labels file, agreement, and the page. flows/label.py serves it."""
