@@ -35,7 +35,7 @@ class Talk:
 
     def fits(self, text: str) -> bool:
         """Whether the model's context has room for an answer."""
-        return len(self.policy.chat.prompts([self._asked(text)])[0]) < self.policy.context
+        return len(self.policy.chat.prompt(self._asked(text))) < self.policy.context
 
     def ask(self, text: str) -> Iterator[str]:
         """The answer so far, as it grows. Question and answer are part of the conversation once the answer is whole."""

@@ -100,8 +100,8 @@ def verdict(form: Form, plain: Mapping[str, Any], server: Mapping[str, Any]) -> 
         if form != "adapter" and found.get("same_tokens", 1.0) < ALIKE:
             return {
                 "certified": False,
-                "because": f"{who} its greedy answers agree in {found['same_tokens']:.0%} of their first tokens only with "
-                "those that were graded",
+                "because": f"{who} its greedy answers agree with those that were graded in only "
+                f"{found['same_tokens']:.0%} of their first tokens",
             }
         if found.get("verdict") == "worse":
             return {

@@ -144,8 +144,9 @@ def _certificate(f: Facts) -> str:
     of = "The merged weights that the GGUF was converted from, loaded" if f.form == "gguf" else "Loaded"
     lines.append(
         f"{of} by transformers {plain['transformers']} ({plain['dtype']}, {plain['device']}), it answers "
-        f"{plain['items']} evaluation items greedily: {plain['same_text']:.1%} of the answers are those that were graded, "
-        f"to the letter, {plain['same_tokens']:.1%} of their first tokens, and {plain['prompts_alike']} of the prompts."
+        f"{plain['items']} evaluation items greedily. Of the answers {plain['same_text']:.1%} are those that were "
+        f"graded, to the letter, and {plain['same_tokens']:.1%} of their first tokens; {plain['prompts_alike']} of the "
+        "prompts are the same tokens."
     )
     if "difference" in plain:
         interval = f"{plain['difference']:+.1%} [{plain['low']:+.1%}, {plain['high']:+.1%}]"

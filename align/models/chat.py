@@ -106,6 +106,11 @@ class Chat:
                 progress.advance(len(cleaned))
         return ids
 
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of one conversation, ending where the model's answer begins."""
+        encoded = self._apply([self.clean(messages)], add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"][0])
+
     def examples(
         self,
         conversations: Sequence[Sequence[Message]],

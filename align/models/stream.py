@@ -13,7 +13,7 @@ def stream(policy: Sampler, messages: Sequence[Message], max_new_tokens: int) ->
 
     Raises InputError where the conversation leaves no room in the model's context.
     """
-    (ids,) = policy.chat.prompts([messages])
+    ids = policy.chat.prompt(messages)
     room = min(max_new_tokens, policy.context - len(ids))
     if room < 1:
         raise InputError(f"The conversation fills the model's {policy.context} tokens of context.")
