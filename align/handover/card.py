@@ -119,7 +119,7 @@ def _use(f: Facts) -> str:
     if f.form == "gguf":
         return "```sh\nllama-cli -m model.gguf -cnv\nllama-server -m model.gguf\n```"
     if f.form == "adapter":
-        dtype = f.served["plain"]["dtype"] if f.served else "float32"
+        dtype = f.served["plain"]["dtype"] if f.served else "auto"
         return (
             "```python\nfrom peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer, "
             f'GenerationConfig\n\nmodel = AutoPeftModelForCausalLM.from_pretrained(DIR, dtype="{dtype}")\n'

@@ -6,7 +6,7 @@ What is written ends where the policy ends, asks as it was asked, and draws gree
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from align.handover import gguf
 from align.models.base import WHOLE, BaseConfig, directory, load_chat
 from align.models.chat import Chat
 from align.models.files import ADAPTER, adapter_weights, read_json
+from align.models.memory_inference import release
 from align.models.plain import stop_ids
 from align.models.trained import check_policy, folder, policy
 from align.whole import draft_of, fsync
@@ -88,20 +89,19 @@ def weights(
     model = policy(base, artifact) if form != "adapter" or look else None
     if look:
         look(model, chat)
-    if form == "adapter":
+    with ExitStack() as open_:
+        loadable = to
+        if form == "adapter":
+            _adapter(base, artifact, chat, to)
+        else:
+            if form == "gguf":
+                loadable = Path(open_.enter_context(TemporaryDirectory(prefix=".merged-", dir=to.parent)))
+            _merged(model, chat, loadable)
         del model
-        _adapter(base, artifact, chat, to)
-        yield to
-    elif form == "merged":
-        _merged(model, chat, to)
-        del model
-        yield to
-    else:
-        with TemporaryDirectory(prefix=".merged-", dir=to.parent) as beside:
-            _merged(model, chat, Path(beside))
-            del model
-            gguf.convert(converter, Path(beside), to)
-            yield Path(beside)
+        release()  # what loads it next wants the device
+        if form == "gguf":
+            gguf.convert(converter, loadable, to)
+        yield loadable
 
 
 def _merged(model: Any, chat: Chat, to: Path) -> None:
