@@ -2,12 +2,14 @@
 
 import ast
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import families
 import pytest
+import tiny
 import torch
 
 from align.errors import InputError, StageError
@@ -20,11 +22,16 @@ from align.models.engine import Prompt, Sampling
 from align.models.generate import Sampler
 from align.models.trained import policy
 from flows.handover import verdict
+from tasks.sft import SftConfig, sft
 
 ASK = [{"role": "user", "content": "What is 3 plus 3?"}]
 PROMPTS = [Prompt(f"r{i}", [{"role": "user", "content": f"What is {i} plus {i}?"}]) for i in range(30)]
 TURNS = [*ASK, {"role": "assistant", "content": "It is 6."}, {"role": "user", "content": "Sure?"}]
 FORGETS = {"Qwen3"}  # its own template leaves the reasoning of earlier turns out, the one of training does not
+LINES = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}Answer:\n{{ m['content'] }}{{ eos_token }}\n"
+    "{% else %}Question: {{ m['content'] }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Answer:\n{% endif %}"
+)
 CONVERTER = "import sys; open(sys.argv[3], 'wb').write(b'GGUF' + open(sys.argv[1] + '/config.json', 'rb').read())"
 
 
@@ -177,6 +184,26 @@ def test_a_converter_is_found_or_the_command_is_said(tmp_path: Path, monkeypatch
     found.chmod(0o755)
     assert gguf.converter(None) == [str(found)]
     assert gguf.converter(f"{sys.executable} x.py") == [sys.executable, "x.py"]
+
+
+STORIES = Path(__file__).parents[2] / "shared" / "data" / "stories260K"
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="without the shared data")
+@pytest.mark.skipif(not any(map(shutil.which, gguf.NAMES)), reason="without llama.cpp's converter")
+def test_the_converter_of_llama_cpp_makes_a_file_that_ends_where_the_policy_ends(tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    template = tmp_path / "lines.jinja"
+    template.write_text(LINES, encoding="utf-8")
+    base = BaseConfig(path=STORIES, chat_template=template, quantization="none")
+    (tmp_path / "out").mkdir()
+    config = SftConfig(max_length=128, per_device_train_batch_size=16)
+    sft(config, tmp_path / "out", base=base, rows=tiny.kept(tmp_path / "kept.parquet", 16))
+    made = export(base, tmp_path / "out", tmp_path / "gguf", "gguf", converter=gguf.converter(None))
+    fields = GGUFReader(made / gguf.FILE).fields
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == load_chat(base).end_id
+    assert fields["tokenizer.chat_template"].contents() == load_chat(base).inference
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,16 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import families
 import pytest
 import tiny
 from rich.console import Console
 
 from align.errors import InputError
+from align.models import stream as streaming
 from align.models.base import BaseConfig
 from align.models.engine import Prompt, Sampling
 from align.models.generate import Sampler
@@ -40,6 +44,16 @@ def test_what_grows_is_the_greedy_answer(policy: Sampler, untrained: Sampler, qu
         assert pieces[-1] == drawn(one, messages)
         assert len(pieces) > 3 and all(a in b for a, b in zip(pieces, pieces[1:-1], strict=False))
         assert not any(p.endswith("\ufffd") for p in pieces[:-1]), "a letter is shown when all of its bytes are there"
+
+
+@pytest.mark.parametrize("family", families.BY_NAME)
+def test_what_a_family_has_before_a_response_is_not_shown(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = families.chat_of(family)
+    (example,) = chat.examples([families.ASK], ["Hello, 서울."])
+    policy: Any = SimpleNamespace(chat=chat, stop=[chat.end_id], context=1000)
+    monkeypatch.setattr(streaming, "_tokens", lambda *_: iter(example.ids[example.prompt :]))
+    pieces = list(stream(policy, families.ASK, 100))
+    assert pieces[-1] == "Hello, 서울." and all(pieces[-1].startswith(piece) for piece in pieces)
 
 
 def test_windows_slide(tmp_path: Path) -> None:
