@@ -192,8 +192,7 @@ STORIES = Path(__file__).parents[2] / "shared" / "data" / "stories260K"
 @pytest.mark.skipif(not STORIES.is_dir(), reason="without the shared data")
 @pytest.mark.skipif(not any(map(shutil.which, gguf.NAMES)), reason="without llama.cpp's converter")
 def test_the_converter_of_llama_cpp_makes_a_file_that_ends_where_the_policy_ends(tmp_path: Path) -> None:
-    from gguf import GGUFReader
-
+    reader = pytest.importorskip("gguf").GGUFReader
     template = tmp_path / "lines.jinja"
     template.write_text(LINES, encoding="utf-8")
     base = BaseConfig(path=STORIES, chat_template=template, quantization="none")
@@ -201,7 +200,7 @@ def test_the_converter_of_llama_cpp_makes_a_file_that_ends_where_the_policy_ends
     config = SftConfig(max_length=128, per_device_train_batch_size=16)
     sft(config, tmp_path / "out", base=base, rows=tiny.kept(tmp_path / "kept.parquet", 16))
     made = export(base, tmp_path / "out", tmp_path / "gguf", "gguf", converter=gguf.converter(None))
-    fields = GGUFReader(made / gguf.FILE).fields
+    fields = reader(made / gguf.FILE).fields
     assert fields["tokenizer.ggml.eos_token_id"].contents() == load_chat(base).end_id
     assert fields["tokenizer.chat_template"].contents() == load_chat(base).inference
 

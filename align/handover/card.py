@@ -160,6 +160,8 @@ def _certificate(f: Facts) -> str:
             f"those of the graded policy by {found['mean']:.2g} nats a token on average, by {found['max']:.2g} at most."
         )
     server = s.get("server", {})
+    if "failed" in server:
+        lines.append("A server did not answer, so that only transformers was asked.")
     if "served_by" in server:
         lines.append(f"Through `{server['served_by']}` {server['same_text']:.1%} of the answers are the graded ones.")
     return "\n\n".join(lines)
