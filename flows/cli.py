@@ -15,6 +15,7 @@ from align.redact import redact
 from align.text import short
 from flows import ending, show
 from flows import run as running
+from flows.cli_model import app as model_verbs
 from flows.cli_store import app as store_verbs
 from flows.given import identifier, open_store
 from flows.options import Json, Overrides, Select, StoreDir
@@ -25,6 +26,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.update(store_verbs)
+app.update(model_verbs)
 
 
 @app.command

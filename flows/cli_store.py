@@ -1,16 +1,14 @@
-"""The verbs that ask or tidy a store; flows/cli.py has those that run and serve."""
+"""The verbs that ask or tidy a store; flows/cli.py has those that run, flows/cli_model.py those of a model."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from align import digests
 from align.errors import AlignError, InputError
 from flows import show
 from flows.given import identifier, open_store
-from flows.options import Json, Model, RunId, StoreDir
+from flows.options import Json, RunId, StoreDir
 
 app = App()
 
@@ -180,42 +178,3 @@ def tag(
         run = show.run_of(opened, run_id)["run_id"]
         tags.put(opened, name, run)
         show.say(f"{name}: {run}")
-
-
-@app.command
-def export(run_id: str, *, to: Path, model: Model = None, store: StoreDir = None) -> None:
-    """Write a model directory that plain transformers or vLLM load."""
-    from align.models.export import export as write_model
-
-    opened = open_store(store, there=True)
-    run_id = identifier(run_id)
-    with digests.kept_in(opened.digests):
-        write_model(
-            show.base_of(opened, run_id), show.artifact_of(opened, run_id, model or show.final_of(opened, run_id)), to
-        )
-    show.say(to)
-
-
-@app.command
-def chat(run_id: str | None = None, *, model: Model = None, store: StoreDir = None) -> None:
-    """Talk to the result. Each line is a prompt of its own; an empty line or end of input ends."""
-    from align.models.engine import Prompt, Sampling
-    from align.models.generate import Sampler
-
-    opened = open_store(store, there=True)
-    run_id = run_id and identifier(run_id)
-    model = model or show.final_of(opened, run_id)
-    adapter, base = show.artifact_of(opened, run_id, model), show.base_of(opened, run_id)
-    with digests.kept_in(opened.digests):
-        policy = Sampler(base, adapter)
-    prompt = f"{model}> " if sys.stdin.isatty() else ""
-    while line := _line(prompt):
-        asked = [Prompt("chat", [{"role": "user", "content": line}])]
-        show.say(policy.draw(asked, Sampling().greedy())[0].text)
-
-
-def _line(prompt: str) -> str:
-    try:
-        return input(prompt).strip()
-    except EOFError:
-        return ""

@@ -24,6 +24,12 @@ def say(text: object = "", file: TextIO | None = None) -> None:
     print(_encodable(printable(str(text)), stream), file=stream, flush=True)
 
 
+def piece(text: str) -> None:
+    """Print a part of a line, with the care of `say`."""
+    sys.stdout.write(_encodable(printable(text), sys.stdout))
+    sys.stdout.flush()
+
+
 def _encodable(text: str, stream: TextIO) -> str:
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

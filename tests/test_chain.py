@@ -225,6 +225,8 @@ def test_report_show_runs_and_export(twice, tmp_path):
         [{"role": "user", "content": "고객 수는?"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     assert model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+    served = json.loads((tmp_path / "model" / "served.json").read_text())
+    assert served["certified"] and served["plain"]["same_text"] == served["server"]["same_text"] == 1.0
     assert "exists" in align("export", run_id, "--to", str(tmp_path / "model"), *store).stderr
 
 

@@ -13,9 +13,9 @@ from test_resume import outputs, train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from align.errors import StageError
+from align.handover.export import export
 from align.models.base import BaseConfig, load_model
 from align.models.engine import Policy, Prompt, Sampling
-from align.models.export import export
 from align.models.reward_model import load_reward
 from align.models.trained import policy
 from flows.check_training import adapters

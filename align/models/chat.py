@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from align.errors import InputError
 from align.models.chat_checks import PROBE, PROBE_RESPONSE, check_chat
 from align.models.control import Control
-from align.models.marked import BOS, EOS, has_markers, lacks_bos, of_trl
+from align.models.marked import BOS, EOS, has_markers, lacks_bos, of_trl, without_markers
 from align.models.reasoning import CLOSED, Reading, derive
 from align.models.spans import after_block, assistant_spans, closing_token, token_mask
 from align.progress import Progress
@@ -53,7 +53,8 @@ class Chat:
 
     def __init__(self, tokenizer: Any, pad_token: str | None = None, name: str = "The chat template"):
         self.tokenizer, self.name = tokenizer, name
-        own: str = tokenizer.chat_template
+        self._own: str = tokenizer.chat_template
+        own = self._own
         self.source: Source = "markers"
         self.added: tuple[str, ...] = ()
         """What the template leaves out, and is added to it: bos, eos."""
@@ -80,6 +81,12 @@ class Chat:
     def pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
+    @property
+    def inference(self) -> str:
+        """The model's own template for engines that only ask: without markers, which few of them know, and without what
+        only training needs; a BOS that it leaves out is added."""
+        return (BOS if "bos" in self.added else "") + without_markers(self._own)
+
     def facts(self) -> dict[str, str]:
         """What of the template is recorded beside an adapter."""
         facts = {"chat_template": self.digest, "end_of_turn": str(self.tokenizer.convert_ids_to_tokens(self.end_id))}
@@ -98,6 +105,11 @@ class Chat:
                 ids += self._apply(cleaned, add_generation_prompt=True, return_dict=True)["input_ids"]
                 progress.advance(len(cleaned))
         return ids
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of one conversation, ending where the model's answer begins."""
+        encoded = self._apply([self.clean(messages)], add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"][0])
 
     def examples(
         self,

@@ -19,6 +19,7 @@ from align.models.chat import Chat, pad
 from align.models.draws import Share, choose, fork, key, uniform
 from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
 from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
+from align.models.plain import stop_ids
 from align.models.rows import new_rows
 from align.models.trained import policy
 from align.progress import Progress
@@ -50,9 +51,7 @@ class Sampler:
         self.chat: Chat = load_chat(base)
         self.model = policy(base, adapter)
         self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
-        stop = self.model.generation_config.eos_token_id
-        stop = stop if isinstance(stop, list) else [stop]
-        self.stop = sorted({self.chat.end_id, self.chat.tokenizer.eos_token_id, *stop} - {None})
+        self.stop = stop_ids(self.model.generation_config, self.chat)
 
     def draw(
         self,

@@ -5,6 +5,7 @@ import warnings
 from typing import Any
 
 _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+_CLOSED = re.compile(r"\{%[-+]?\s*endgeneration\s*[-+]?%\}")
 BOS = "{{ bos_token }}"
 EOS = "{% if not add_generation_prompt and messages[-1]['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
 
@@ -12,6 +13,12 @@ EOS = "{% if not add_generation_prompt and messages[-1]['role'] == 'assistant' %
 def has_markers(template: str) -> bool:
     """Whether the template says itself, by {% generation %}, what the assistant's words are."""
     return bool(_GENERATION.search(template))
+
+
+def without_markers(template: str) -> str:
+    """The template with its markers replaced by a block that is always written, so that white space stays."""
+    opened = _GENERATION.sub(lambda tag: tag[0].replace("generation", "if true"), template)
+    return _CLOSED.sub(lambda tag: tag[0].replace("endgeneration", "endif"), opened)
 
 
 def of_trl(tokenizer: Any) -> str | None:

@@ -19,9 +19,9 @@ from align.errors import StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.draws import key
 from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
-from align.models.export import write
 from align.models.generate import Sampler
 from align.models.memory_inference import release
+from align.models.plain import write
 from align.models.servers import Server, Servers
 from align.progress import Progress
 from align.redact import redact
@@ -67,8 +67,8 @@ class Served:
             for i in fits for index in range(first, sampling.n)
         ]  # fmt: skip
         drawn: dict[tuple[int, int], Sample] = {}
-        with _Asking(servers, self.chat) as asking, Progress(len(todo), label) as progress:
-            asked: dict[Future[_Said], tuple[int, int]] = {
+        with Asking(servers, self.chat) as asking, Progress(len(todo), label) as progress:
+            asked: dict[Future[Said], tuple[int, int]] = {
                 asking.submit(prompts[i], sampling, index, room): (i, index) for i, index, room in todo
             }
             for future in as_completed(asked):
@@ -100,7 +100,7 @@ class Served:
         del sampler
         release()  # the servers want the devices
         servers = self._open.enter_context(Servers(self._config, folder))
-        with _Asking(servers, self.chat) as asking:
+        with Asking(servers, self.chat) as asking:
             told = [asking.submit(p, greedy, 0, PROBE_TOKENS, certain=True) for p in probes]
             theirs = [future.result() for future in told]
         compare(self.chat, ours, certain, theirs, self._config.tolerance)
@@ -108,7 +108,7 @@ class Served:
         return servers
 
 
-class _Said:
+class Said:
     """What a server answered."""
 
     def __init__(self, text: str, thought: str | None, reason: str, tokens: int, certain: float | None):
@@ -117,7 +117,7 @@ class _Said:
         """Summed log-probability of what was drawn, where the server tells it."""
 
 
-class _Asking:
+class Asking:
     """Requests to several servers at once, each prompt to the next of them; a server that ended is started again."""
 
     def __init__(self, servers: Servers, chat: Any):
@@ -126,7 +126,7 @@ class _Asking:
         self._threads = ThreadPoolExecutor(self.config.concurrency * len(servers.urls))
         self._clients: dict[str, Any] = {}
 
-    def __enter__(self) -> "_Asking":
+    def __enter__(self) -> "Asking":
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -136,7 +136,7 @@ class _Asking:
 
     def submit(
         self, prompt: Prompt, sampling: Sampling, index: int, room: int, certain: bool = False
-    ) -> "Future[_Said]":
+    ) -> "Future[Said]":
         """Ask for sample `index` of a prompt, of at most `room` tokens; `certain`: with its log-probability."""
         return self._threads.submit(self._ask, prompt, sampling, index, room, certain)
 
@@ -150,7 +150,7 @@ class _Asking:
                 self._clients[url] = OpenAI(base_url=url, api_key=key, timeout=self.config.timeout, max_retries=tries)
             return self._clients[url]
 
-    def _ask(self, prompt: Prompt, sampling: Sampling, index: int, room: int, certain: bool) -> _Said:
+    def _ask(self, prompt: Prompt, sampling: Sampling, index: int, room: int, certain: bool) -> Said:
         from openai import APIConnectionError, OpenAIError
 
         at = next(self._turn) % len(self.servers.urls)
@@ -172,7 +172,7 @@ class _Asking:
                 raise self._failed(prompt, error) from error
         raise AssertionError
 
-    def _read(self, prompt: Prompt, reply: Any) -> _Said:
+    def _read(self, prompt: Prompt, reply: Any) -> Said:
         choice = reply.choices[0]
         reason = {"stop": "stop", "length": "truncated"}[choice.finish_reason]
         ids = self.chat.tokenizer(choice.message.content or "", add_special_tokens=False)["input_ids"]
@@ -181,7 +181,7 @@ class _Asking:
         ((text, thought),) = self.chat.read([ids])
         used = reply.usage.completion_tokens if reply.usage else len(ids) + (reason == "stop")
         told = choice.logprobs.content if getattr(choice, "logprobs", None) else None
-        return _Said(text, thought, reason, int(used), sum(t.logprob for t in told) if told else None)
+        return Said(text, thought, reason, int(used), sum(t.logprob for t in told) if told else None)
 
     def _failed(self, prompt: Prompt, error: Exception) -> StageError:
         reason = redact(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
