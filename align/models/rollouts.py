@@ -107,14 +107,16 @@ class Rollouts:
         live: list[list[Rollout]] = []
         dead: list[list[Rollout]] = []
         while todo and len(live) < self.prompts:
-            some, todo = todo[: self.prompts - len(live)], todo[self.prompts - len(live) :]
+            missing = self.prompts - len(live)
+            some = todo[: missing if not live and not dead else 2 * missing]  # of those, about half are dead too
+            todo = todo[len(some) :]
             for group in self._groups(some, step):
                 (live if varied(group) else dead).append(group)
         self.tried, self.dead = len(live) + len(dead), len(dead)
-        taken = [*live, *dead][: self.prompts]
+        every = [*live, *dead]
         if rank() == 0:
-            self._write(step, [(g, True) for g in taken] + [(g, False) for g in [*live, *dead][self.prompts :]])
-        return taken
+            self._write(step, [(group, i < self.prompts) for i, group in enumerate(every)])
+        return every[: self.prompts]
 
     def _groups(self, some: Sequence[int], step: int) -> Iterator[list[Rollout]]:
         """The groups of the prompts at these positions; processes share the work, and all get everything."""
