@@ -79,6 +79,7 @@ SAMPLES = _table(
         "The reasoning block that the template had before the response; null where there is none. Neither "
         "graded nor trained on.",
     ),  # fmt: skip
+    logp=(pa.float32(), "Summed log-probability of the drawn tokens in nats, at temperature 1; null where unknown."),
 )
 SCORES = _table(
     "What a grader or a reward model thinks of a sample.",

@@ -217,3 +217,25 @@ def test_only_what_is_not_kept_is_drawn(base: BaseConfig, tmp_path: Path) -> Non
     for file in (tmp_path / "draws").rglob("*.parquet"):
         file.write_bytes(file.read_bytes()[:-3])
     assert draw(PROMPTS[:10], n=8) == eight and len(asked) == 6
+
+
+def test_samples_carry_their_log_probability(sampler: Sampler) -> None:
+    """Whatever is drawn together, and whatever the temperature: that of the tokens, under the policy as it is."""
+    ids = sampler.chat.prompts([p.messages for p in PROMPTS[:8]])
+    for settings in ({"temperature": 0.7, "n": 3, "top_p": 0.9}, {"temperature": 0.0, "n": 1}):
+        asked = Sampling(max_new_tokens=24, **settings)
+        drawn = [d for ended in sampler.tokens(PROMPTS[:8], ids, range(8), asked) for d in ended]
+        told = {(s.row_id, s.sample_index): s.logp for s in sampler.draw(PROMPTS[:8], asked)}
+        assert len(drawn) == len(told) == 8 * asked.n
+        for d in drawn:
+            whole = torch.tensor([[*ids[d.prompt], *d.tokens]])
+            with torch.no_grad():
+                logps = sampler.model(whole).logits[0, len(ids[d.prompt]) - 1 : -1].log_softmax(-1)
+            known = float(logps.gather(1, torch.tensor(d.tokens)[:, None]).sum())
+            assert d.logp == told[f"p{d.prompt}", d.index] == pytest.approx(known, abs=1e-3)
+
+
+def test_log_probabilities_are_kept_with_draws(base: BaseConfig, adapter: Path, tmp_path: Path) -> None:
+    settings = Sampling(n=2, max_new_tokens=8)
+    first, again = (Policy(base, adapter, tmp_path).draw(PROMPTS[:4], settings, label="x", too_long=[]) for _ in "ab")
+    assert [s.logp for s in again] == pytest.approx([s.logp for s in first]) and first[0].logp is not None

@@ -48,6 +48,15 @@ def choose(logits: "torch.Tensor", rows: np.ndarray, u: np.ndarray, temperature:
     return ids.gather(1, torch.minimum(index, inside - 1)).cpu().numpy()[rows, column]
 
 
+def certainty(logits: "torch.Tensor", rows: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Log-probability in nats of the token drawn by each sample [B], from the row of logits [R, V] that it shares."""
+    import torch
+
+    at, token = (torch.from_numpy(x).to(logits.device, non_blocking=True) for x in (rows, drawn))
+    found = logits[at, token].float() - torch.logsumexp(logits, -1).float()[at]
+    return found.cpu().numpy()
+
+
 def fork(rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The next batch, after samples in `rows` [B] drew tokens `drawn` [B]: one row per distinct (row, token).
 

@@ -8,7 +8,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +108,9 @@ class Sample:
     """Tokens drawn, the end-of-turn token among them."""
     reasoning: str | None = None
     """What stood in the template's reasoning block before the response; None where there is none."""
+    logp: float | None = field(default=None, compare=False)
+    """Summed log-probability of the drawn tokens in nats, at temperature 1; None where the engine does not tell. Its
+    last digits depend on which samples were drawn together, as the sample itself does not."""
 
 
 Done = Callable[[Sequence[Sample]], None]
@@ -155,7 +158,13 @@ def open_engine(sampling: Sampling, base: BaseConfig, adapter: Path | None) -> E
 
 
 Open = Callable[[Sampling, BaseConfig, Path | None], Engine]
-_COLUMNS = {"text": pa.string(), "finish_reason": pa.string(), "n_tokens": pa.int32(), "reasoning": pa.string()}
+_COLUMNS = {
+    "text": pa.string(),
+    "finish_reason": pa.string(),
+    "n_tokens": pa.int32(),
+    "reasoning": pa.string(),
+    "logp": pa.float32(),
+}
 _NO_ROOM = "no room"
 
 
@@ -209,11 +218,11 @@ class Policy:
         found = []
         for p in prompts:
             for i, k in enumerate(keys[p.row_id]):
-                text, reason, n_tokens, reasoning = known[k]
+                text, reason, n_tokens, reasoning, logp = known[k]
                 if text is None:
                     too_long.append(p.row_id)
                     break
-                found.append(sample_of(p.row_id, i, text, reason, n_tokens, reasoning))
+                found.append(sample_of(p.row_id, i, text, reason, n_tokens, reasoning, logp))
         return found
 
 
@@ -238,12 +247,18 @@ class _Keeping:
 
     def add(self, samples: Sequence[Sample]) -> None:
         for s in samples:
-            self._fresh[self._keys[s.row_id][s.sample_index]] = (s.text, s.finish_reason, s.n_tokens, s.reasoning)
+            self._fresh[self._keys[s.row_id][s.sample_index]] = (
+                s.text,
+                s.finish_reason,
+                s.n_tokens,
+                s.reasoning,
+                s.logp,
+            )
         if time.monotonic() - self._last >= KEEP:
             self.close()
 
     def add_without_room(self, row_ids: Sequence[str]) -> None:
-        self._fresh |= {k: (None, _NO_ROOM, 0, None) for row_id in row_ids for k in self._keys[row_id]}
+        self._fresh |= {k: (None, _NO_ROOM, 0, None, None) for row_id in row_ids for k in self._keys[row_id]}
 
     def close(self) -> dict[bytes, tuple[Any, ...]]:
         """Keep what is not kept yet; all that came."""
@@ -253,9 +268,17 @@ class _Keeping:
         return self._all
 
 
-def sample_of(row_id: str, index: int, text: str, reason: str, n_tokens: int, reasoning: str | None = None) -> Sample:
+def sample_of(
+    row_id: str,
+    index: int,
+    text: str,
+    reason: str,
+    n_tokens: int,
+    reasoning: str | None = None,
+    logp: float | None = None,
+) -> Sample:
     """A sample with its id."""
-    return Sample(row_id, digest(row_id, str(index), text, reason), index, text, reason, int(n_tokens), reasoning)
+    return Sample(row_id, digest(row_id, str(index), text, reason), index, text, reason, int(n_tokens), reasoning, logp)
 
 
 def _key(prompt: Prompt, sampling: Sampling, index: int) -> bytes:

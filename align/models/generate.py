@@ -16,7 +16,7 @@ import numpy as np
 
 from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat, pad
-from align.models.draws import Share, choose, fork, key, uniform
+from align.models.draws import Share, certainty, choose, fork, key, uniform
 from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
 from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
 from align.models.plain import stop_ids
@@ -37,6 +37,8 @@ class Drawn:
     """What was drawn, the stop token among it."""
     stopped: bool
     """Whether a stop token ended it."""
+    logp: float
+    """Their summed log-probability in nats, at temperature 1."""
 
     @property
     def content(self) -> list[int]:
@@ -73,7 +75,7 @@ class Sampler:
                 for d, (text, thought) in zip(ended, said, strict=True):
                     reason = "stop" if d.stopped else "truncated"
                     row_id = prompts[d.prompt].row_id
-                    drawn[d.prompt, d.index] = sample_of(row_id, d.index, text, reason, len(d.tokens), thought)
+                    drawn[d.prompt, d.index] = sample_of(row_id, d.index, text, reason, len(d.tokens), thought, d.logp)
                 done([drawn[d.prompt, d.index] for d in ended])
                 progress.advance(len(ended))
         return [drawn[i, index] for i in fits for index in range(first, sampling.n)]
@@ -98,7 +100,7 @@ class Sampler:
         n = max(1, len(indices))
         waiting = deque(np.arange(at, at + n) for at in range(0, len(names), n))
         for ended in self._run([list(encoded[i]) for i, _ in names], waiting, places, keys, limits, sampling):
-            yield [Drawn(*names[sample], tokens, stopped) for sample, tokens, stopped in ended]
+            yield [Drawn(*names[i], tokens, stopped, logp) for i, tokens, stopped, logp in ended]
 
     def close(self) -> None:
         """Nothing is held beside memory."""
@@ -140,8 +142,8 @@ class Sampler:
         keys: np.ndarray,
         limits: np.ndarray,
         sampling: Sampling,
-    ) -> Iterator[list[tuple[int, list[int], bool]]]:
-        """Draw samples, at most `places` rows at a time; yields what is done: sample, tokens, stopped.
+    ) -> Iterator[list[tuple[int, list[int], bool, float]]]:
+        """Draw samples, at most `places` rows at a time; yields what is done: sample, tokens, stopped, log-probability.
 
         `prompts`, `keys` and `limits` [S] are the samples' prompts, random keys and the most tokens that each may have.
         What waits are samples that share a row: of one prompt, with the same tokens so far.
@@ -152,7 +154,7 @@ class Sampler:
         live, row = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)  # samples that are drawn; the row of each
         last = np.zeros(0, dtype=np.int64)  # the token that each row reads next
         tokens: list[list[int]] = [[] for _ in keys]
-        counts = np.zeros(len(keys), dtype=np.int64)
+        counts, logps = np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys))
         while waiting or len(live):
             came: list[np.ndarray] = []
             free = share.free(len(live), len(last)) if rows.open else 0.0
@@ -170,13 +172,17 @@ class Sampler:
                     last = np.append(last, [ids[-1] for ids in begun])
                 logits = rows.step(last)
                 drawn = choose(logits, row, uniform(keys[live], counts[live]), sampling.temperature, sampling.top_p)
+                logps[live] += certainty(logits, row, drawn)
             share.saw(live, row)
             counts[live] += 1
             for sample, token in zip(live.tolist(), drawn.tolist(), strict=True):
                 tokens[sample].append(token)
             ended = np.isin(drawn, self.stop)
             over = ended | (counts[live] >= limits[live])
-            done = [(i, tokens[i], end) for i, end in zip(live[over].tolist(), ended[over].tolist(), strict=True)]
+            done = [
+                (i, tokens[i], end, float(logps[i]))
+                for i, end in zip(live[over].tolist(), ended[over].tolist(), strict=True)
+            ]
             share.finished(live[over], counts[live[over]])
             parents, last, row = fork(row[~over], drawn[~over])
             live = live[~over]
@@ -188,7 +194,7 @@ class Sampler:
                 rows.select(parents)
             if done:
                 yield done
-                for i, _, _ in done:
+                for i, *_ in done:
                     tokens[i] = []
 
 

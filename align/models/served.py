@@ -74,7 +74,8 @@ class Served:
             for future in as_completed(asked):
                 i, index = asked[future]
                 said = future.result()
-                drawn[i, index] = sample_of(prompts[i].row_id, index, said.text, said.reason, said.tokens, said.thought)
+                drawn[i, index] = sample_of(prompts[i].row_id, index, said.text, said.reason, said.tokens, said.thought,
+                                            said.certain)  # fmt: skip
                 done([drawn[i, index]])
                 progress.advance(1)
         return [drawn[i, index] for i, index, _ in todo]
@@ -101,7 +102,7 @@ class Served:
         release()  # the servers want the devices
         servers = self._open.enter_context(Servers(self._config, folder))
         with Asking(servers, self.chat) as asking:
-            told = [asking.submit(p, greedy, 0, PROBE_TOKENS, certain=True) for p in probes]
+            told = [asking.submit(p, greedy, 0, PROBE_TOKENS) for p in probes]
             theirs = [future.result() for future in told]
         compare(self.chat, ours, certain, theirs, self._config.tolerance)
         self._servers = servers
@@ -134,11 +135,9 @@ class Asking:
         for client in self._clients.values():
             client.close()
 
-    def submit(
-        self, prompt: Prompt, sampling: Sampling, index: int, room: int, certain: bool = False
-    ) -> "Future[Said]":
-        """Ask for sample `index` of a prompt, of at most `room` tokens; `certain`: with its log-probability."""
-        return self._threads.submit(self._ask, prompt, sampling, index, room, certain)
+    def submit(self, prompt: Prompt, sampling: Sampling, index: int, room: int) -> "Future[Said]":
+        """Ask for sample `index` of a prompt, of at most `room` tokens."""
+        return self._threads.submit(self._ask, prompt, sampling, index, room)
 
     def _client(self, url: str) -> Any:
         from openai import OpenAI
@@ -150,11 +149,11 @@ class Asking:
                 self._clients[url] = OpenAI(base_url=url, api_key=key, timeout=self.config.timeout, max_retries=tries)
             return self._clients[url]
 
-    def _ask(self, prompt: Prompt, sampling: Sampling, index: int, room: int, certain: bool) -> Said:
+    def _ask(self, prompt: Prompt, sampling: Sampling, index: int, room: int) -> Said:
         from openai import APIConnectionError, OpenAIError
 
         at = next(self._turn) % len(self.servers.urls)
-        more: dict[str, Any] = {"logprobs": True} if certain else {}
+        more: dict[str, Any] = {"logprobs": True}
         if self.config.kind == "vllm":
             more["extra_body"] = {"skip_special_tokens": False, "spaces_between_special_tokens": False}
         for attempt in itertools.count(1):
