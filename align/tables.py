@@ -129,6 +129,8 @@ HELD_OUT = _table(
     pair_id=(TEXT, "The pair."),
     chosen_score=(REAL, "Score of the chosen response."),
     rejected_score=(REAL, "Score of the rejected response."),
+    chosen_before=(REAL, "Score of the chosen response before training; null where that says nothing (a new head)."),
+    rejected_before=(REAL, "The same of the rejected response."),
     chosen_tokens=(WHOLE, "Tokens of the chosen response."),
     rejected_tokens=(WHOLE, "Tokens of the rejected response."),
 )

@@ -20,6 +20,7 @@ from align.models.reader import Reader
 from align.models.reward_model import Kind, heads, load_reader, load_reward, reward_base, rewards, save_kind, score
 from align.models.shards import of_first
 from align.models.trained import save_trained
+from align.paired import paired_difference
 
 
 class RewardConfig(Training):
@@ -114,6 +115,8 @@ def reward(
                 "pair_id": p.pair_id,
                 "chosen_score": scores[i],
                 "rejected_score": scores[len(held) + i],
+                "chosen_before": before[i] if kind == "likelihood" else None,
+                "rejected_before": before[len(held) + i] if kind == "likelihood" else None,
                 "chosen_tokens": p.chosen.tokens,
                 "rejected_tokens": p.rejected.tokens,
             }
@@ -135,6 +138,7 @@ def reward(
             "accuracy.held_out": _accuracy(scores),
             "accuracy.held_out.initial": _accuracy(before),
             "accuracy.length_baseline": max(longer, 1 - longer),
+            **(_gain(held, scores, before) if kind == "likelihood" else {}),
             "margin.held_out": sum(scores[: len(held)]) / len(held) - sum(scores[len(held) :]) / len(held),
         }
     return metrics
@@ -240,6 +244,22 @@ def _accuracy(scores: list[float]) -> float:
     n = len(scores) // 2
     pairs = zip(scores[:n], scores[n:], strict=True)
     return sum((a > b) + 0.5 * (a == b) for a, b in pairs) / max(1, n)
+
+
+def _gain(held: list[Pair], scores: list[float], before: list[float]) -> dict[str, float | str]:
+    """What training did to the accuracy on held-out pairs, with its 95 % interval, paired by prompt."""
+    after, start = (_by_prompt(held, some) for some in (scores, before))
+    d = paired_difference(after, start)
+    return {"gain": d.value, "gain.low": d.low, "gain.high": d.high, "gain.verdict": d.verdict}
+
+
+def _by_prompt(held: list[Pair], scores: list[float]) -> dict[str, float]:
+    """The accuracy of scores on the pairs of each prompt."""
+    found: dict[str, list[float]] = {}
+    for i, p in enumerate(held):
+        key = str(p.chosen.ids[: p.chosen.prompt])
+        found.setdefault(key, []).append(_accuracy([scores[i], scores[len(held) + i]]))
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def _tail(log: list[dict[str, float]], name: str) -> float:
