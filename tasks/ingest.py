@@ -179,9 +179,10 @@ class _Reader:
                 yield self._row(convert(line.row), line)
             except BadRow as e:
                 text, reason = line.text if line.row is None else to_json(line.row), plain(str(e)[:300])
+                counts = not (e.skip or line.part)
                 self.bad += 1
-                self.skipped += e.skip
-                self.reasons[reason] += not e.skip
+                self.skipped += not counts
+                self.reasons[reason] += counts
                 self.examples.setdefault(reason, f"{Path(file).name}:{line.number}")
                 self.waiting.append({"source": self.name, "file": unicode(Path(file).name), "line": line.number,
                                      "reason": reason, "text": unicode(text[:2000])})  # fmt: skip
