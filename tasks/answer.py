@@ -10,6 +10,7 @@ from align.grading.suites import items
 from align.models.base import BaseConfig, load_chat
 from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
+from align.models.lone import about_lone
 from align.models.trained import is_reward_model
 
 
@@ -57,13 +58,15 @@ def answer(
             ]  # fmt: skip
     tables.write(out / "answers.parquet", answers, tables.ANSWERS)
     given = [a for a in answers if a["response"] is not None]
+    chat = load_chat(base)
     return {
         **counted,
         "answers": len(answers),
         "answers.truncated": sum(a["finish_reason"] == "truncated" for a in given),
         "answers.no_room": len(answers) - len(given),
         "answers.reasoning": sum(a["reasoning"] is not None for a in given),
-        **broken(load_chat(base).control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **broken(chat.control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **about_lone(chat.lone_system, [p.messages for p in prompts]),
         "tokens": sum(a["n_tokens"] for a in given),
     }
 

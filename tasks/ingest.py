@@ -20,7 +20,7 @@ from align.config import Config, Metrics, Seed
 from align.data.readers import expand, read_file
 from align.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, detect, mapped
 from align.data.streams import Line, known
-from align.data.turns import meta, plain, said, unicode
+from align.data.turns import meta, only_system, plain, said, unicode
 from align.errors import InputError, StageError
 from align.tables import QUARANTINE, ROWS, bare, to_json
 from align.text import SPLITS, digest, split_of
@@ -207,6 +207,8 @@ class _Reader:
                 raise BadRow("is labelled undesirable", skip=True)
             record.response = record.response if record.chosen is None else record.chosen
             record.chosen = record.rejected = None
+        if use in ("instructions", "preferences") and only_system(record.messages):
+            raise BadRow("holds no turn of a user, which only prompts and evaluation items may lack")
         if use in ("prompts", "evaluation"):
             record.reference = record.response if record.reference is None else record.reference
             record.response = None

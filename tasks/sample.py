@@ -12,6 +12,7 @@ from align.errors import StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
+from align.models.lone import about_lone
 from align.text import normalise, taken
 
 
@@ -65,6 +66,7 @@ def sample(
     dropped = ({"row_id": i, "reason": "prompt too long"} for i in too_long)
     tables.write(out / "dropped.parquet", dropped, tables.DROPPED)
     tokens = sum(s.n_tokens for s in samples)
+    chat = load_chat(base)
     return {
         "prompts": len(prompts),
         "prompts_too_long": len(too_long),
@@ -73,6 +75,7 @@ def sample(
         "tokens.mean": tokens / len(samples),
         "share.truncated": sum(s.finish_reason == "truncated" for s in samples) / len(samples),
         "samples.reasoning": sum(s.reasoning is not None for s in samples),
-        **broken(load_chat(base).control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **broken(chat.control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **about_lone(chat.lone_system, [p.messages for p in prompts]),
         "share.distinct": len({(s.row_id, s.text) for s in samples}) / len(samples),
     }

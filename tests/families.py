@@ -140,8 +140,10 @@ def table() -> str:
         "(`rendering`). A template that leaves out the BOS which its tokenizer adds to every text gets it, and one that",
         "does not end the last turn gets EOS (`added`); the template that is saved beside an adapter has them.",
         "A reasoning block is read off what a policy draws, into the column `reasoning`; it is neither graded nor trained",
-        "on. Where the generation prompt opens one, responses are trained on after an empty block.", "",
-        "| models | template | from | added | the end of a row | reasoning |", "|---|---|---|---|---|---|",
+        "on. Where the generation prompt opens one, responses are trained on after an empty block.",
+        "A system message that stands alone (an evaluation item may be one) is rendered as it is where the template takes",
+        "it, else as the user's turn (`lone system`).", "",
+        "| models | template | from | added | lone system | the end of a row | reasoning |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for family in FAMILIES:
         chat = chat_of(family.models)
@@ -151,7 +153,8 @@ def table() -> str:
         file = f"tests/chat_templates/{family.own.name}" if family.own.is_file() else f"trl's {family.own.name}"
         block = chat.reading.closing.strip().replace("|", "\\|")
         reasoning = f"ends with `{block}`" if block else ""
-        lines.append(f"| {family.models} | {file} | {chat.source} | {', '.join(chat.added)} | `{row}` | {reasoning} |")
+        lines.append(f"| {family.models} | {file} | {chat.source} | {', '.join(chat.added)} | {chat.lone_system} "
+                     f"| `{row}` | {reasoning} |")  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -141,6 +141,17 @@ def test_system_message_of_a_source(tmp_path: Path) -> None:
     assert told["split"] == plain["split"] and told["row_id"] != plain["row_id"]
 
 
+def test_system_messages_alone_are_asked_and_not_trained_on(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Name a colour."}
+    path = lines(tmp_path / "a.jsonl", [{"messages": [system, {"role": "assistant", "content": "Red."}]}])
+    for use in ("prompts", "evaluation"):
+        _, (row,), _ = run(tmp_path, {"a": Source(path=path, use=use, system="Be brief.")})
+        assert [m["role"] for m in row["messages"]] == ["system"] and row["prompt"] == "Name a colour."
+        assert (row["response"], row["reference"]) == (None, "Red.")
+    with pytest.raises(InputError, match="holds no turn of a user, which only prompts and evaluation items may lack"):
+        run(tmp_path, {"a": Source(path=path, use="instructions")})
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sources is empty"):
         run(tmp_path, {})

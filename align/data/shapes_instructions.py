@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from align.data.turns import BadRow, Record, Row, get, maybe, missing, name_in, turns, user, words
+from align.data.turns import BadRow, Record, Row, get, maybe, missing, name_in, only_system, turns, user, words
 
 QUESTION = ("question", "Question", "Q", "질문")
 ANSWER = ("answer", "Answer", "A", "response", "답변", "답")
@@ -53,7 +53,7 @@ def conversation(column: str) -> Callable[[Row], Record]:
         tools += row.get("tools") not in (None, "", "[]", [])
         answered = said[-1]["role"] == "assistant"
         messages = said[:-1] if answered else said
-        if messages[-1]["role"] != "user":
+        if messages[-1]["role"] != "user" and not only_system(messages):
             raise BadRow(f"{column} has no user turn before its answer")
         response = said[-1]["content"] if answered else None
         return Record(messages, {column, "tools", *SYSTEM}, response, ignored_tools=tools)

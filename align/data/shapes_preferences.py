@@ -20,10 +20,10 @@ def _hh_turns(text: str, column: str) -> list[dict[str, str]]:
 
 def hh(row: Row) -> Record:
     chosen, rejected = (_hh_turns(get(row, c), c) for c in ("chosen", "rejected"))
-    return _branches(chosen, rejected, {"chosen", "rejected"})
+    return branches(chosen, rejected, {"chosen", "rejected"})
 
 
-def _branches(chosen: list[dict[str, str]], rejected: list[dict[str, str]], used: set[str]) -> Record:
+def branches(chosen: list[dict[str, str]], rejected: list[dict[str, str]], used: set[str]) -> Record:
     """Two conversations that differ in their last turn only."""
     if chosen[:-1] != rejected[:-1]:
         raise BadRow("chosen and rejected share no prompt prefix")
@@ -59,7 +59,7 @@ def chosen_rejected(row: Row) -> Record:
     c, r = row["chosen"], row["rejected"]
     used = {"prompt", "chosen", "rejected", *SYSTEM}
     if all(isinstance(v, list) and len(v) > 1 for v in (c, r)):
-        return _branches(turns(c, "chosen")[0], turns(r, "rejected")[0], used)
+        return branches(turns(c, "chosen")[0], turns(r, "rejected")[0], used)
     column = name_in(row, "prompt", "question", "instruction", "input") or "prompt"
     if isinstance(row.get(column), list):
         messages, tools = turns(row[column], column)
@@ -102,10 +102,10 @@ def two_outputs(row: Row) -> Record:
         preference = float(row.get("preference"))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         preference = math.nan
+    if preference in (0, 1.5):  # 0 is how the first annotators wrote a draw
+        raise BadRow(f"preference is {preference:g}, a draw, so that neither output is better", skip=True)
     if not 1 <= preference <= 2:
         raise BadRow(f"preference is {row.get('preference')!r:.40}, not a number from 1 to 2")
-    if preference == 1.5:
-        raise BadRow("preference is 1.5, so that neither output is better")
     chosen, rejected = ("output_1", "output_2") if preference < 1.5 else ("output_2", "output_1")
     record = Record(alpaca_prompt(row), ALPACA | {"output_1", "output_2", "preference"})
     return _answered(record, get(row, chosen), get(row, rejected))

@@ -101,14 +101,25 @@ def turns(value: Any, column: str) -> tuple[list[dict[str, str]], int]:
             merged[-1]["content"] += "\n\n" + t["content"]
         else:
             merged.append(t)
-    if not any(t["role"] == "user" for t in merged):
+    answered = bool(merged) and merged[-1]["role"] == "assistant"
+    if not asks(merged[:-1] if answered else merged):
         raise BadRow(f"{column} holds no turn of a user")
     return merged, found.count(None)
 
 
+def asks(messages: list[dict[str, str]]) -> bool:
+    """Whether the turns before an answer ask for one: a user does, or a system message alone, which is the task."""
+    return any(m["role"] == "user" for m in messages) or only_system(messages)
+
+
+def only_system(messages: list[dict[str, str]]) -> bool:
+    """Whether a system message is all that there is."""
+    return [m["role"] for m in messages] == ["system"]
+
+
 def said(messages: list[dict[str, str]]) -> str:
-    """The prompt as one text: the user's words where there is one turn, else every turn but the system's."""
-    spoken = [m for m in messages if m["role"] != "system"]
+    """The prompt as one text: the words of a lone turn, else every turn but the system's."""
+    spoken = [m for m in messages if m["role"] != "system"] or messages
     if len(spoken) == 1:
         return spoken[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in spoken)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from align.errors import InputError
 from align.models.chat_checks import PROBE, PROBE_RESPONSE, check_chat
 from align.models.control import Control
+from align.models.lone import asked_as, lone_system
 from align.models.marked import BOS, EOS, has_markers, lacks_bos, of_trl
 from align.models.reasoning import CLOSED, Reading, derive
 from align.models.spans import after_block, assistant_spans, closing_token, token_mask
@@ -73,6 +74,7 @@ class Chat:
         self.control = Control(tokenizer, tokenizer.convert_ids_to_tokens(self.end_id))
         self.reading = self._reading()
         self._header: list[int] = []
+        self.lone_system = lone_system(self.render)
         self._header = self._marked_header()
         self._set_padding(pad_token)
 
@@ -139,8 +141,10 @@ class Chat:
         return [(self.control.strip(said), self.control.strip(thought) or None) for said, thought in split]
 
     def clean(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with control tokens in their words broken up, so that data cannot end a turn or open one."""
-        return [{"role": m["role"], "content": self.control.clean(m["content"])} for m in messages]
+        """The messages as the template takes them, with control tokens in their words broken up, so that data cannot
+        end a turn or open one."""
+        taken = asked_as(self.lone_system, messages)
+        return [{"role": m["role"], "content": self.control.clean(m["content"])} for m in taken]
 
     def check(self) -> None:
         """What must hold of the template before training; each fails with its own StageError."""

@@ -14,6 +14,7 @@ from align.errors import InputError, StageError
 from align.models.chat import Example, Message, common_prefix
 from align.models.control import Control
 from align.models.files import read_json
+from align.models.lone import asked_as, lone_system
 
 ENCODERS = frozenset({
     "albert", "bert", "big_bird", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
@@ -82,6 +83,7 @@ class EncoderReader:
         positions = int(facts.get("max_position_embeddings") or 1 << 30) - (self.pad_id + 1 if shifted else 0)
         self.room = min(positions, int(tokenizer.model_max_length))
         tokenizer.padding_side = "right"
+        self.lone_system = lone_system(self.render)
 
     def facts(self) -> dict[str, str]:
         """What of the template is recorded beside an adapter."""
@@ -103,7 +105,8 @@ class EncoderReader:
 
     def examples(self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[Example]:
         """Each conversation with its response; control tokens in their words are broken up."""
-        asked = [[{"role": m["role"], "content": self.control.clean(m["content"])} for m in c] for c in conversations]
+        taken = [asked_as(self.lone_system, c) for c in conversations]
+        asked = [[{"role": m["role"], "content": self.control.clean(m["content"])} for m in c] for c in taken]
         answers = [[{"role": "assistant", "content": self.control.clean(r)}] for r in responses]
         full = self._ids([self.render([*c, *a]) for c, a in zip(asked, answers, strict=True)])
         prompts = self._ids([self.render(c, generation_prompt=True) for c in asked])
