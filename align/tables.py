@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TOOLS = ("tool_calls", "tool_call_id", "name", "tools")
+"""What a turn may have of tools besides role and content, null in most. tool_calls and tools are JSON, as OpenAI's."""
+MESSAGES = pa.list_(pa.struct([(name, TEXT) for name in ("role", "content", *TOOLS)]))
 
 
 def _table(about: str, **columns: tuple[pa.DataType, str]) -> pa.Schema:
@@ -32,9 +34,14 @@ ROWS = _table(
     source=(TEXT, "The name that the recipe gives the source."),
     use=(TEXT, "What the row is for: instructions, prompts, preferences or evaluation."),
     split=(TEXT, "sft, preference, rejection or evaluation: by hash of the normalised prompt."),
-    messages=(MESSAGES, "The turns before the response: system, user, assistant, ..., user."),
+    messages=(
+        MESSAGES,
+        "The turns before the response: system, user, assistant, tool, ..., user. JSON: tool_calls of an assistant's "
+        "turn, and of the first one tools, the functions that may be called.",
+    ),
     prompt=(TEXT, "Those turns as one text; the user's words where there is one turn."),
     response=(TEXT, "The final assistant turn; null for prompts and preferences."),
+    calls=(FLAG, "Whether the last line of the response, or of a reference made of it, is its tool calls as JSON."),
     chosen=(TEXT, "The better response, or one that is labelled desirable (rejected is null then); of preferences."),
     rejected=(TEXT, "The worse response, or one that is labelled undesirable (chosen is null then); of preferences."),
     reference=(TEXT, "What a grader compares with; null where there is none."),
@@ -255,9 +262,30 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.S
 
 
 def read(path: Path, columns: list[str] | None = None, **equal: Any) -> list[dict[str, Any]]:
-    """The rows of a Parquet file as dicts, where every column named in `equal` has that value."""
+    """The rows of a Parquet file as dicts, where every column named in `equal` has that value.
+
+    Columns that the file lacks are left out. Turns have what they have of tools, and no nulls.
+    """
     filters = [(name, "=", value) for name, value in equal.items()] or None
-    return pq.read_table(os.fspath(path), columns=columns, filters=filters).to_pylist()
+    there = columns and [name for name in pq.read_schema(os.fspath(path)).names if name in columns]
+    rows = pq.read_table(os.fspath(path), columns=there, filters=filters).to_pylist()
+    for row in rows:
+        if row.get("messages"):
+            row["messages"] = [spoken(m) for m in row["messages"]]
+    return rows
+
+
+def spoken(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn without the nulls of what it has not."""
+    return {k: v for k, v in turn.items() if v is not None or k not in TOOLS}
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the columns of a schema; those that it lacks, being of an older version, are null."""
+    for field in schema:
+        if field.name not in table.schema.names:
+            table = table.append_column(field.name, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(bare(schema))
 
 
 def to_json(value: Any) -> str:

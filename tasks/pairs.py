@@ -118,7 +118,7 @@ def _drawn(rows: Path, samples: Path) -> tuple[list[dict[str, Any]], dict[str, d
     """The samples, and the rows of their prompts by id."""
     drawn = tables.read(samples)
     asked = {s["row_id"] for s in drawn}
-    columns = ["row_id", "messages", "prompt", "response", "reference", "meta"]
+    columns = ["row_id", "messages", "prompt", "response", "calls", "reference", "meta"]
     known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in asked}
     if missing := sorted(asked - known.keys()):
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
@@ -166,8 +166,9 @@ def _from_samples(
     made = [pair for row_id, group in groups.items() for pair in _of_prompt(config, known[row_id], group, counts)]
     for row_id, group in groups.items():
         found = labels.graded(
-            known[row_id], group, config.grader.name, truncated=config.reject_truncated, reference=config.use_reference
-        )
+            known[row_id], group, config.grader.name, truncated=config.reject_truncated,
+            reference=config.use_reference and not known[row_id].get("calls"),
+        )  # fmt: skip
         single += ({**x, "held_out": _held_out(config, known[row_id])} for x in found)
     return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
 
@@ -194,7 +195,8 @@ def _of_prompt(
     best = [r for r in responses if r[0]["finish_reason"] != "truncated" and r[0]["text"].strip()]
     worst = [r for r in responses if r[0]["finish_reason"] != "truncated" or config.reject_truncated]
     by = config.grader.name
-    if config.use_reference and row["reference"] and not any(g.status == "correct" for _, g in graded):
+    told = row["reference"] and not row.get("calls")  # calls are no words that a policy would say
+    if config.use_reference and told and not any(g.status == "correct" for _, g in graded):
         best, by = [({"sample_id": None, "text": row["reference"]}, 1.0)], "reference"
     rng = np.random.default_rng(int(digest(str(config.seed), row["row_id"]), 16))
     found = list(combine(config.strategy, config.min_margin, best, worst, rng))[: config.max_pairs_per_prompt]

@@ -13,7 +13,7 @@ from align.models.base import BaseConfig, load_chat
 from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
 from align.models.lone import about_lone
-from align.text import normalise, taken
+from align.text import question_of, taken
 
 
 class SampleConfig(Sampling):
@@ -51,25 +51,30 @@ def sample(
     first: dict[str, Prompt] = {}
     for row in tables.read(rows, columns=["row_id", "use", "messages"], split=config.split):
         if row["use"] in config.use:
-            key = "\0".join(normalise(m["content"]) for m in row["messages"])
+            key = "\0".join(question_of(row["messages"]))
             first.setdefault(key, Prompt(row["row_id"], row["messages"]))
     distinct = list(first.values())
     prompts = [distinct[at] for at in taken([p.row_id for p in distinct], config.limit, config.seed)]
     if not prompts:
         raise StageError(f"There are 0 prompts in the split {config.split}.")
+    chat = load_chat(base)
+    lost = [(p.row_id, why) for p in prompts if (why := chat.lost(p.messages))]
+    if lost:
+        prompts = [p for p in prompts if p.row_id not in dict(lost)]
     too_long: list[str] = []
     with Policy(base, adapter, cache) as policy:
         samples = policy.draw(prompts, config.sampling, label=f"sampling ({config.split})", too_long=too_long)
     if not samples:
-        raise StageError(f"None of the {len(prompts)} prompts fits the model's context.")
+        why = f"of row {lost[0][0]}, {lost[0][1]}" if lost else "none fits the model's context"
+        raise StageError(f"None of the {len(prompts) + len(lost)} prompts can be answered: {why}.")
     tables.write(out / "samples.parquet", (vars(s) for s in samples), tables.SAMPLES)
-    dropped = ({"row_id": i, "reason": "prompt too long"} for i in too_long)
-    tables.write(out / "dropped.parquet", dropped, tables.DROPPED)
+    dropped = [*lost, *((i, "prompt too long") for i in too_long)]
+    tables.write(out / "dropped.parquet", ({"row_id": i, "reason": why} for i, why in dropped), tables.DROPPED)
     tokens = sum(s.n_tokens for s in samples)
-    chat = load_chat(base)
     return {
         "prompts": len(prompts),
         "prompts_too_long": len(too_long),
+        **({"prompts_faulty": len(lost)} if lost else {}),
         "samples": len(samples),
         "tokens": tokens,
         "tokens.mean": tokens / len(samples),

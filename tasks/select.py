@@ -67,11 +67,14 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")
     chat = load_reader(base)
     chat.check()
-    examples = chat.examples([prompts[s["row_id"]]["messages"] for s in table], [s["text"] for s in table])
+    lost = {p: why for p in {s["row_id"] for s in table} if (why := chat.lost(prompts[p]["messages"], ""))}
+    read = [s for s in table if s["row_id"] not in lost]
+    examples = chat.examples([prompts[s["row_id"]]["messages"] for s in read], [s["text"] for s in read])
     model, kind = load_reward(base, reward)
     fits = [i for i, e in enumerate(examples) if len(e.ids) <= chat.room]
     found = score(model, kind, chat, [examples[i] for i in fits], batch_size=config.batch_size, label="scoring samples")
-    scores = {table[i]["sample_id"]: value for i, value in zip(fits, found, strict=True)}
+    scores = {read[i]["sample_id"]: value for i, value in zip(fits, found, strict=True)}
+    too_long = f"longer than the {chat.room} tokens that can be read"
     tables.write(
         out / "scores.parquet",
         (
@@ -80,7 +83,7 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
                 "scored_by": "reward_model",
                 "score": scores.get(s["sample_id"]),
                 "status": "scored" if s["sample_id"] in scores else "ungraded",
-                "detail": None if s["sample_id"] in scores else f"longer than the {chat.room} tokens that can be read",
+                "detail": None if s["sample_id"] in scores else lost.get(s["row_id"], too_long),
             }
             for s in table
         ),
@@ -104,7 +107,11 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
         "random": {p: _random(config.seed, p, groups[p]) for p in groups if p in kept},
     }
     for arm, name in (("best", "kept.parquet"), ("random", "control.parquet")):
-        tables.write(out / name, (prompts[p] | {"response": s["text"]} for p, (_, s) in arms[arm].items()), tables.KEPT)
+        tables.write(
+            out / name,
+            (prompts[p] | {"response": s["text"], "calls": False} for p, (_, s) in arms[arm].items()),
+            tables.KEPT,
+        )
     tables.write(
         out / "selections.parquet",
         (
@@ -120,7 +127,7 @@ def select(config: SelectConfig, out: Path, *, base: BaseConfig, rows: Path, sam
         **graded,
         "samples": len(table),
         "samples.eligible": eligible,
-        "samples.too_long": len(table) - len(fits),
+        "samples.too_long": len(read) - len(fits),
         "samples.truncated": sum(s["finish_reason"] == "truncated" for s in table),
         "prompts": len({s["row_id"] for s in table}),
         "prompts.kept": len(kept),

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from align import tables
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig, load_model
-from align.models.chat import Example
 from align.models.encoder import ENCODERS, EncoderReader, is_encoder
+from align.models.example import Example
 from align.models.memory import Need, estimates
 from align.models.reward_model import load_reader, load_reward, score
 from flows.check import problems

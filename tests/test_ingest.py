@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from align.errors import InputError, StageError
-from align.tables import QUARANTINE, ROWS
+from align.tables import QUARANTINE, ROWS, read
 from align.text import split_of
 from tasks.ingest import Hub, IngestConfig, Source, ingest
 
@@ -32,7 +32,7 @@ def run(tmp_path: Path, sources: dict[str, Source], **options: Any) -> tuple[dic
     assert sorted(p.name for p in out.iterdir()) == ["quarantine.parquet", "rows.parquet"]
     rows, bad = pq.read_table(out / "rows.parquet"), pq.read_table(out / "quarantine.parquet")
     assert rows.schema == ROWS and bad.schema == QUARANTINE
-    return metrics, rows.to_pylist(), bad.to_pylist()
+    return metrics, read(out / "rows.parquet"), bad.to_pylist()
 
 
 def questions(n: int, start: int = 0) -> list[dict]:

@@ -95,12 +95,6 @@ def test_conversations_stay_whole() -> None:
     assert unanswered.response is None and unanswered.messages == [USER]
 
 
-def test_tools_are_left_out_and_counted() -> None:
-    spoken = [HUMAN, {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "3"}, GPT]
-    record = SHAPES["sharegpt"].convert({"conversations": spoken, "tools": "[{...}]", "system": "Be brief."})
-    assert record.ignored_tools == 3 and record.response == "Ho." and record.messages[0]["content"] == "Be brief."
-
-
 def test_a_majority_of_rows_decides() -> None:
     good = INSTRUCTIONS["alpaca"]
     assert detect([good, {"x": 1}, good], "instructions", "f") == ("alpaca", [])

@@ -29,7 +29,9 @@ ShapeName = Literal[
     "sharegpt", "messages", "alpaca", "prompt_completion", "question_answer", "question_query", "question_reference",
     "turns", "prompt", "two_columns",
 ]  # fmt: skip
-Target = Literal["prompt", "input", "system", "messages", "response", "chosen", "rejected", "label", "reference"]
+Target = Literal[
+    "prompt", "input", "system", "messages", "response", "chosen", "rejected", "label", "reference", "tools"
+]
 
 Keys = Callable[[Row], set[str]]
 

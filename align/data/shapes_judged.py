@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from align.data.shapes_preferences import branches
-from align.data.turns import BadRow, Record, Row, get, missing, name_in, turns, words
+from align.data.turns import BadRow, Record, Row, Turn, get, missing, name_in, turns, words
 
 SIDES = (("conversation_a", "conversation_b"), ("conversation_1", "conversation_2"))
 ASKED = "g1_user_prompt"
@@ -48,7 +48,7 @@ def judged(row: Row) -> Record:
         raise BadRow(f"turn is {turn!r:.40}, not the number of a turn")
     sides = next((s for s in SIDES if all(c in row for c in s)), None)
     names = sides or (ASKED, ASKED)
-    both = [turns(row[c], c)[0] for c in sides] if sides else _of_question(get(row, ASKED), turn)
+    both = [turns(row[c], c) for c in sides] if sides else _of_question(get(row, ASKED), turn)
     first, second = (_until(side, turn, name) for side, name in zip(both, names, strict=True))
     better = _better(row)
     if _asked(first) != _asked(second):
@@ -59,7 +59,7 @@ def judged(row: Row) -> Record:
     return branches(chosen, rejected, {*names, "g2_user_prompt", "winner", *ORDERS})
 
 
-def _of_question(text: str, turn: str | None) -> list[list[dict[str, str]]]:
+def _of_question(text: str, turn: str | None) -> list[list[Turn]]:
     """The conversations of both models in what FastChat asks its judge, A's first."""
     if single := _ANSWERS.fullmatch(text):
         question, *answers = single.groups()
@@ -75,10 +75,10 @@ def _of_question(text: str, turn: str | None) -> list[list[dict[str, str]]]:
             raise BadRow(f"the turns of assistant {name} cannot be told apart in {ASKED}")
         roles = {"User": "user", f"Assistant {name}": "assistant"}
         both.append([{"role": roles[w], "content": t} for w, t in zip(parts[::2], parts[1::2], strict=True)])
-    return [turns(side, ASKED)[0] for side in both]
+    return [turns(side, ASKED) for side in both]
 
 
-def _until(side: list[dict[str, str]], turn: str | None, column: str) -> list[dict[str, str]]:
+def _until(side: list[Turn], turn: str | None, column: str) -> list[Turn]:
     """A conversation up to the assistant's answer in the judged turn; without one, to its end."""
     answers = [at for at, m in enumerate(side) if m["role"] == "assistant"]
     if turn is None or not answers:
@@ -88,7 +88,7 @@ def _until(side: list[dict[str, str]], turn: str | None, column: str) -> list[di
     return side[: answers[int(turn) - 1] + 1]
 
 
-def _asked(side: list[dict[str, str]]) -> list[dict[str, str]]:
+def _asked(side: list[Turn]) -> list[Turn]:
     return [m for m in side if m["role"] != "assistant"]
 
 

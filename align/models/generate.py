@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from align.models.base import BaseConfig, load_chat
-from align.models.chat import Chat, pad
+from align.models.chat import Chat
 from align.models.draws import Share, choose, fork, key, uniform
 from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
+from align.models.example import pad
 from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
 from align.models.rows import new_rows
 from align.models.trained import policy

@@ -5,12 +5,12 @@ the user's turn.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from align.config import Metrics
 from align.errors import InputError
 
-Message = dict[str, str]
+Message = dict[str, Any]
 LoneSystem = Literal["system", "user"]
 """The role in which a lone system message is rendered."""
 _PROBE = [{"role": "system", "content": "Name the north."}, {"role": "assistant", "content": "Up."}]

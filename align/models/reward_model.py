@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from align.errors import InputError, StageError
 from align.models.base import WHOLE, BaseConfig, compute_dtype, directory, load_chat, load_model, load_tokenizer
-from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader, heads_of, is_encoder
+from align.models.example import Example, pad
 from align.models.files import read_json
 from align.models.finite import check_scores
 from align.models.memory_inference import SCORED, Batch, batches, forward, rows_that_fit
