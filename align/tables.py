@@ -1,20 +1,15 @@
-"""The tables that stages hand to each other, which are also the SQL views: their columns, and reading and writing them.
+"""The tables that stages hand to each other, which are also the SQL views: their columns.
 
-A table's name is its file's name in an artifact and its view's name in `align sql`. Parquet is written with one
-compression, no timestamps and in row order, so that equal rows give equal bytes.
+A table's name is its file's name in an artifact and its view's name in `align sql`. align/parquet.py reads and writes.
 """
 
-import json
-import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
-
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from align.parquet import TOOLS, about, bare, completed, read, spoken, to_json, write
 
 TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+__all__ = ["TOOLS", "about", "bare", "completed", "read", "spoken", "to_json", "write"]
+MESSAGES = pa.list_(pa.struct([(name, TEXT) for name in ("role", "content", *TOOLS)]))
 
 
 def _table(about: str, **columns: tuple[pa.DataType, str]) -> pa.Schema:
@@ -32,9 +27,14 @@ ROWS = _table(
     source=(TEXT, "The name that the recipe gives the source."),
     use=(TEXT, "What the row is for: instructions, prompts, preferences or evaluation."),
     split=(TEXT, "sft, preference, rejection or evaluation: by hash of the normalised prompt."),
-    messages=(MESSAGES, "The turns before the response: system, user, assistant, ..., user."),
+    messages=(
+        MESSAGES,
+        "The turns before the response: system, user, assistant, tool, ..., user. JSON: tool_calls of an assistant's "
+        "turn, and of the first one tools, the functions that may be called.",
+    ),
     prompt=(TEXT, "Those turns as one text; the user's words where there is one turn."),
     response=(TEXT, "The final assistant turn; null for prompts and preferences."),
+    calls=(FLAG, "Whether the last line of the response, or of a reference made of it, is its tool calls as JSON."),
     chosen=(TEXT, "The better response, or one that is labelled desirable (rejected is null then); of preferences."),
     rejected=(TEXT, "The worse response, or one that is labelled undesirable (chosen is null then); of preferences."),
     reference=(TEXT, "What a grader compares with; null where there is none."),
@@ -248,34 +248,3 @@ TABLES: dict[str, pa.Schema] = {
     "training_log": TRAINING_LOG,
 }  # fmt: skip
 """The table in each file `NAME.parquet` of an artifact, by name; the view of that name reads it."""
-
-
-def about(described: pa.Schema | pa.Field) -> str:
-    """The sentence about a table or a column."""
-    return (described.metadata or {}).get(b"about", b"").decode()
-
-
-def bare(schema: pa.Schema) -> pa.Schema:
-    """The schema without the sentences, which are not for files."""
-    return pa.schema([(field.name, field.type) for field in schema])
-
-
-def write(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> int:
-    """Write `rows` to a Parquet file with exactly `schema`; returns the number of rows. Missing keys are null."""
-    plain = bare(schema)
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=plain)
-    pq.write_table(
-        table.select(plain.names).cast(plain).replace_schema_metadata(None), os.fspath(path), compression="zstd"
-    )
-    return table.num_rows
-
-
-def read(path: Path, columns: list[str] | None = None, **equal: Any) -> list[dict[str, Any]]:
-    """The rows of a Parquet file as dicts, where every column named in `equal` has that value."""
-    filters = [(name, "=", value) for name, value in equal.items()] or None
-    return pq.read_table(os.fspath(path), columns=columns, filters=filters).to_pylist()
-
-
-def to_json(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, Unicode as it is."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)

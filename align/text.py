@@ -4,7 +4,7 @@ import hashlib
 import heapq
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 SPLITS = ("sft", "preference", "rejection", "evaluation")
 
@@ -16,6 +16,12 @@ _NOT_WORD = re.compile(r"[^\w]+", re.UNICODE)
 def normalise(text: str) -> str:
     """Casefolded NFKC text whose punctuation and white space are single spaces: what 'the same prompt' means."""
     return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def question_of(messages: Sequence[Mapping[str, str]]) -> list[str]:
+    """What a conversation asks, as parts that are equal where it is the same: its normalised words, and its tools."""
+    tools = [f"{k}:{v}" for m in messages for k, v in m.items() if k not in ("role", "content")]
+    return [*(normalise(m["content"]) for m in messages), *tools]
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from align import tables
 from align.models.base import BaseConfig, compute_dtype, load_chat
-from align.models.chat import Message
+from align.models.tools import Message
 from tasks.dpo import DpoConfig, dpo
 from tasks.reference import ReferenceConfig, reference
 from tasks.reward import RewardConfig, reward

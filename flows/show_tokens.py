@@ -15,7 +15,8 @@ from storage import runs
 from storage.store import Store
 
 if TYPE_CHECKING:
-    from align.models.chat import Chat, Example
+    from align.models.chat import Chat
+    from align.models.example import Example
 
 # stage that trains, stage and file that its rows are from
 STAGES = (("sft", "filter", "kept.parquet"), ("sft_rs", "select", "kept.parquet"))
@@ -50,6 +51,7 @@ def seen(store: Store, row_id: str, run_id: str | None) -> list[Seen]:
     """The row in every SFT stage of a run (None: the latest with a filter) that trains on it. Raises InputError if
     there is none."""
     from align.models.base import BaseConfig, load_chat
+    from align.models.tools import response_of
 
     run = show.latest_run(store, run_id, "filter")
     source = runs.source(store, run["run_id"])
@@ -63,7 +65,10 @@ def seen(store: Store, row_id: str, run_id: str | None) -> list[Seen]:
             chat = load_chat(BaseConfig.model_validate(source["base"]))
             settings: dict[str, Any] = source.get(stage) or {}
             train_on: Literal["all", "last"] = "last" if stage == "sft_rs" else settings.get("train_on", "all")
-            (example,) = chat.examples([row["messages"]], [row["response"]], train_on)
+            said = response_of(row)
+            if why := chat.lost(row["messages"], said):
+                raise InputError(f"{row_id}: {stage} set the row aside; {why}.")
+            (example,) = chat.examples([row["messages"]], [said], train_on)
             found.append(Seen(stage, chat, example, settings.get("max_length")))
     if not found:
         raise InputError(

@@ -10,6 +10,7 @@ from align.grading.suites import items
 from align.models.base import BaseConfig, load_chat
 from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
+from align.models.lone import about_lone
 from align.models.trained import is_reward_model
 
 
@@ -40,11 +41,15 @@ def answer(
     suites, counted = items(config.suites, rows, config.seed)
     _check_policy(adapter)
     prompts = [Prompt(i, row["messages"]) for asked in suites.values() for i, row in asked.items()]
+    chat = load_chat(base)
+    lost = {p.row_id: why for p in prompts if (why := chat.lost(p.messages))}
     modes = [("greedy", config.greedy()), *([("sampled", config.sampling)] if config.n else [])]
     answers: list[dict[str, Any]] = []
     with Policy(base, adapter, cache) as policy:
         for mode, sampling in modes:
-            drawn = policy.draw(prompts, sampling, label=f"answering ({mode})", too_long=[])
+            drawn = policy.draw(
+                [p for p in prompts if p.row_id not in lost], sampling, label=f"answering ({mode})", too_long=[]
+            )
             answered = {(s.row_id, s.sample_index): s for s in drawn}
             answers += [
                 {
@@ -61,9 +66,11 @@ def answer(
         **counted,
         "answers": len(answers),
         "answers.truncated": sum(a["finish_reason"] == "truncated" for a in given),
-        "answers.no_room": len(answers) - len(given),
+        "answers.no_room": sum(a["response"] is None and a["row_id"] not in lost for a in answers),
+        **({"items.faulty": len(lost), "items.faulty.reason": next(iter(lost.values()))} if lost else {}),
         "answers.reasoning": sum(a["reasoning"] is not None for a in given),
-        **broken(load_chat(base).control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **broken(chat.control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **about_lone(chat.lone_system, [p.messages for p in prompts]),
         "tokens": sum(a["n_tokens"] for a in given),
     }
 

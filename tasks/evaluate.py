@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from align import tables
 from align.config import Config, Metrics, Seed
 from align.errors import StageError
-from align.grading.grade import item_of, ungraded
+from align.grading.grade import Grade, item_of, ungraded
 from align.grading.graders import AnyGrader, NoGrader
 from align.grading.kept_grades import grade_kept
 from align.grading.suites import OTHERS, Items, items
 from align.models.engine import Sampling
+from align.models.tools import has_tools
 from align.paired import paired_difference
 from align.stats import item_means, mean_interval
 
@@ -102,8 +103,13 @@ def _graded(
     said = [item_of(asked[a["row_id"]], a["response"]) for a in answers if a["response"] is not None]
     grades = iter(grade_kept(grader, said, cache))
     for a in answers:
-        grade = ungraded("the prompt fills the model's context") if a["response"] is None else next(grades)
+        grade = _unanswered(asked[a["row_id"]]) if a["response"] is None else next(grades)
         yield a | {"score": grade.score, "status": grade.status, "detail": grade.detail}
+
+
+def _unanswered(item: Row) -> Grade:
+    why = "the prompt fills the model's context"
+    return ungraded(f"its tools cannot be given to the model, or {why}" if has_tools(item["messages"]) else why)
 
 
 def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: list[Row]) -> Iterator[Row]:

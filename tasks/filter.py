@@ -17,7 +17,7 @@ from align.rules.contamination import Contamination
 from align.rules.distributions import distributions
 from align.rules.pool import Drop, Pool
 from align.rules.shingles import each
-from align.tables import INSTRUCTIONS, KEPT, ROWS, bare, to_json
+from align.tables import INSTRUCTIONS, KEPT, ROWS, bare, completed, to_json
 
 GROUP = 100_000  # rows of a row group
 
@@ -83,7 +83,7 @@ def load(rows: Path, base: BaseConfig, seed: int) -> Pool:
 
     A recipe may evaluate on the evaluation split of its own instructions, so these count as items too.
     """
-    table = pq.read_table(rows)
+    table = completed(pq.read_table(rows), ROWS)
     items = table.filter(pc.field("split") == "evaluation")
     answers = pc.coalesce(items["reference"], items["response"])
     items = items.select(["row_id", "source", "use", "prompt"]).append_column("reference", answers)

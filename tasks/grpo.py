@@ -173,14 +173,23 @@ def _prompts(
     every = [every[at] for at in taken([r["row_id"] for r in every], config.limit, config.seed)]
     if not every:
         raise StageError(f"There are 0 prompts in the split {config.split}.")
-    lengths = [len(ids) + config.max_completion_length for ids in chat.prompts([r["messages"] for r in every])]
-    fits = training.within_length([r["row_id"] for r in every], lengths, config, "prompts with their responses", out)
-    asked = [every[i] for i in fits]
+    lost = [(r["row_id"], why, None) for r in every if (why := chat.lost(r["messages"]))]
+    whole = [r for r in every if r["row_id"] not in {row_id for row_id, *_ in lost}]
+    lengths = [len(ids) + config.max_completion_length for ids in chat.prompts([r["messages"] for r in whole])]
+    fits = training.within_length(
+        [r["row_id"] for r in whole], lengths, config, "prompts with their responses", out, faulty=lost
+    )
+    asked = [whole[i] for i in fits]
     left = asked
     if config.skip_decided and config.grader.kind != "none" and samples and scores:
         left = undecided(asked, tables.read(samples), tables.read(scores), config.grader.name)
-    return left, {"prompts": len(left), "prompts.read": len(every), "prompts.too_long": len(every) - len(asked),
-                  "prompts.decided": len(asked) - len(left)}  # fmt: skip
+    return left, {
+        "prompts": len(left),
+        "prompts.read": len(every),
+        "prompts.faulty": len(lost),
+        "prompts.too_long": len(whole) - len(asked),
+        "prompts.decided": len(asked) - len(left),
+    }
 
 
 class Worth:

@@ -20,7 +20,7 @@ from align.config import Config, Metrics, Seed
 from align.data.readers import expand, read_file
 from align.data.shapes import SHAPES, BadRow, Record, ShapeName, Target, Use, detect, mapped
 from align.data.streams import Line, known
-from align.data.turns import meta, plain, said, unicode
+from align.data.turns import meta, only_system, plain, row_id, said, unicode, with_system
 from align.errors import InputError, StageError
 from align.tables import QUARANTINE, ROWS, bare, to_json
 from align.text import SPLITS, digest, split_of
@@ -179,9 +179,10 @@ class _Reader:
                 yield self._row(convert(line.row), line)
             except BadRow as e:
                 text, reason = line.text if line.row is None else to_json(line.row), plain(str(e)[:300])
+                counts = not (e.skip or line.part)
                 self.bad += 1
-                self.skipped += e.skip
-                self.reasons[reason] += not e.skip
+                self.skipped += not counts
+                self.reasons[reason] += counts
                 self.examples.setdefault(reason, f"{Path(file).name}:{line.number}")
                 self.waiting.append({"source": self.name, "file": unicode(Path(file).name), "line": line.number,
                                      "reason": reason, "text": unicode(text[:2000])})  # fmt: skip
@@ -197,7 +198,7 @@ class _Reader:
     def _row(self, record: Record, line: Line) -> dict[str, Any]:
         use = self.source.use
         assert line.row is not None
-        self.tools += record.ignored_tools
+        self.tools += record.calls or any(m.keys() - {"role", "content"} for m in record.messages)
         if use == "preferences":
             if record.chosen is None and record.rejected is None:
                 raise BadRow("holds no preference")
@@ -206,23 +207,25 @@ class _Reader:
                 raise BadRow("is labelled undesirable", skip=True)
             record.response = record.response if record.chosen is None else record.chosen
             record.chosen = record.rejected = None
+        if use in ("instructions", "preferences") and only_system(record.messages):
+            raise BadRow("holds no turn of a user, which only prompts and evaluation items may lack")
         if use in ("prompts", "evaluation"):
-            record.reference = record.response if record.reference is None else record.reference
+            if record.reference is None:
+                record.reference = record.response
+            else:
+                record.calls = False
             record.response = None
         prompt = said(record.messages)
-        if self.source.system and record.messages[0]["role"] != "system":
-            # after `prompt`: what every row shares must not look like an overlap with the evaluation items
-            record.messages = [{"role": "system", "content": self.source.system}, *record.messages]
+        # after `prompt`: what every row shares must not look like an overlap with the evaluation items
+        record.messages = with_system(record.messages, self.source.system)
         seed = self.config.seed
         split = {"preferences": "preference", "evaluation": "evaluation"}.get(use) or split_of(
             prompt, self.config.split, seed
         )
         rest = {str(k): v for k, v in line.row.items() if k not in record.used and v is not None} | record.extra
-        parts = [f"{m['role']}:{m['content']}" for m in record.messages]
-        answers = [record.response, record.chosen, record.rejected, record.reference]
         return {
-            "row_id": digest(*parts, *("\0" if a is None else a for a in answers)), "source": self.name, "use": use,
-            "split": split, "messages": record.messages, "prompt": prompt, "response": record.response,
+            "row_id": row_id(record), "source": self.name, "use": use, "split": split,
+            "messages": record.messages, "prompt": prompt, "response": record.response, "calls": record.calls,
             "chosen": record.chosen, "rejected": record.rejected, "reference": record.reference, "meta": meta(rest),
         }  # fmt: skip
 
@@ -234,7 +237,7 @@ class _Reader:
         if self.also:
             found[f"also_fits.{self.name}"] = ", ".join(self.also)
         if self.tools:
-            found[f"tools_ignored.{self.name}"] = self.tools
+            found[f"tools.{self.name}"] = self.tools
         return found
 
     def check(self, allowed: float, rows: int) -> None:

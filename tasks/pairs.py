@@ -29,7 +29,7 @@ from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.grading.judged import asked, contests, judged, verdict_rows
 from align.grading.pairwise import PairJudge
 from align.models.base import BaseConfig
-from align.models.reward_model import Scorer
+from align.models.reward_model import UNREAD, Scorer
 from align.text import digest
 
 Grading = Callable[[Sequence[tuple[dict[str, Any], str]]], list[Grade]]
@@ -190,7 +190,7 @@ def _graded(config: PairsConfig, scorer: BaseConfig | None, reward: Path | None)
 
     def scored(of: Sequence[tuple[dict[str, Any], str]]) -> list[Grade]:
         found = score([row["messages"] for row, _ in of], [text for _, text in of])
-        return [ungraded("longer than can be read") if s is None else Grade(s, "scored") for s in found]
+        return [ungraded(UNREAD) if s is None else Grade(s, "scored") for s in found]
 
     return scored
 
@@ -216,8 +216,9 @@ def _from_samples(
     made = [pair for row_id, group in groups.items() for pair in _of_prompt(config, known[row_id], group, counts)]
     for row_id, group in groups.items() if not config.reward else ():
         marked = labels.graded(
-            known[row_id], group, config.labelled_by, truncated=config.reject_truncated, reference=config.use_reference
-        )
+            known[row_id], group, config.labelled_by, truncated=config.reject_truncated,
+            reference=config.use_reference and not known[row_id].get("calls"),
+        )  # fmt: skip
         single += ({**x, "held_out": config.part(known[row_id])} for x in marked)
     return made, scores, {s["sample_id"]: s["n_tokens"] for s in drawn}
 
@@ -244,7 +245,8 @@ def _of_prompt(
     best = [r for r in responses if r[0]["finish_reason"] != "truncated" and r[0]["text"].strip()]
     worst = [r for r in responses if r[0]["finish_reason"] != "truncated" or config.reject_truncated]
     by = config.labelled_by
-    if config.use_reference and row["reference"] and not any(g.status == "correct" for _, g in graded):
+    told = row["reference"] and not row.get("calls")  # calls are no words that a policy would say
+    if config.use_reference and told and not any(g.status == "correct" for _, g in graded):
         best, by = [({"sample_id": None, "text": row["reference"]}, 1.0)], "reference"
     rng = np.random.default_rng(int(digest(str(config.seed), row["row_id"]), 16))
     found = list(combine(config.strategy, config.min_margin, best, worst, rng))[: config.max_pairs_per_prompt]

@@ -12,8 +12,8 @@ from align.errors import InputError, StageError
 from align.models import trainable, training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig
-from align.models.chat import Example, pad
 from align.models.encoder import EncoderReader
+from align.models.example import Example, pad
 from align.models.memory_inference import Batch, release
 from align.models.pairs import Pair, encode
 from align.models.reader import Reader

@@ -13,6 +13,7 @@ from align.errors import StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.control import broken
 from align.models.engine import Policy, Prompt, Sampling
+from align.models.lone import about_lone
 from align.text import taken
 
 
@@ -53,23 +54,30 @@ def sample(
     prompts = [Prompt(distinct[at]["row_id"], distinct[at]["messages"]) for at in chosen]
     if not prompts:
         raise StageError(f"There are 0 prompts in the split {config.split}.")
+    chat = load_chat(base)
+    lost = [(p.row_id, why) for p in prompts if (why := chat.lost(p.messages))]
+    if lost:
+        prompts = [p for p in prompts if p.row_id not in dict(lost)]
     too_long: list[str] = []
     with Policy(base, adapter, cache) as policy:
         samples = policy.draw(prompts, config.sampling, label=f"sampling ({config.split})", too_long=too_long)
     if not samples:
-        raise StageError(f"None of the {len(prompts)} prompts fits the model's context.")
+        why = f"of row {lost[0][0]}, {lost[0][1]}" if lost else "none fits the model's context"
+        raise StageError(f"None of the {len(prompts) + len(lost)} prompts can be answered: {why}.")
     tables.write(out / "samples.parquet", (vars(s) for s in samples), tables.SAMPLES)
-    dropped = ({"row_id": i, "reason": "prompt too long"} for i in too_long)
-    tables.write(out / "dropped.parquet", dropped, tables.DROPPED)
+    dropped = [*lost, *((i, "prompt too long") for i in too_long)]
+    tables.write(out / "dropped.parquet", ({"row_id": i, "reason": why} for i, why in dropped), tables.DROPPED)
     tokens = sum(s.n_tokens for s in samples)
     return {
         "prompts": len(prompts),
         "prompts_too_long": len(too_long),
+        **({"prompts_faulty": len(lost)} if lost else {}),
         "samples": len(samples),
         "tokens": tokens,
         "tokens.mean": tokens / len(samples),
         "share.truncated": sum(s.finish_reason == "truncated" for s in samples) / len(samples),
         "samples.reasoning": sum(s.reasoning is not None for s in samples),
-        **broken(load_chat(base).control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **broken(chat.control, [p.row_id for p in prompts], [p.messages for p in prompts], out=out),
+        **about_lone(chat.lone_system, [p.messages for p in prompts]),
         "share.distinct": len({(s.row_id, s.text) for s in samples}) / len(samples),
     }

@@ -21,7 +21,7 @@ from align.grading.grade import item_of
 from align.grading.graders import AnyGrader, NoGrader, grade_all
 from align.models.base import BaseConfig
 from align.models.memory_inference import Batch
-from align.models.reward_model import Scorer
+from align.models.reward_model import UNREAD, Scorer
 from align.text import digest
 
 
@@ -91,7 +91,7 @@ def select(
                 "scored_by": name,
                 "score": value,
                 "status": "ungraded" if value is None else "scored",
-                "detail": "longer than can be read" if value is None else None,
+                "detail": UNREAD if value is None else None,
             }
             for name, values in told.items()
             for s, value in zip(table, values, strict=True)
@@ -119,8 +119,8 @@ def select(
         "random": {p: _random(config.seed, p, groups[p], len(good[p])) for p in groups if p in kept},
     }
     for arm, name in (("best", "kept.parquet"), ("random", "control.parquet")):
-        chosen = ((p, s) for p, of in arms[arm].items() for _, s in of)
-        tables.write(out / name, (prompts[p] | {"response": s["text"]} for p, s in chosen), tables.KEPT)
+        chosen = ((prompts[p], s["text"]) for p, of in arms[arm].items() for _, s in of)
+        tables.write(out / name, (row | {"response": text, "calls": False} for row, text in chosen), tables.KEPT)
     tables.write(
         out / "selections.parquet",
         (
@@ -135,7 +135,7 @@ def select(
         **graded,
         "samples": len(table),
         "samples.eligible": eligible,
-        "samples.too_long": len(table) - len(scores),
+        "samples.unread": len(table) - len(scores),
         "samples.truncated": sum(s["finish_reason"] == "truncated" for s in table),
         "prompts": len({s["row_id"] for s in table}),
         "prompts.kept": len(kept),

@@ -11,6 +11,7 @@ from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat
 from align.models.control import broken
+from align.models.tools import response_of
 from align.models.trained import save_trained
 from align.text import taken
 
@@ -62,11 +63,20 @@ def sft(
     empty = [r["row_id"] for r in table if not r["response"]]
     if empty:
         raise StageError(f"{len(empty)} rows have no response to train on, such as {empty[0]}.")
-    ids = [r["row_id"] for r in table]
-    conversations, responses = [r["messages"] for r in table], [r["response"] for r in table]
-    examples = chat.examples(conversations, responses, config.train_on)
-    training.check_ends(chat, [e.ids[-1] for e in examples], ids)
-    kept = training.within_length(ids, [len(e.ids) for e in examples], config, "rows", out)
+    said = [response_of(r) for r in table]
+    faulty = [
+        (r["row_id"], why, None) for r, s in zip(table, said, strict=True) if (why := chat.lost(r["messages"], s))
+    ]
+    gone = {row_id for row_id, _, _ in faulty}
+    sound = [at for at, r in enumerate(table) if r["row_id"] not in gone]
+    if not sound:
+        raise StageError(f"There are 0 rows to train on: of row {faulty[0][0]}, {faulty[0][1]}.")
+    ids = [table[at]["row_id"] for at in sound]
+    conversations, responses = [table[at]["messages"] for at in sound], [table[at]["response"] for at in sound]
+    examples = chat.examples(conversations, [said[at] for at in sound], config.train_on)
+    calls = {i for i, at in zip(ids, sound, strict=True) if isinstance(said[at], dict)}
+    training.check_ends(chat, [e.ids[-1] for e in examples], ids, calls)
+    kept = training.within_length(ids, [len(e.ids) for e in examples], config, "rows", out, faulty)
 
     from datasets import Dataset
 
@@ -89,7 +99,8 @@ def sft(
     return {
         "rows": len(kept),
         "rows.read": len(table),
-        "rows.too_long": len(table) - len(kept),
+        "rows.too_long": len(sound) - len(kept),
+        **({"rows.faulty": len(faulty)} if faulty else {}),
         "tokens.trained": sum(sum(examples[i].mask) for i in kept),
         **broken(chat.control, ids, conversations, responses, out=out),
         **training.facts(log),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+import tooled
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "templates.md"
@@ -129,6 +130,13 @@ def marked(chat: Any, example: Any) -> str:
     return f"{chat.tokenizer.decode(before)}⟦{chat.tokenizer.decode(after)}⟧"
 
 
+def tools_of(chat: Any) -> str:
+    """What of tools a template writes."""
+    called = tooled.read(**tooled.SPELLINGS["OpenAI"]).messages
+    plain = [{k: v for k, v in m.items() if k != "tools"} for m in called]
+    return next((says for says, m in (("yes", called), ("calls", plain)) if chat.lost(m, "") is None), "")
+
+
 def table() -> str:
     """docs/templates.md."""
     lines = [
@@ -137,11 +145,16 @@ def table() -> str:
         "families' tokens. What is between ⟦ and ⟧ is trained on, as the answer `Hello.` to `Hi`; ↵ is a line break.", "",
         "The assistant's words are known from the template's own `{% generation %}` markers, else from trl's training",
         "template for exactly this text (`trl`), else by rendering the conversation a second time with other words",
-        "(`rendering`). A template that leaves out the BOS which its tokenizer adds to every text gets it, and one that",
+        "(`rendering`), and so in every conversation that calls tools, whose calls markers may leave out. A template that leaves out the BOS which its tokenizer adds to every text gets it, and one that",
         "does not end the last turn gets EOS (`added`); the template that is saved beside an adapter has them.",
         "A reasoning block is read off what a policy draws, into the column `reasoning`; it is neither graded nor trained",
-        "on. Where the generation prompt opens one, responses are trained on after an empty block.", "",
-        "| models | template | from | added | the end of a row | reasoning |", "|---|---|---|---|---|---|",
+        "on. Where the generation prompt opens one, responses are trained on after an empty block.",
+        "A system message that stands alone (an evaluation item may be one) is rendered as it is where the template takes",
+        "it, else as the user's turn (`lone system`).",
+        "`tools`: whether the template writes the functions that may be called, calls and their results (yes), or without",
+        "the functions (calls). Rows that hold what it does not write are set aside.", "",
+        "| models | template | from | added | lone system | tools | the end of a row | reasoning |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for family in FAMILIES:
         chat = chat_of(family.models)
@@ -151,7 +164,8 @@ def table() -> str:
         file = f"tests/chat_templates/{family.own.name}" if family.own.is_file() else f"trl's {family.own.name}"
         block = chat.reading.closing.strip().replace("|", "\\|")
         reasoning = f"ends with `{block}`" if block else ""
-        lines.append(f"| {family.models} | {file} | {chat.source} | {', '.join(chat.added)} | `{row}` | {reasoning} |")
+        known = (family.models, file, chat.source, ", ".join(chat.added), chat.lone_system, tools_of(chat))
+        lines.append(f"| {' | '.join(known)} | `{row}` | {reasoning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -33,11 +33,11 @@ def wide(log: int) -> bytes:
     return packer.compress((GOOD + b"\n") * 100) + packer.flush()
 
 
-def through(path: Path, **options: Any) -> tuple[int, list[tuple[int, str]]]:
-    """How many rows ingest makes of a file, and which lines it sets aside for which reason."""
+def through(path: Path, share: float = 0.01, **options: Any) -> tuple[int, list[tuple[int, str]]]:
+    """How many rows ingest makes of a file, and which lines it sets aside for which reason; `share` may be bad."""
     out = path.parent / "out"
     out.mkdir(exist_ok=True)
-    ingest(IngestConfig(sources={"s": Source(path=path, **options)}), out)
+    ingest(IngestConfig(sources={"s": Source(path=path, **options)}, max_bad_share=share), out)
     bad = pq.read_table(out / "quarantine.parquet").to_pylist()
     assert all(b["reason"].isprintable() and len(b["reason"]) <= 300 and len(b["text"]) <= 2000 for b in bad)
     return pq.read_metadata(out / "rows.parquet").num_rows, [(b["line"], b["reason"]) for b in bad]

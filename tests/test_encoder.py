@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from align import tables
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig, load_model
-from align.models.chat import Example
 from align.models.encoder import ENCODERS, EncoderReader, is_encoder
+from align.models.example import Example
 from align.models.memory import Need, estimates
 from align.models.reward_model import load_reader, load_reward, score
 from flows.check import problems
@@ -101,7 +101,7 @@ def test_selection_scores_with_it(encoder: BaseConfig, trained: tuple[Path, dict
         SelectConfig(), tmp_path, base=encoder, rows=tmp_path / "rows.parquet", samples=tmp_path / "samples.parquet",
         reward=trained[0],
     )  # fmt: skip
-    assert (found["samples"], found["samples.too_long"], found["prompts.kept"]) == (24, 8, 8)
+    assert (found["samples"], found["samples.unread"], found["prompts.kept"]) == (24, 8, 8)
     assert {r["response"][:5] for r in tables.read(tmp_path / "kept.parquet")} == {"It is"}
     scores = tables.read(tmp_path / "scores.parquet")
     assert {s["sample_id"][-1] for s in scores if s["status"] == "ungraded" and s["score"] is None} == {"2"}

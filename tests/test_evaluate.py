@@ -108,6 +108,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fake")
+def test_items_that_are_a_system_message_alone_are_asked_and_said_so(tmp_path: Path) -> None:
+    rows = [question(i) for i in range(3)]
+    rows[1]["messages"] = [{"role": "system", "content": "Name the number 1"}]
+    tables.write(tmp_path / "rows.parquet", rows, tables.ROWS)
+    settings = AnswerConfig(suites={"*": None}, n=0)
+    metrics = answer(settings, tmp_path, base=BASE, rows=tmp_path / "rows.parquet")
+    assert (metrics["answers"], metrics["system_only"], metrics["system_only.asked_as"]) == (3, 1, "system")
+    tables.write(tmp_path / "rows.parquet", rows[:1], tables.ROWS)
+    assert "system_only" not in answer(settings, tmp_path, base=BASE, rows=tmp_path / "rows.parquet")
+
+
+@pytest.mark.usefixtures("fake")
 def test_every_item_of_every_model_is_there(tmp_path: Path) -> None:
     config = EvaluateConfig(suites={"*": SuiteConfig(grader=YES)}, n=2, primary="sampled")
     models = {**adapters(tmp_path, "sft"), "sft_rs": None, **adapters(tmp_path, "dpo", "mute")}

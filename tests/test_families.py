@@ -71,6 +71,21 @@ def test_rendering_finds_what_trl_marks(name: str) -> None:
     assert said(by_trl, a).removesuffix(ends[0]) == said(found, b).removesuffix(ends[1])
 
 
+@names
+def test_a_system_message_alone_is_asked_whole(name: str) -> None:
+    """As it is, or where the template raises or drops it, as the user's turn; and its answer is trained on."""
+    chat, task = chat_of(name), [{"role": "system", "content": "Name a colour."}]
+    asked = task if chat.lone_system == "system" else [{"role": "user", "content": "Name a colour."}]
+    (ids,), (example,) = chat.prompts([task]), chat.examples([task], ["Red."])
+    assert ids == chat.prompts([asked])[0] and chat.tokenizer.decode(ids).count("Name a colour.") == 1
+    assert said(chat, example).endswith("Red." + chat.tokenizer.decode([chat.end_id]))
+    assert "colour" not in said(chat, example)
+    if name.startswith(("Gemma", "Mistral")):
+        assert chat.lone_system == "user"
+    if name.startswith(("Qwen", "Llama", "Phi", "SmolLM")):
+        assert chat.lone_system == "system"
+
+
 def test_a_family_that_ends_no_turn_gets_eos() -> None:
     chat = Chat(tokenizer_of(BY_NAME["GLM-4.5"], template_of(BY_NAME["GLM-4.5"]) + "{# #}"))
     assert chat.added == ("eos",) and chat.facts()["added"] == "eos"

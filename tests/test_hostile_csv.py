@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hostile import through
 
@@ -33,17 +34,20 @@ def many_lines(n: int) -> list[dict[str, str]]:
     return [{"question": f"What is {i}, {texts[i * 5 % 6]}?", "answer": texts[i % 6] + str(i)} for i in range(n)]
 
 
+def real_rows() -> list[dict[str, str]]:
+    """210 real rows, with more lines than rows."""
+    if not ALPACA.exists():
+        pytest.skip("the shared data is not there")
+    picked = random.Random(1).sample(json.loads(ALPACA.read_text(encoding="utf-8")), 210)
+    return [{"question": r["instruction"], "answer": r["output"]} for r in picked]
+
+
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 @pytest.mark.parametrize("real", [False, True])
 def test_a_stray_quote_costs_one_row(tmp_path: Path, quoting: int, real: bool) -> None:
     """In each of 200 places of 210 rows: one row is set aside, line by line, or reads a little otherwise, and all others
     are as they were. Where the quote splits a row of many lines, what follows may look like rows; it seldom does."""
-    if real and not ALPACA.exists():
-        pytest.skip("the shared data is not there")
-    rows = many_lines(210)
-    if real:
-        picked = random.Random(1).sample(json.loads(ALPACA.read_text(encoding="utf-8")), 210)
-        rows = [{"question": r["instruction"], "answer": r["output"]} for r in picked]
+    rows = real_rows() if real else many_lines(210)
     path = tmp_path / "a.csv"
     strays = 0
     for step in range(200):
@@ -58,8 +62,35 @@ def test_a_stray_quote_costs_one_row(tmp_path: Path, quoting: int, real: bool) -
     assert strays <= (10 if real else 40)
 
 
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_a_stray_quote_in_line_236_of_210_real_rows_is_one_bad_row(tmp_path: Path, quoting: int) -> None:
+    """It lies in a row of five lines, all of them set aside, and the file passes the default limit of 1 % as one row."""
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, ["question", "answer"], quoting=quoting, lineterminator="\n")  # type: ignore[arg-type]
+    writer.writeheader()
+    writer.writerows(real_rows())
+    lines = out.getvalue().split("\n")
+    lines[235] = lines[235][:30] + '"' + lines[235][30:]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    rows, bad = through(path)
+    assert rows == 209 and [line for line, _ in bad] == [234, 235, 236, 237, 238]
+    assert "is not valid CSV" in bad[0][1] and bad[2][1] == "lies in a malformed row, which " + bad[0][1]
+    assert pq.read_table(tmp_path / "out" / "quarantine.parquet")["text"][2].as_py() == lines[235]
+    with pytest.raises(InputError, match="1 of 214 rows of source s are unreadable"):
+        through(path, share=0)
+
+
+def test_lines_that_can_have_been_rows_count_as_rows(tmp_path: Path) -> None:
+    """Of these four lines in one row with too many fields three: the first, and two by their separators."""
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer,note\n" + "a,b,c\n" * 50 + 'x,"y\nz,\n,w\n",v,u\n' + "a,b,c\n" * 50)
+    with pytest.raises(InputError, match="3 of 104 rows of source s are unreadable"):
+        through(path)
+
+
 def test_the_limit_of_bad_rows_holds_for_csv(tmp_path: Path) -> None:
-    """Each line that is set aside counts, as it may have been a row."""
+    """What is set aside counts as the rows that it can have been."""
     path = tmp_path / "a.csv"
     text, at = stray(many_lines(600), csv.QUOTE_ALL, 0.5)
     path.write_text(text)

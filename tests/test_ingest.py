@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from align.errors import InputError, StageError
-from align.tables import QUARANTINE, ROWS
+from align.tables import QUARANTINE, ROWS, read
 from align.text import split_of
 from tasks.ingest import Hub, IngestConfig, Source, ingest
 
@@ -32,7 +32,7 @@ def run(tmp_path: Path, sources: dict[str, Source], **options: Any) -> tuple[dic
     assert sorted(p.name for p in out.iterdir()) == ["quarantine.parquet", "rows.parquet"]
     rows, bad = pq.read_table(out / "rows.parquet"), pq.read_table(out / "quarantine.parquet")
     assert rows.schema == ROWS and bad.schema == QUARANTINE
-    return metrics, rows.to_pylist(), bad.to_pylist()
+    return metrics, read(out / "rows.parquet"), bad.to_pylist()
 
 
 def questions(n: int, start: int = 0) -> list[dict]:
@@ -139,6 +139,17 @@ def test_system_message_of_a_source(tmp_path: Path) -> None:
     plain, told = (run(tmp_path, {"a": Source(path=path, system=s)})[1][0] for s in (None, "Be brief."))
     assert told["messages"][0] == {"role": "system", "content": "Be brief."} and told["prompt"] == plain["prompt"]
     assert told["split"] == plain["split"] and told["row_id"] != plain["row_id"]
+
+
+def test_system_messages_alone_are_asked_and_not_trained_on(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Name a colour."}
+    path = lines(tmp_path / "a.jsonl", [{"messages": [system, {"role": "assistant", "content": "Red."}]}])
+    for use in ("prompts", "evaluation"):
+        _, (row,), _ = run(tmp_path, {"a": Source(path=path, use=use, system="Be brief.")})
+        assert [m["role"] for m in row["messages"]] == ["system"] and row["prompt"] == "Name a colour."
+        assert (row["response"], row["reference"]) == (None, "Red.")
+    with pytest.raises(InputError, match="holds no turn of a user, which only prompts and evaluation items may lack"):
+        run(tmp_path, {"a": Source(path=path, use="instructions")})
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_the_dag_hands_on_what_the_loss_reads(loss: str, role: str) -> None:
 
 
 def test_labels_are_what_they_say() -> None:
-    from align.models.chat import Example
+    from align.models.example import Example
 
     one = Label("l", Example([1, 2, 3], [0, 0, 1], 2), True, False)
     assert (one.prompt_ids, one.completion_ids) == ([1, 2], [3])

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from align import tables
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig, load_chat
-from align.models.chat import Example
+from align.models.example import Example
 from align.models.reward_model import SCALE, load_reward, score
 from align.models.trained import policy
 from tasks.reward import RewardConfig, check_saved, reward

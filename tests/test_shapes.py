@@ -95,12 +95,6 @@ def test_conversations_stay_whole() -> None:
     assert unanswered.response is None and unanswered.messages == [USER]
 
 
-def test_tools_are_left_out_and_counted() -> None:
-    spoken = [HUMAN, {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "3"}, GPT]
-    record = SHAPES["sharegpt"].convert({"conversations": spoken, "tools": "[{...}]", "system": "Be brief."})
-    assert record.ignored_tools == 3 and record.response == "Ho." and record.messages[0]["content"] == "Be brief."
-
-
 def test_a_majority_of_rows_decides() -> None:
     good = INSTRUCTIONS["alpaca"]
     assert detect([good, {"x": 1}, good], "instructions", "f") == ("alpaca", [])
@@ -154,7 +148,8 @@ def test_columns_named_by_the_recipe() -> None:
         ("chosen_rejected", {"prompt": "x", "chosen": None, "rejected": None}, "chosen is null, not text"),
         ("ranked", {"instruction": "x", "output": ["y"]}, "no list of two or more"),
         ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 1.5}, "neither output is better"),
-        ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 0}, "not a number from 1 to 2"),
+        ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 0}, "neither output is better"),
+        ("two_outputs", {**PREFERENCES["two_outputs"], "preference": 3}, "not a number from 1 to 2"),
         ("two_outputs", {**PREFERENCES["two_outputs"], "preference": None}, "not a number from 1 to 2"),
         ("kto", {"prompt": "x", "completion": "y", "label": "maybe"}, "neither true nor false"),
     ],
@@ -162,3 +157,23 @@ def test_columns_named_by_the_recipe() -> None:
 def test_bad_rows_say_why(name: str, row: dict, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         SHAPES[name].convert(row)
+
+
+def test_a_draw_is_left_out_on_purpose() -> None:
+    for draw in (0, 1.5):
+        with pytest.raises(BadRow) as raised:
+            SHAPES["two_outputs"].convert({**PREFERENCES["two_outputs"], "preference": draw})
+        assert raised.value.skip
+
+
+def test_a_system_message_alone_is_a_prompt() -> None:
+    system = {"role": "system", "content": "Name a colour."}
+    for shape, row in (("messages", {"messages": [system]}), ("prompt", {"prompt": [system]}),
+                       ("sharegpt", {"conversations": [{"from": "system", "value": "Name a colour."}]})):  # fmt: skip
+        assert detect([row], "evaluation", "f")[0] == shape
+        record = SHAPES[shape].convert(row)
+        assert record.messages == [system] and record.response is None and said(record.messages) == "Name a colour."
+    assert SHAPES["messages"].convert({"messages": [system, BOT]}).response == "Ho."
+    for wrong in ([system, BOT, system], [BOT], [system, BOT, BOT, system, BOT]):
+        with pytest.raises(BadRow, match="no turn of a user"):
+            SHAPES["messages"].convert({"messages": wrong})

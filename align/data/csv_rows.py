@@ -52,7 +52,7 @@ def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
     least = 1  # until a row of many lines is seen, one that looks like rows is more likely to be some
     while True:
         feed.taken.clear()
-        problem, cells, torn = None, [], False
+        problem, cells, torn, like_rows = None, [], False, 0
         try:
             cells = next(reader)
         except StopIteration:
@@ -76,7 +76,8 @@ def rows(start: str, text: Text, delimiter: str) -> Iterator[Line]:
             for _ in range(lost):
                 next(feed)
         if problem:
-            yield from _set_aside(number, problem, feed.taken)
+            most = len(feed.taken) if like_rows else _most(feed.taken, len(names), delimiter)
+            yield from _set_aside(number, problem, feed.taken, most)
         elif any(cells):
             least = SWALLOWED if len(feed.taken) > 2 else least
             yield Line(number, dict(zip(names, cells, strict=True)))
@@ -105,13 +106,19 @@ def _header(feed: _Feed, text: Text, delimiter: str) -> tuple[int, list[str]]:
     return number, names
 
 
-def _set_aside(number: int, problem: str, lines: list[str]) -> Iterator[Line]:
-    """A Line for each of a malformed row's lines: each may have been a row, and the limit of bad rows counts them."""
+def _set_aside(number: int, problem: str, lines: list[str], most: int) -> Iterator[Line]:
+    """A Line for each of a malformed row's lines, of which the limit of bad rows counts the first `most`."""
     for at, line in enumerate(lines):
         if not at:
             yield Line(number, None, problem, line[:2000].rstrip("\r\n"))
         elif line.strip():
-            yield Line(number + at, None, f"lies in a malformed row, which {problem}", line[:2000].rstrip("\r\n"))
+            why = f"lies in a malformed row, which {problem}"
+            yield Line(number + at, None, why, line[:2000].rstrip("\r\n"), part=at >= most)
+
+
+def _most(lines: list[str], columns: int, delimiter: str) -> int:
+    """How many rows a malformed row's lines can have been: each row after the first needs its separators."""
+    return 1 + sum(line.count(delimiter) for line in lines[1:]) // (columns - 1)
 
 
 def _like_rows(lines: list[str], columns: int, delimiter: str) -> int:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from align import tables
-from align.text import normalise
+from align.text import question_of
 
-COLUMNS = ["row_id", "use", "messages", "prompt", "response", "reference", "meta"]
+COLUMNS = ["row_id", "use", "messages", "prompt", "response", "calls", "reference", "meta"]
 
 
 def prompts_of(rows: Path, split: str, use: Sequence[str]) -> list[dict[str, Any]]:
@@ -15,5 +15,5 @@ def prompts_of(rows: Path, split: str, use: Sequence[str]) -> list[dict[str, Any
     first: dict[str, dict[str, Any]] = {}
     for row in tables.read(rows, columns=COLUMNS, split=split):
         if row["use"] in use:
-            first.setdefault("\0".join(normalise(m["content"]) for m in row["messages"]), row)
+            first.setdefault("\0".join(question_of(row["messages"])), row)
     return list(first.values())

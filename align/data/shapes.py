@@ -18,17 +18,20 @@ from align.data.shapes_instructions import (
     question_reference,
     two_columns,
 )  # fmt: skip
+from align.data.shapes_judged import judged, judged_keys
 from align.data.shapes_preferences import chosen_rejected, conversations_chosen_rejected, hh, kto, ranked, two_outputs
 from align.data.turns import BadRow, Record, Row, missing, name_in, plain, words
 from align.errors import InputError
 
 Use = Literal["instructions", "prompts", "preferences", "evaluation"]
 ShapeName = Literal[
-    "hh", "chosen_rejected", "conversations_chosen_rejected", "ranked", "two_outputs", "kto",
+    "hh", "chosen_rejected", "conversations_chosen_rejected", "ranked", "two_outputs", "judged", "kto",
     "sharegpt", "messages", "alpaca", "prompt_completion", "question_answer", "question_query", "question_reference",
     "turns", "prompt", "two_columns",
 ]  # fmt: skip
-Target = Literal["prompt", "input", "system", "messages", "response", "chosen", "rejected", "label", "reference"]
+Target = Literal[
+    "prompt", "input", "system", "messages", "response", "chosen", "rejected", "label", "reference", "tools"
+]
 
 Keys = Callable[[Row], set[str]]
 
@@ -123,6 +126,7 @@ SHAPES: dict[str, Shape] = {
     "conversations_chosen_rejected": Shape(_branch_keys, conversations_chosen_rejected, EVERY),
     "ranked": Shape(_ranked_keys, ranked, EVERY),
     "two_outputs": Shape(_outputs_keys, two_outputs, frozenset({"preferences"})),
+    "judged": Shape(judged_keys, judged, frozenset({"preferences"})),
     "kto": Shape(_kto_keys, kto, EVERY),
     "sharegpt": Shape(lists("conversations"), conversation("conversations"), TRAIN, wins=True),
     "messages": Shape(lists("messages"), conversation("messages"), TRAIN, wins=True),

@@ -2,7 +2,23 @@
 
 from collections.abc import Callable
 
-from align.data.turns import BadRow, Record, Row, get, maybe, missing, name_in, turns, user, words
+from align.data.turns import (
+    BadRow,
+    Record,
+    Row,
+    Turn,
+    get,
+    maybe,
+    missing,
+    name_in,
+    only_system,
+    text_of,
+    turns,
+    user,
+    with_functions,
+    with_system,
+    words,
+)
 
 QUESTION = ("question", "Question", "Q", "질문")
 ANSWER = ("answer", "Answer", "A", "response", "답변", "답")
@@ -13,8 +29,8 @@ OUTPUT = ("output", "response")
 SYSTEM = ("system", "system_prompt")
 
 
-def _history(row: Row) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
+def _history(row: Row) -> list[Turn]:
+    found: list[Turn] = []
     history = row.get("history")
     if missing(history) or not history:
         return found
@@ -26,7 +42,7 @@ def _history(row: Row) -> list[dict[str, str]]:
     return found
 
 
-def alpaca_prompt(row: Row) -> list[dict[str, str]]:
+def alpaca_prompt(row: Row) -> list[Turn]:
     text, extra = get(row, "instruction"), maybe(row, name_in(row, *INPUT))
     system = maybe(row, name_in(row, *SYSTEM))
     return [*user("", system)[:-1], *_history(row), *user(f"{text}\n\n{extra}" if extra and extra.strip() else text)]
@@ -46,17 +62,16 @@ def conversation(column: str) -> Callable[[Row], Record]:
     def convert(row: Row) -> Record:
         if column not in row:
             raise BadRow(f"has no column {column!r}")
-        said, tools = turns(row[column], column)
-        system = maybe(row, name_in(row, *SYSTEM))
-        if system and said[0]["role"] != "system":
-            said = [{"role": "system", "content": system}, *said]
-        tools += row.get("tools") not in (None, "", "[]", [])
+        said = with_system(turns(row[column], column), maybe(row, name_in(row, *SYSTEM)))
         answered = said[-1]["role"] == "assistant"
         messages = said[:-1] if answered else said
-        if messages[-1]["role"] != "user":
+        if messages[-1]["role"] not in ("user", "tool") and not only_system(messages):
             raise BadRow(f"{column} has no user turn before its answer")
-        response = said[-1]["content"] if answered else None
-        return Record(messages, {column, "tools", *SYSTEM}, response, ignored_tools=tools)
+        messages, functions = with_functions(messages, row)
+        record = Record(messages, {column, *functions, *SYSTEM})
+        if answered:
+            record.response, record.calls = text_of(said[-1]), "tool_calls" in said[-1]
+        return record
 
     return convert
 

@@ -5,12 +5,26 @@ import re
 from typing import Any
 
 from align.data.shapes_instructions import ALPACA, COMPLETION, SYSTEM, alpaca_prompt, conversation, pair_of
-from align.data.turns import BadRow, Record, Row, content, get, maybe, missing, name_in, turn, turns, user
+from align.data.turns import (
+    BadRow,
+    Record,
+    Row,
+    Turn,
+    content,
+    get,
+    maybe,
+    missing,
+    name_in,
+    turn,
+    turns,
+    user,
+    with_functions,
+)
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 
-def _hh_turns(text: str, column: str) -> list[dict[str, str]]:
+def _hh_turns(text: str, column: str) -> list[Turn]:
     parts = _HH_TURN.split(text)
     if parts[0].strip() or len(parts) < 3:
         raise BadRow(f"{column} does not begin with '\\n\\nHuman:'")
@@ -20,29 +34,37 @@ def _hh_turns(text: str, column: str) -> list[dict[str, str]]:
 
 def hh(row: Row) -> Record:
     chosen, rejected = (_hh_turns(get(row, c), c) for c in ("chosen", "rejected"))
-    return _branches(chosen, rejected, {"chosen", "rejected"})
+    return branches(chosen, rejected, {"chosen", "rejected"})
 
 
-def _branches(chosen: list[dict[str, str]], rejected: list[dict[str, str]], used: set[str]) -> Record:
+def branches(chosen: list[Turn], rejected: list[Turn], used: set[str]) -> Record:
     """Two conversations that differ in their last turn only."""
     if chosen[:-1] != rejected[:-1]:
         raise BadRow("chosen and rejected share no prompt prefix")
     for name, side in (("chosen", chosen), ("rejected", rejected)):
         if side[-1]["role"] != "assistant":
             raise BadRow(f"{name} does not end with the assistant")
+        if "tool_calls" in side[-1]:
+            raise _called(name)
         if not side[-1]["content"].strip():
             raise BadRow(f"the final turn of {name} is empty")
-    if not chosen[:-1] or chosen[-2]["role"] != "user":
+    if not chosen[:-1] or chosen[-2]["role"] not in ("user", "tool"):
         raise BadRow("no user turn comes before the answers")
     return Record(chosen[:-1], used, chosen=chosen[-1]["content"], rejected=rejected[-1]["content"])
+
+
+def _called(name: str) -> BadRow:
+    return BadRow(f"the final turn of {name} is a tool call, and preferences are between texts", skip=True)
 
 
 def _answer(value: Any, column: str) -> str:
     """A preferred answer: text, one turn, or a list that ends with the assistant's turn."""
     if isinstance(value, dict):
         spoken = turn(value, column)
-        if spoken is None or spoken["role"] != "assistant":
+        if spoken["role"] != "assistant":
             raise BadRow(f"{column} is no turn of the assistant")
+        if "tool_calls" in spoken:
+            raise _called(column)
         return spoken["content"]
     if isinstance(value, list):
         if not value:
@@ -61,17 +83,19 @@ def chosen_rejected(row: Row) -> Record:
         raise BadRow("was judged, and no majority prefers either answer", skip=True)
     used = {"prompt", "chosen", "rejected", *SYSTEM}
     if all(isinstance(v, list) and len(v) > 1 for v in (c, r)):
-        return _branches(turns(c, "chosen")[0], turns(r, "rejected")[0], used)
+        record = branches(turns(c, "chosen"), turns(r, "rejected"), used)
+        record.messages, functions = with_functions(record.messages, row)
+        record.used |= functions
+        return record
     column = name_in(row, "prompt", "question", "instruction", "input") or "prompt"
     if isinstance(row.get(column), list):
-        messages, tools = turns(row[column], column)
-    else:
-        messages, tools = user(get(row, column), maybe(row, name_in(row, *SYSTEM))), 0
-    return _answered(Record(messages, used | {column}, ignored_tools=tools), c, r)
+        messages, functions = with_functions(turns(row[column], column), row)
+        return _answered(Record(messages, used | {column} | functions), c, r)
+    return _answered(Record(user(get(row, column), maybe(row, name_in(row, *SYSTEM))), used | {column}), c, r)
 
 
 def _answered(record: Record, chosen: Any, rejected: Any) -> Record:
-    if record.messages[-1]["role"] != "user":
+    if record.messages[-1]["role"] not in ("user", "tool"):
         raise BadRow("the prompt does not end with the user")
     record.chosen, record.rejected = _answer(chosen, "chosen"), _answer(rejected, "rejected")
     for name in ("chosen", "rejected"):
@@ -104,10 +128,10 @@ def two_outputs(row: Row) -> Record:
         preference = float(row.get("preference"))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         preference = math.nan
+    if preference in (0, 1.5):  # 0 is how the first annotators wrote a draw
+        raise BadRow(f"preference is {preference:g}, a draw, so that neither output is better", skip=True)
     if not 1 <= preference <= 2:
         raise BadRow(f"preference is {row.get('preference')!r:.40}, not a number from 1 to 2")
-    if preference == 1.5:
-        raise BadRow("preference is 1.5, so that neither output is better")
     chosen, rejected = ("output_1", "output_2") if preference < 1.5 else ("output_2", "output_1")
     record = Record(alpaca_prompt(row), ALPACA | {"output_1", "output_2", "preference"})
     return _answered(record, get(row, chosen), get(row, rejected))
@@ -122,6 +146,8 @@ def kto(row: Row) -> Record:
     record = conversation(column)(row) if column else pair_of(("prompt",), COMPLETION)(row)
     if record.response is None:
         raise BadRow("holds no answer to label")
+    if record.calls:
+        raise _called("an answer")
     answer, record.response = record.response, None
     record.chosen, record.rejected = (answer, None) if label else (None, answer)
     record.used = record.used | {"label"}

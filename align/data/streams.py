@@ -23,6 +23,8 @@ class Line(NamedTuple):
     row: dict[str, Any] | None
     problem: str | None = None
     text: str = ""
+    part: bool = False
+    """Whether it is part of the malformed row before it, and can have been no row of its own."""
 
 
 class Zstd:

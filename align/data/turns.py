@@ -2,11 +2,14 @@
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from align.tables import to_json
+from align.data import tool_turns
+from align.tables import TOOLS, to_json
+from align.text import digest
 
 Row = Mapping[str, Any]
 
@@ -16,7 +19,8 @@ ROLES = {
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
     "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
-TOOLS = {"tool", "function", "function_call", "function_response", "observation", "ipython"}
+Turn = dict[str, str]
+"""A turn as MESSAGES has it: role and content, and what it has of tools; `tools` of the first are the functions."""
 
 
 class BadRow(Exception):
@@ -31,13 +35,14 @@ class BadRow(Exception):
 class Record:
     """One row in the pipeline's own terms; `used` are the columns that it was made of."""
 
-    messages: list[dict[str, str]]
+    messages: list[Turn]
     used: set[str]
     response: str | None = None
     chosen: str | None = None
     rejected: str | None = None
     reference: str | None = None
-    ignored_tools: int = 0
+    calls: bool = False
+    """Whether the last line of the response is its tool calls."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -72,49 +77,118 @@ def content(value: Any, column: str) -> str:
     return words(value, column)
 
 
-def turn(value: Any, column: str) -> dict[str, str] | None:
-    """One turn of any spelling as {role, content}; None for a tool's turn (or a call of one without text)."""
+def turn(value: Any, column: str) -> Turn:
+    """One turn of any spelling as {role, content}, with tool_calls, tool_call_id and name where it has them."""
     if not isinstance(value, dict):
         raise BadRow(f"{column} holds a turn that is no object")
-    who = value.get("role", value.get("from"))
-    if isinstance(who, str) and who in TOOLS:
-        return None
-    role = ROLES.get(str(who).lower())
-    if role is None:
-        raise BadRow(f"{column} holds a turn of the unknown role {who!r:.40}")
+    who = str(value.get("role", value.get("from"))).lower()
     text = value.get("content", value.get("value"))
-    if text is None and (value.get("tool_calls") or value.get("function_call")):
-        return None
+    if who in tool_turns.CALLS:
+        return {"role": "assistant", "content": "", "tool_calls": _json(tool_turns.calls, text, column)}
+    if who in tool_turns.RESULTS:
+        known = {k: words(value[k], column) for k in ("tool_call_id", "name") if not missing(value.get(k))}
+        return {"role": "tool", "content": _result(text, column), **known}
+    role = ROLES.get(who)
+    if role is None:
+        raise BadRow(f"{column} holds a turn of the unknown role {value.get('role', value.get('from'))!r:.40}")
+    called = (value.get("tool_calls") or value.get("function_call")) if role == "assistant" else None
+    if called:
+        said = "" if missing(text) else content(text, column)
+        return {"role": role, "content": said, "tool_calls": _json(tool_turns.calls, called, column)}
     return {"role": role, "content": content(text, column)}
 
 
-def turns(value: Any, column: str) -> tuple[list[dict[str, str]], int]:
-    """A list of turns, and how many of tools were left out. Neighbours of one role become one turn."""
+def _json(convert: Callable[[Any], str], value: Any, column: str) -> str:
+    try:
+        return words(convert(value), column)
+    except (ValueError, RecursionError) as e:
+        raise BadRow(f"{column} {e}" if isinstance(e, ValueError) else f"{column} is nested too deeply") from e
+
+
+def _result(value: Any, column: str) -> str:
+    """What a tool returned as text; JSON where it is no text."""
+    if missing(value):
+        return ""
+    try:
+        return content(value, column)
+    except BadRow:
+        if isinstance(value, str):
+            raise
+        return _json(tool_turns.as_json, value, column)
+
+
+def turns(value: Any, column: str) -> list[Turn]:
+    """A list of turns. Neighbours of one role become one turn, but for results of tools and words after a call."""
     if not isinstance(value, list) or not value:
         raise BadRow(f"{column} is {'empty' if value == [] else 'no list of turns'}")
-    found = [turn(v, column) for v in value]
-    merged: list[dict[str, str]] = []
-    for t in found:
-        if t is None:
-            continue
-        if merged and merged[-1]["role"] == t["role"]:
-            merged[-1]["content"] += "\n\n" + t["content"]
-        else:
+    merged: list[Turn] = []
+    for t in (turn(v, column) for v in value):
+        last = merged[-1] if merged else {"role": ""}
+        if last["role"] != t["role"] or t["role"] == "tool" or ("tool_calls" in last and t["content"]):
             merged.append(t)
-    if not any(t["role"] == "user" for t in merged):
+        elif "tool_calls" in last or "tool_calls" in t:
+            last["content"] = "\n\n".join(filter(None, (last["content"], t["content"])))
+            last["tool_calls"] = tool_turns.joined(last.get("tool_calls"), t.get("tool_calls"))
+        else:
+            last["content"] += "\n\n" + t["content"]
+    answered = bool(merged) and merged[-1]["role"] == "assistant"
+    if not asks(merged[:-1] if answered else merged):
         raise BadRow(f"{column} holds no turn of a user")
-    return merged, found.count(None)
+    roles = ["", *(t["role"] for t in merged)]
+    if any(b == "tool" and a not in ("assistant", "tool") for a, b in pairwise(roles)):
+        raise BadRow(f"{column} holds the result of a tool that nobody called")
+    return merged
 
 
-def said(messages: list[dict[str, str]]) -> str:
-    """The prompt as one text: the user's words where there is one turn, else every turn but the system's."""
-    spoken = [m for m in messages if m["role"] != "system"]
+def with_functions(messages: list[Turn], row: Row) -> tuple[list[Turn], set[str]]:
+    """The turns with the functions that may be called, where the row has some, and the column that they are in."""
+    column = name_in(row, "tools", "functions")
+    found = None if column is None or missing(row[column]) else tool_turns.functions(row[column])
+    if column is None or found is None:
+        return messages, {column} if column and row[column] in ("", "[]", []) else set()
+    return [{**messages[0], "tools": words(found, column)}, *messages[1:]], {column}
+
+
+def with_system(messages: list[Turn], text: str | None) -> list[Turn]:
+    """The turns with a system message before them, unless they have one; the functions stand in the first turn."""
+    if not text or messages[0]["role"] == "system":
+        return messages
+    functions = {k: v for k, v in messages[0].items() if k == "tools"}
+    first = {k: v for k, v in messages[0].items() if k != "tools"}
+    return [{"role": "system", "content": text, **functions}, first, *messages[1:]]
+
+
+def text_of(message: Turn) -> str:
+    """A turn as one text, whose last line is its tool calls where it has some."""
+    return "\n".join(filter(None, (message["content"], message.get("tool_calls"))))
+
+
+def asks(messages: list[Turn]) -> bool:
+    """Whether the turns before an answer ask for one: a user does, or a system message alone, which is the task."""
+    return any(m["role"] == "user" for m in messages) or only_system(messages)
+
+
+def only_system(messages: list[Turn]) -> bool:
+    """Whether a system message is all that there is."""
+    return [m["role"] for m in messages] == ["system"]
+
+
+def said(messages: list[Turn]) -> str:
+    """The prompt as one text: the words of a lone turn, else every turn but the system's."""
+    spoken = [m for m in messages if m["role"] != "system"] or messages
     if len(spoken) == 1:
         return spoken[0]["content"]
-    return "\n\n".join(f"{m['role']}: {m['content']}" for m in spoken)
+    return "\n\n".join(f"{m['role']}: {text_of(m)}" for m in spoken)
 
 
-def user(text: str, system: str | None = None) -> list[dict[str, str]]:
+def row_id(record: Record) -> str:
+    """A hash of a row's content, in which tools count where there are some."""
+    turns = (f"{m['role']}:{m['content']}" + "".join(f"\0{k}:{m[k]}" for k in TOOLS if k in m) for m in record.messages)
+    answers = [record.response, record.chosen, record.rejected, record.reference]
+    return digest(*turns, *("\0" if a is None else a for a in answers), *(["calls"] if record.calls else []))
+
+
+def user(text: str, system: str | None = None) -> list[Turn]:
     return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": text}]
 
 

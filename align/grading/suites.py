@@ -8,7 +8,7 @@ from typing import Any
 from align import tables
 from align.config import Metrics
 from align.errors import StageError
-from align.text import digest, normalise, taken
+from align.text import digest, question_of, taken
 
 Items = dict[str, dict[str, dict[str, Any]]]
 """Rows (ROWS) by suite and row id."""
@@ -25,7 +25,7 @@ def items(limits: Mapping[str, int | None], rows: Path, seed: int) -> tuple[Item
     for row in tables.read(rows, split="evaluation"):
         name = row["source"]
         if name in limits or (OTHERS in limits and row["use"] != "instructions"):
-            said = [normalise(m["content"]) for m in row["messages"]]
+            said = question_of(row["messages"])
             read[name] += 1
             found[name].setdefault(digest(*said, row["reference"] or ""), row)
     if missing := [name for name in limits if name != OTHERS and name not in found]:

@@ -6,39 +6,22 @@ trained on.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from align.errors import InputError
 from align.models.chat_checks import PROBE, PROBE_RESPONSE, check_chat
 from align.models.control import Control
+from align.models.example import Example, common_prefix, together, without_prefix
+from align.models.lone import asked_as, lone_system
 from align.models.marked import BOS, EOS, has_markers, lacks_bos, of_trl, without_markers
-from align.models.reasoning import CLOSED, Reading, derive
+from align.models.reasoning import CLOSED, Reading, derive, opens_block
 from align.models.spans import after_block, assistant_spans, closing_token, token_mask
+from align.models.tools import Form, Message, form_of, given, has_calls, lost
 from align.progress import Progress
-
-if TYPE_CHECKING:
-    import torch
-
-Message = dict[str, str]
 
 CHUNK = 2000  # conversations that are tokenised at a time
 Source = Literal["markers", "trl", "rendering"]
-
-
-@dataclass(frozen=True)
-class Example:
-    """Token ids of a conversation up to the end-of-turn token; `mask[i]` is 1 where token i is trained on."""
-
-    ids: list[int]
-    mask: list[int]
-    prompt: int
-    """Number of leading tokens that the generation prompt has as well: where the response starts."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the response, the end-of-turn token among them."""
-        return len(self.ids) - self.prompt
 
 
 class Chat:
@@ -74,6 +57,7 @@ class Chat:
         self.control = Control(tokenizer, tokenizer.convert_ids_to_tokens(self.end_id))
         self.reading = self._reading()
         self._header: list[int] = []
+        self.lone_system = lone_system(self.render)
         self._header = self._marked_header()
         self._set_padding(pad_token)
 
@@ -114,12 +98,13 @@ class Chat:
     def examples(
         self,
         conversations: Sequence[Sequence[Message]],
-        responses: Sequence[str],
+        responses: Sequence[str | Message],
         train_on: Literal["all", "last"] = "all",
     ) -> list[Example]:
         """Each conversation with its response as a training example, up to and with the end-of-turn token.
 
-        `train_on` last leaves the assistant's earlier turns out of the mask.
+        A response is words, or a turn that calls tools. `train_on` last leaves the assistant's earlier turns out of
+        the mask.
         """
         out: list[Example] = []
         prompts = self.prompts(conversations)
@@ -151,8 +136,30 @@ class Chat:
         return [(self.control.strip(said), self.control.strip(thought) or None) for said, thought in split]
 
     def clean(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with control tokens in their words broken up, so that data cannot end a turn or open one."""
-        return [{"role": m["role"], "content": self.control.clean(m["content"])} for m in messages]
+        """The messages as the template takes them, with control tokens in their words broken up, so that data cannot
+        end a turn or open one."""
+        form = self.form if has_calls(messages) else None
+        return [given(m, self.control.clean, form) for m in asked_as(self.lone_system, messages)]
+
+    @cached_property
+    def form(self) -> Form | None:
+        """How the template takes tool calls."""
+        return form_of(self.render)
+
+    def lost(self, conversation: Sequence[Message], response: str | Message | None = None) -> str | None:
+        """Why a conversation is to be set aside: what of its tools the template would leave out; else None.
+
+        Without a response one is to be drawn, which must be told from its reasoning.
+        """
+        whole = [*conversation, response] if isinstance(response, dict) else conversation
+        if why := lost(asked_as(self.lone_system, whole), self.render, lambda: self.form):
+            return why
+        if response is None and self._opened and conversation[-1]["role"] == "tool":
+            asked = self.render(self.clean(conversation), generation_prompt=True)
+            return (
+                None if opens_block(asked) else "after the result of a tool the chat template opens no reasoning block"
+            )
+        return None
 
     def check(self) -> None:
         """What must hold of the template before training; each fails with its own StageError."""
@@ -162,24 +169,33 @@ class Chat:
         self.tokenizer.chat_template = template
         self.added += (what,)
 
-    def _conversation(self, conversation: Sequence[Message], response: str) -> list[Message]:
-        return self.clean([*conversation, {"role": "assistant", "content": response}])
+    def _conversation(self, conversation: Sequence[Message], response: str | Message) -> list[Message]:
+        turn = response if isinstance(response, dict) else {"role": "assistant", "content": response}
+        return self.clean([*conversation, turn])
 
     def _masked(self, conversations: list[list[Message]]) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of each conversation, and 1 for those that the model is to say."""
-        if self.source == "rendering":
+        """Token ids of each conversation, and 1 for those that the model is to say.
+
+        Where it calls tools this is known by rendering: markers may enclose its words alone.
+        """
+        called = [has_calls(c) for c in conversations]
+        if any(called) and not all(called):
+            parts = [iter(zip(*self._masked([c for c, x in zip(conversations, called, strict=True) if x == which]),
+                              strict=True)) for which in (False, True)]  # fmt: skip
+            both = [next(parts[x]) for x in called]
+            return [ids for ids, _ in both], [mask for _, mask in both]
+        if self.source == "rendering" or any(called):
             texts = self._render(conversations)
             spans = assistant_spans(self._render, conversations, texts)
             if self._opened:
                 asked = self._render([c[:-1] for c in conversations], True)
-                texts = [after_block(*row, CLOSED) for row in zip(texts, spans, asked, strict=True)]
+                blocks = [CLOSED if opens_block(a) else "" for a in asked]  # none after the result of a tool, in some
+                texts = [after_block(*row) for row in zip(texts, spans, asked, blocks, strict=True)]
             encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-            ids, offsets, ends = (
-                encoded["input_ids"],
-                encoded["offset_mapping"],
-                set(self.tokenizer.added_tokens_decoder),
-            )
-            return ids, [token_mask(*row, ends) for row in zip(texts, ids, offsets, spans, strict=True)]
+            ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+            ends, special = set(self.tokenizer.added_tokens_decoder), set(self.tokenizer.all_special_ids)
+            special |= {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
+            return ids, [token_mask(*row, ends, special) for row in zip(texts, ids, offsets, spans, strict=True)]
         encoded = self._apply(conversations, return_dict=True, return_assistant_tokens_mask=True)
         masks = encoded["assistant_masks"]
         for ids, mask in zip(encoded["input_ids"], masks, strict=True):
@@ -189,7 +205,7 @@ class Chat:
     def _opens_block(self) -> bool:
         """Whether the generation prompt opens a reasoning block that the template leaves out of what was said."""
         asked = self.render(PROBE[:1], generation_prompt=True)
-        return asked.rstrip().endswith("<think>") and not self.render(PROBE).startswith(asked)
+        return opens_block(asked) and not self.render(PROBE).startswith(asked)
 
     def _marked_header(self) -> list[int]:
         """The tokens of the generation prompt that the template's markers enclose: of its end, or all of them."""
@@ -212,6 +228,16 @@ class Chat:
         return list(self._apply(listed, tokenize=False, add_generation_prompt=generation_prompt)) if listed else []
 
     def _apply(self, conversations: list[list[Message]], **options: Any) -> Any:
+        """What the tokenizer makes of conversations; each with the functions in its first turn, if it has some."""
+        if any(c and "tools" in c[0] for c in conversations):
+            return together([self._applied([c], options) for c in conversations])
+        return self._applied(conversations, options)
+
+    def _applied(self, conversations: list[list[Message]], options: dict[str, Any]) -> Any:
+        functions = conversations[0][0].get("tools") if conversations else None
+        if functions:
+            (first, *rest), options = conversations[0], options | {"tools": functions}
+            conversations = [[{k: v for k, v in first.items() if k != "tools"}, *rest]]
         try:
             return self.tokenizer.apply_chat_template(conversations, **options)
         except Exception as error:  # a template is a program, and can raise anything
@@ -255,35 +281,3 @@ class Chat:
                 )
             tokenizer.pad_token = free[-1]
         tokenizer.padding_side = "right"
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """The number of leading elements that are the same."""
-    n = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        n += 1
-    return n
-
-
-def without_prefix(ids: Sequence[int], mask: list[int], prefix: Sequence[int]) -> None:
-    """Unmask `prefix` at the beginning of every masked run: a generation prompt is given, not said."""
-    n = len(prefix)
-    for i, m in enumerate(mask):
-        if n and m and not (i and mask[i - 1]) and list(ids[i : i + n]) == list(prefix):
-            mask[i : i + n] = [0] * n
-
-
-def pad(examples: Sequence[Example], pad_id: int) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """Right-padded token ids, attention mask and response mask, [B, T] each."""
-    import torch
-
-    shape = (len(examples), max(len(e.ids) for e in examples))
-    ids = torch.full(shape, pad_id, dtype=torch.long)
-    mask, response = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    for row, e in enumerate(examples):
-        ids[row, : len(e.ids)] = torch.tensor(e.ids)
-        mask[row, : len(e.ids)] = 1
-        response[row, e.prompt : len(e.ids)] = 1
-    return ids, mask, response

@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from align import tables
 from align.config import Metrics
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 class Control:
@@ -25,6 +25,11 @@ class Control:
         self._by_id = {i: t for t, i in known.items() if i is not None and tokenizer.convert_ids_to_tokens(i) == t}
         names = sorted(self._by_id.values(), key=lambda t: (-len(t), t))
         self._any = re.compile("|".join(map(re.escape, names)))
+
+    @property
+    def ids(self) -> Collection[int]:
+        """The control tokens' ids."""
+        return self._by_id.keys()
 
     def find(self, text: str) -> list[tuple[int, str]]:
         """Where the tokenizer would read a control token in `text`, and which."""
@@ -65,7 +70,7 @@ def broken(
     altered = [
         (i, token, count)
         for i, conversation, said in zip(ids, conversations, answers, strict=True)
-        for token, count in sorted(_counts(control, [*(m["content"] for m in conversation), *said]).items())
+        for token, count in sorted(_counts(control, [*_texts(conversation), *said]).items())
     ]
     found: Metrics = {
         "control_tokens": sum(count for _, _, count in altered),
@@ -80,3 +85,8 @@ def broken(
 
 def _counts(control: Control, texts: Iterable[str]) -> Counter[str]:
     return Counter(token for text in texts for _, token in control.find(text))
+
+
+def _texts(conversation: Sequence[Message]) -> list[str]:
+    """All texts that a conversation puts before a model, tool calls and functions as JSON."""
+    return [value for m in conversation for name, value in m.items() if name != "role"]

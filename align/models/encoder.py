@@ -7,13 +7,17 @@ template as a rule, writes nothing, and reads no more tokens than it has positio
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from align.data.tool_turns import as_json
 from align.errors import InputError, StageError
-from align.models.chat import Example, Message, common_prefix
 from align.models.control import Control
+from align.models.example import Example, common_prefix
 from align.models.files import read_json
+from align.models.lone import asked_as, lone_system
+from align.models.tools import Form, Message, form_of, given, has_calls, lost
 
 ENCODERS = frozenset({
     "albert", "bert", "big_bird", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
@@ -82,6 +86,7 @@ class EncoderReader:
         positions = int(facts.get("max_position_embeddings") or 1 << 30) - (self.pad_id + 1 if shifted else 0)
         self.room = min(positions, int(tokenizer.model_max_length))
         tokenizer.padding_side = "right"
+        self.lone_system = lone_system(self.render)
 
     def facts(self) -> dict[str, str]:
         """What of the template is recorded beside an adapter."""
@@ -91,23 +96,39 @@ class EncoderReader:
     def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         """A conversation as one text."""
         if self.tokenizer.chat_template:
+            functions = messages[0].get("tools") if messages else None
+            plain = [{k: v for k, v in m.items() if k != "tools"} for m in messages]
             try:
                 text = self.tokenizer.apply_chat_template(
-                    list(messages), tokenize=False, add_generation_prompt=generation_prompt
+                    plain, tools=functions, tokenize=False, add_generation_prompt=generation_prompt
                 )
             except Exception as error:  # a template is a program, and can raise anything
                 raise InputError(f"The chat template of {self.name} cannot render a conversation: {error}.") from error
             return str(text)
-        lines = [f"{m['role']}: {m['content']}" for m in messages]
+        lines = [f"{name}: {as_json(m[name])}" for m in messages[:1] for name in ("tools",) if name in m]
+        lines += [
+            f"{m['role']}: " + "\n".join(filter(None, (m["content"], m.get("tool_calls") and as_json(m["tool_calls"]))))
+            for m in messages
+        ]
         return "\n".join([*lines, "assistant:"] if generation_prompt else lines)
 
     def examples(self, conversations: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[Example]:
         """Each conversation with its response; control tokens in their words are broken up."""
-        asked = [[{"role": m["role"], "content": self.control.clean(m["content"])} for m in c] for c in conversations]
+        taken = [asked_as(self.lone_system, c) for c in conversations]
+        asked = [[given(m, self.control.clean, self.form if has_calls(c) else None) for m in c] for c in taken]
         answers = [[{"role": "assistant", "content": self.control.clean(r)}] for r in responses]
         full = self._ids([self.render([*c, *a]) for c, a in zip(asked, answers, strict=True)])
         prompts = self._ids([self.render(c, generation_prompt=True) for c in asked])
         return [Example(ids, [], common_prefix(p[:-1], ids)) for p, ids in zip(prompts, full, strict=True)]
+
+    @cached_property
+    def form(self) -> Form | None:
+        """How the template takes tool calls."""
+        return form_of(self.render)
+
+    def lost(self, conversation: Sequence[Message], response: str) -> str | None:
+        """Why a conversation is to be set aside: what of its tools the template would leave out; else None."""
+        return lost(asked_as(self.lone_system, conversation), self.render, lambda: self.form)
 
     def check(self) -> None:
         """StageError unless a conversation begins with one [CLS], ends with [SEP], and holds the response."""

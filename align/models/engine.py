@@ -22,11 +22,11 @@ from align.digests import file_digest
 from align.errors import InputError
 from align.kept import Kept, code_of, key
 from align.models.base import BaseConfig, identity
-from align.models.chat import Message
 from align.models.device import device
 from align.models.memory_inference import Batch
 from align.models.servers import Server
 from align.models.shards import gather, share
+from align.models.tools import Message
 from align.models.trained import files
 from align.text import digest
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from align.models.base import BaseConfig, load_chat
-from align.models.chat import Chat, pad
+from align.models.chat import Chat
 from align.models.draws import Share, certainty, choose, fork, key, uniform
 from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
+from align.models.example import pad
 from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
 from align.models.plain import stop_ids
 from align.models.rows import new_rows

@@ -17,7 +17,8 @@ from align.errors import StageError
 from align.models import trainable, training
 from align.models.arguments import Training, arguments
 from align.models.base import BaseConfig, load_chat, load_model
-from align.models.chat import Chat, Example
+from align.models.chat import Chat
+from align.models.example import Example
 from align.models.finite import is_finite
 from align.models.trained import save_trained
 from align.text import taken
@@ -123,8 +124,10 @@ def encode(
     StageError if too many are too long, if one side is left without a label, or if all have one prompt.
     """
     table = [table[at] for at in taken([r["label_id"] for r in table], config.limit, config.seed)]
-    sound = [r for r in table if (r["response"] or "").strip()]
-    faulty = [(r["label_id"], "empty response", None) for r in table if not (r["response"] or "").strip()]
+    faults = [None if (r["response"] or "").strip() else "empty response" for r in table]
+    faults = [fault or chat.lost(r["messages"], r["response"]) for r, fault in zip(table, faults, strict=True)]
+    sound = [r for r, fault in zip(table, faults, strict=True) if not fault]
+    faulty = [(r["label_id"], fault, None) for r, fault in zip(table, faults, strict=True) if fault]
     examples = chat.examples([r["messages"] for r in sound], [r["response"] for r in sound])
     ids = [r["label_id"] for r in sound]
     training.check_ends(chat, [e.ids[-1] for e in examples], ids)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from align.models.chat import pad
+from align.models.example import pad
 from align.models.pairs import Pair
 from align.models.shards import gather, share
 from align.progress import Progress

@@ -8,8 +8,8 @@ from typing import Any
 from align.config import Metrics
 from align.errors import StageError
 from align.models import training
-from align.models.chat import Example
 from align.models.control import broken
+from align.models.example import Example
 from align.models.reader import Reader
 from align.text import taken
 
@@ -37,7 +37,7 @@ def encode(
     (dropped.parquet). Raises StageError if too many are too long, or no pair is left.
     """
     table = [table[at] for at in taken([r["pair_id"] for r in table], config.limit, config.seed)]
-    reasons = {r["pair_id"]: reason for r in table if (reason := _fault(r))}
+    reasons = {r["pair_id"]: reason for r in table if (reason := _fault(r) or chat.lost(r["messages"], r["chosen"]))}
     sound = [r for r in table if r["pair_id"] not in reasons]
     conversations, better, worse = ([r[name] for r in sound] for name in ("messages", "chosen", "rejected"))
     chosen, rejected = chat.examples(conversations, better), chat.examples(conversations, worse)

@@ -9,6 +9,11 @@ CLOSED = "\n</think>\n\n"  # ends, with nothing in it, a block that a generation
 THOUGHT = "North is where the needle points."
 
 
+def opens_block(asked: str) -> bool:
+    """Whether a generation prompt opens a reasoning block."""
+    return asked.rstrip().endswith("<think>")
+
+
 @dataclass(frozen=True)
 class Reading:
     """What stands between the generation prompt and a response, as the template writes it."""

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from align.errors import InputError, StageError
 from align.models.base import WHOLE, BaseConfig, compute_dtype, directory, load_chat, load_model, load_tokenizer
-from align.models.chat import Example, Message, pad
 from align.models.encoder import EncoderReader, heads_of, is_encoder
+from align.models.example import Example, pad
 from align.models.files import read_json
 from align.models.finite import check_scores
 from align.models.memory_inference import SCORED, Batch, batches, forward, rows_that_fit
 from align.models.quantise import dequantise
 from align.models.reader import Reader
 from align.models.shards import gather, is_split, share
+from align.models.tools import Message
 from align.models.trained import REWARD, check_trained, folder, is_reward_model, merge, weights
 from align.progress import Progress
 
@@ -97,6 +98,10 @@ def load_reward(base: BaseConfig, reward: Path) -> tuple["PreTrainedModel", Kind
     return model, kind
 
 
+UNREAD = "longer than the reward model reads, or with calls that its template does not show"
+"""Why a response has no reward."""
+
+
 class Scorer:
     """A reward artifact, ready to score responses."""
 
@@ -109,15 +114,13 @@ class Scorer:
     def __call__(
         self, conversations: Sequence[Sequence[Message]], responses: Sequence[str], label: str = "scoring samples"
     ) -> list[float | None]:
-        """The reward of each response to the conversation at its position; None where both are longer than the model
-        reads."""
-        examples = self.reader.examples(conversations, responses)
-        fits = [i for i, e in enumerate(examples) if len(e.ids) <= self.reader.room]
-        found = score(
-            self.model, self.kind, self.reader, [examples[i] for i in fits], batch_size=self.batch_size, label=label
-        )
-        known = dict(zip(fits, found, strict=True))
-        return [known.get(i) for i in range(len(examples))]
+        """The reward of each response to the conversation at its position; None where it is UNREAD."""
+        read = [i for i, messages in enumerate(conversations) if not self.reader.lost(messages, "")]
+        examples = self.reader.examples([conversations[i] for i in read], [responses[i] for i in read])
+        fits = [(i, e) for i, e in zip(read, examples, strict=True) if len(e.ids) <= self.reader.room]
+        found = score(self.model, self.kind, self.reader, [e for _, e in fits], batch_size=self.batch_size, label=label)
+        known = {i: value for (i, _), value in zip(fits, found, strict=True)}
+        return [known.get(i) for i in range(len(conversations))]
 
 
 def _saved_head(reward: Path, head: str) -> "dict[str, torch.Tensor]":

@@ -23,6 +23,7 @@ from align.models.generate import Sampler
 from align.models.memory_inference import release
 from align.models.plain import write
 from align.models.servers import Server, Servers
+from align.models.tools import for_api
 from align.progress import Progress
 from align.redact import redact
 
@@ -153,13 +154,14 @@ class Asking:
         from openai import APIConnectionError, OpenAIError
 
         at = next(self._turn) % len(self.servers.urls)
-        more: dict[str, Any] = {"logprobs": True}
+        messages, more = for_api(self.chat.clean(prompt.messages))
+        more["logprobs"] = True
         if self.config.kind == "vllm":
             more["extra_body"] = {"skip_special_tokens": False, "spaces_between_special_tokens": False}
         for attempt in itertools.count(1):
             try:
                 reply = self._client(self.servers.urls[at]).chat.completions.create(
-                    model=self.servers.name, messages=self.chat.clean(prompt.messages), max_tokens=room,
+                    model=self.servers.name, messages=messages, max_tokens=room,
                     temperature=sampling.temperature, top_p=sampling.top_p,
                     seed=key(sampling.seed, prompt.row_id, index) % 2**31, **more,
                 )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from typing import Any
 
-Message = dict[str, str]
+Message = dict[str, Any]
 Render = Callable[[Sequence[Sequence[Message]], bool], list[str]]
 Span = tuple[int, int]  # characters
 
@@ -21,16 +21,35 @@ def assistant_spans(
     `render(conversations, generation_prompt)` is the template.
     """
     turns = [(c, i) for c, turns in enumerate(conversations) for i, m in enumerate(turns) if m["role"] == "assistant"]
-    changed = render([with_words(conversations[c], i, mark(texts[c])) for c, i in turns], False)
+    said = [(c, i) for c, i in turns if "tool_calls" not in conversations[c][i]]
+    changed = iter(render([with_words(conversations[c], i, mark(texts[c])) for c, i in said], False))
     asked = iter(render([conversations[c][:i] for c, i in turns if i], True))
     found: list[list[Span]] = [[] for _ in texts]
-    for (c, i), other in zip(turns, changed, strict=True):
-        start, end = differing(texts[c], other)
+    for c, i in turns:
+        if "tool_calls" in conversations[c][i]:
+            start, end = _call_span(render, conversations[c], i, texts[c])
+        else:
+            start, end = differing(texts[c], next(changed))
         before = next(asked) if i else ""
         if texts[c].startswith(before) and len(before) <= start:
             start = len(before) or start
         found[c].append((start, end))
     return found
+
+
+def _call_span(render: Render, conversation: Sequence[Message], turn: int, text: str) -> Span:
+    """The characters of a turn that calls tools: what differs from a turn with a word in place of words and calls.
+
+    The conversation ends with the turn, as templates take results of tools only after a call; one that writes the turn
+    otherwise in the middle is asked with what follows.
+    """
+    word = {"role": "assistant", "content": mark(text)}
+    until, other = render([[*conversation[:turn], conversation[turn]], [*conversation[:turn], word]], False)
+    start, end = differing(until, other)
+    if text.startswith(until[:end]):
+        return start, end
+    (other,) = render([[*conversation[:turn], word, *conversation[turn + 1 :]]], False)
+    return differing(text, other)
 
 
 def after_block(text: str, spans: list[Span], asked: str, block: str) -> str:
@@ -57,9 +76,12 @@ def differing(text: str, other: str) -> Span:
 
 
 def token_mask(
-    text: str, ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span], ends: set[int]
+    text: str, ids: Sequence[int], offsets: Sequence[Span], spans: Sequence[Span], ends: set[int], special: set[int]
 ) -> list[int]:
-    """1 for the tokens of the spans, and for the token of `ends` that closes each, after blanks at most; else 0."""
+    """1 for the tokens of the spans, and for the token of `ends` that closes each, after blanks at most; else 0.
+
+    A span that ends with one of `special` is closed: the end of tool calls may be another one than that of words.
+    """
     mask, token = [0] * len(ids), 0
     for start, end in spans:
         while token < len(ids) and offsets[token][1] <= start:
@@ -67,6 +89,8 @@ def token_mask(
         while token < len(ids) and offsets[token][0] < end:
             mask[token] = 1
             token += 1
+        if token and mask[token - 1] and ids[token - 1] in special:
+            continue
         closing = token
         while closing < len(ids) and ids[closing] not in ends and not text[slice(*offsets[closing])].strip():
             closing += 1

@@ -11,7 +11,7 @@ from functools import cache
 from align.errors import InputError
 from align.models import template_worker
 
-SECONDS = 2  # of CPU time, for six renderings that take a millisecond each
+SECONDS = 2  # of CPU time, for eight renderings that take a millisecond each
 MEMORY = 512  # MiB, the interpreter's own among them
 CHARACTERS = 1_000_000  # the longest probe has 80,000
 DEADLINE = 120  # seconds on the clock, however busy the machine is

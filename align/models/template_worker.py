@@ -36,12 +36,22 @@ def fail(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def probes() -> list[list[dict[str, str]]]:
-    """A question, a conversation, and a long one of long messages."""
+def probes() -> list[list[dict[str, Any]]]:
+    """A question, a conversation, a long one of long messages, and one with a tool that is called."""
     ask = {"role": "user", "content": "Which way is north?"}
     answer = {"role": "assistant", "content": "That way, up."}
     long = [{"role": m["role"], "content": m["content"] + " word" * 1000} for m in (ask, answer)]
-    return [[ask], [{"role": "system", "content": "Be brief."}, ask, answer], [*long * 8, ask]]
+    call = {"id": "call12345", "type": "function", "function": {"name": "look", "arguments": {"where": "up"}}}
+    used: list[dict[str, Any]] = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    used.append({"role": "tool", "content": "A star."})
+    return [[ask], [{"role": "system", "content": "Be brief."}, ask, answer], [*long * 8, ask], [ask, *used, answer]]
+
+
+def functions(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """What may be called in a probe; None where nothing is."""
+    where = {"type": "object", "properties": {"where": {"type": "string"}}, "required": ["where"]}
+    look = {"name": "look", "description": "Look somewhere.", "parameters": where}
+    return [{"type": "function", "function": look}] if any("tool_calls" in m for m in messages) else None
 
 
 def main() -> int:
@@ -67,7 +77,8 @@ def main() -> int:
         for prompt in (False, True):
             written = 0
             try:
-                names = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": prompt}
+                names = {"messages": messages, "documents": None, "add_generation_prompt": prompt}
+                names["tools"] = functions(messages)
                 for part in template.generate(**names, **given["tokens"]):
                     written += len(part)
                     if written > given["characters"]:

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -195,8 +195,10 @@ def facts(log: list[dict[str, float]]) -> dict[str, float | int]:
     }
 
 
-def check_ends(chat: Reader, last: Sequence[int], ids: Sequence[str]) -> None:
-    """StageError unless every row's last trained token is the end-of-turn token."""
-    wrong = [i for i, token in zip(ids, last, strict=True) if token != chat.end_id]
+def check_ends(chat: Reader, last: Sequence[int], ids: Sequence[str], calls: Collection[str] = ()) -> None:
+    """StageError unless every row's last trained token is the end-of-turn token; of the rows `calls`, a control token,
+    since templates may end tool calls with another one."""
+    wrong = [i for i, token in zip(ids, last, strict=True)
+             if token != chat.end_id and not (i in calls and token in chat.control.ids)]  # fmt: skip
     if wrong:
         raise StageError(f"The end-of-turn token of {len(wrong)} rows is not trained on, such as {wrong[0]}.")

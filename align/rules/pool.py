@@ -117,8 +117,8 @@ class Pool:
         return at[np.lexsort((at, tie, -self.quality[at]))]
 
     def turns(self, at: int) -> list[str]:
-        """The texts of a row's turns before the response."""
-        return [m["content"] for m in self.table["messages"][int(at)].as_py()]
+        """The texts of a row's turns before the response, the tool calls of a turn as a text of its own behind it."""
+        return [m[name] for m in self.table["messages"][int(at)].as_py() for name in _texts(m)]
 
     def replace(self, name: str, changed: dict[int, str]) -> None:
         """Put other texts in place of some rows' texts."""
@@ -128,10 +128,12 @@ class Pool:
             self._languages.pop(name, None)
 
     def replace_turns(self, changed: dict[int, list[str]]) -> None:
-        """Put other texts in place of some rows' turns."""
-        turns = {at: self.table["messages"][at].as_py() for at in changed}
-        self._replace("messages", {at: [{**m, "content": t} for m, t in zip(turns[at], texts, strict=True)]
-                                   for at, texts in changed.items()})  # fmt: skip
+        """Put other texts in place of those that `turns` gives of some rows."""
+        turns = {}
+        for at, texts in changed.items():
+            rest = iter(texts)
+            turns[at] = [{**m, **{n: next(rest) for n in _texts(m)}} for m in self.table["messages"][int(at)].as_py()]
+        self._replace("messages", turns)
 
     def _replace(self, name: str, changed: dict[int, Any]) -> None:
         if not changed:
@@ -141,3 +143,8 @@ class Pool:
         at[list(changed)] = len(column) + np.arange(len(changed))
         both = pa.chunked_array([*column.chunks, pa.array(list(changed.values()), column.type)])
         self.table = self.table.set_column(self.table.schema.get_field_index(name), name, both.take(pa.array(at)))
+
+
+def _texts(turn: dict[str, Any]) -> tuple[str, ...]:
+    """The fields of a turn that hold its words."""
+    return ("content", "tool_calls") if turn.get("tool_calls") is not None else ("content",)
