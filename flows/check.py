@@ -225,11 +225,13 @@ def _samples(recipe: Recipe) -> Iterator[str]:
     if recipe.chain.dpo_pairs != "pairs":
         asked["sample_dpo"] = recipe.sample_dpo
     for stage, config in asked.items():
+        asked_of = {config.split} if isinstance(config.split, str) else set(config.split)
         unknown = [use for use in config.use if use not in get_args(Use)]
         if unknown:
             yield f"{stage}.use: {quote(unknown[0])} is none of {', '.join(get_args(Use))}."
-        elif sources and not any(s.use in config.use and config.split in _splits(recipe, s) for s in sources):
-            yield f"{stage}.split: no source of use {' or '.join(config.use) or 'any'} has rows in {config.split}."
+        elif sources and not any(s.use in config.use and asked_of & _splits(recipe, s) for s in sources):
+            listing = " or ".join(sorted(asked_of))
+            yield f"{stage}.split: no source of use {' or '.join(config.use) or 'any'} has rows in {listing}."
     if recipe.pairs.reward:
         yield "pairs.reward: the reward model is trained on these pairs; set pairs_dpo.reward, or leave it out."
     yield from _labelled(recipe, "pairs", recipe.pairs, "sample", recipe.sample)

@@ -16,12 +16,14 @@ from align.models.engine import Policy, Prompt, Sampling
 from align.models.lone import about_lone
 from align.text import taken
 
+Split = Literal["sft", "preference", "rejection", "evaluation"]
+
 
 class SampleConfig(Sampling):
     """Settings of sample and resample."""
 
-    split: Literal["sft", "preference", "rejection", "evaluation"] = "preference"
-    """The prompts to answer: those of this split."""
+    split: Split | tuple[Split, ...] = "preference"
+    """The prompts to answer: those of this split, or of several."""
     use: tuple[str, ...] = ("instructions", "prompts")
     """The kinds of rows whose prompts are answered; add preferences to answer the prompts of imported pairs."""
     limit: int | None = Field(default=None, ge=1)
@@ -49,18 +51,19 @@ def sample(
     or none fits the model's context.
     """
     config.check()
+    splits = config.split if isinstance(config.split, str) else ", ".join(config.split)
     distinct = prompts_of(rows, config.split, config.use)
     chosen = taken([r["row_id"] for r in distinct], config.limit, config.seed)
     prompts = [Prompt(distinct[at]["row_id"], distinct[at]["messages"]) for at in chosen]
     if not prompts:
-        raise StageError(f"There are 0 prompts in the split {config.split}.")
+        raise StageError(f"There are 0 prompts in the split {splits}.")
     chat = load_chat(base)
     lost = [(p.row_id, why) for p in prompts if (why := chat.lost(p.messages))]
     if lost:
         prompts = [p for p in prompts if p.row_id not in dict(lost)]
     too_long: list[str] = []
     with Policy(base, adapter, cache) as policy:
-        samples = policy.draw(prompts, config.sampling, label=f"sampling ({config.split})", too_long=too_long)
+        samples = policy.draw(prompts, config.sampling, label=f"sampling ({splits})", too_long=too_long)
     if not samples:
         why = f"of row {lost[0][0]}, {lost[0][1]}" if lost else "none fits the model's context"
         raise StageError(f"None of the {len(prompts) + len(lost)} prompts can be answered: {why}.")
