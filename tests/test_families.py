@@ -86,6 +86,18 @@ def test_a_system_message_alone_is_asked_whole(name: str) -> None:
         assert chat.lone_system == "system"
 
 
+def test_a_system_message_that_a_template_drops_is_asked_as_the_users_turn() -> None:
+    template = template_of(BY_NAME["Phi-4"])
+    dropped = template.replace("in messages %}", "in messages if message['role'] != 'system' %}")
+    assert dropped != template
+    chat, task = Chat(tokenizer_of(BY_NAME["Phi-4"], dropped)), [{"role": "system", "content": "Name a colour."}]
+    assert chat.lone_system == "user" and "user<|im_sep|>Name a colour." in chat.tokenizer.decode(
+        chat.prompts([task])[0]
+    )
+    told = chat.tokenizer.decode(chat.prompts([[*task, *ASK]])[0])
+    assert "colour" not in told, "a template is not changed where there is a user"
+
+
 def test_a_family_that_ends_no_turn_gets_eos() -> None:
     chat = Chat(tokenizer_of(BY_NAME["GLM-4.5"], template_of(BY_NAME["GLM-4.5"]) + "{# #}"))
     assert chat.added == ("eos",) and chat.facts()["added"] == "eos"

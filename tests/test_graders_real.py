@@ -165,7 +165,8 @@ def spider(tmp_path: Path) -> tuple[Path, list[Row], dict[str, Any]]:
 
 
 def test_spider_queries_are_graded_by_what_they_return(spider: Any, tmp_path: Path) -> None:
-    """Each question with its own SQL, that of another question, SQL that names no column, and words."""
+    """Each question with its own SQL, that of another question, SQL that names no column, words, and, where it counts,
+    one more than its own SQL: a result of the same form."""
     folder, rows, returned = spider
     assert len(rows) >= 30, "most of the real SQL is DuckDB's too"
     responses: dict[str, list[str]] = {}
@@ -173,6 +174,9 @@ def test_spider_queries_are_graded_by_what_they_return(spider: Any, tmp_path: Pa
     for at, r in enumerate(rows):
         own, other = r["reference"], rows[(at + 2) % len(rows)]["reference"]
         responses[r["row_id"]] = [f"```sql\n{own};\n```", other, "SELECT shoe_size FROM singer", "Ask somebody else."]
+        if re.fullmatch(r"select count\(\*\) from \w+.*", own, re.I):
+            responses[r["row_id"]].append(f"SELECT ({own}) + 1")
+            expected[f"{r['row_id']}-4"] = "wrong"
         same = (re.search("order by", own, re.I) is None) == (re.search("order by", other, re.I) is None)
         if same and not re.search("limit", own + other, re.I):
             expected[f"{r['row_id']}-1"] = "correct" if returned[own] == returned[other] else "wrong"
@@ -181,7 +185,7 @@ def test_spider_queries_are_graded_by_what_they_return(spider: Any, tmp_path: Pa
     status = {s["sample_id"]: s["status"] for s in scores}
     assert {i: status[i] for i in expected} == expected
     others = Counter(s for i, s in expected.items() if i.endswith("-1"))
-    assert others["wrong"] > 10
+    assert others["wrong"] > 10 and sum(i.endswith("-4") for i in expected) >= 4
     assert len(made) == len(rows) and all(status[p["chosen_id"]] == "correct" for p in made)
     assert all(status[p["rejected_id"]] in ("wrong", "unreadable") for p in made)
 

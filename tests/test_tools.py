@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ from align.data.shapes import SHAPES, mapped
 from align.data.turns import BadRow, Record, row_id
 from align.models.tools import response_of
 from align.rules.personal import PersonalData
+from storage.views import _dataset
 from tasks.ingest import IngestConfig, Source, ingest
 
 
@@ -133,6 +135,10 @@ def test_tables_of_two_fields_are_still_read(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "rows.parquet")
     assert tables.read(tmp_path / "rows.parquet", columns=["row_id", "messages", "calls"]) == [
         {"row_id": "a", "messages": [ASKED]}]  # fmt: skip
+    con = duckdb.connect()
+    con.register("old", _dataset({"x": str(tmp_path / "rows.parquet")}, tables.ROWS))
+    found = con.execute("SELECT messages[1].content, messages[1].tool_calls, calls FROM old").fetchall()
+    assert found == [("How is it there?", None, None)], "also in `align sql`"
     full = tables.completed(table, tables.ROWS)
     assert full.schema == tables.bare(tables.ROWS) and full["calls"].to_pylist() == [None]
     tables.write(tmp_path / "again.parquet", full, tables.ROWS)
