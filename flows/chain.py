@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from align.config import Config
+from align.models.base import BaseConfig
 
 
 class Controls(Config):
@@ -16,6 +17,19 @@ class Controls(Config):
     """More SFT on what the filter kept, from the policy that grpo starts from: what online RL is compared with."""
     unfiltered: bool = False
     """SFT on an equal number of random unfiltered rows: what the filter is compared with."""
+
+
+class Champion(Config):
+    """The champion that a run of the recipe found in the store as it began."""
+
+    number: int
+    """Which champion of the recipe it is."""
+    run_id: str
+    """The run that made it."""
+    artifact: str
+    """Its weights."""
+    base: BaseConfig
+    """What they are an adapter of."""
 
 
 class Chain(Config):

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,7 +44,8 @@ def run(
     opened = open_store(store, write=True)
     outcome = run_recipe(recipe, set_ or [], opened, select, refresh)
     if json_:
-        show.as_json({"run_id": outcome.run_id, "stages": [vars(s) for s in outcome.stages]})
+        facts = {"run_id": outcome.run_id, "stages": [vars(s) for s in outcome.stages]}
+        show.as_json(facts | ({"promotion": asdict(outcome.promotion)} if outcome.promotion else {}))
     else:
         show.outcome(opened, outcome)
 

@@ -12,7 +12,7 @@ from align.config import Config
 from align.errors import InputError
 from align.models.base import BaseConfig
 from align.text import quote, short
-from flows.chain import Chain, Controls
+from flows.chain import Chain, Champion, Controls
 from flows.explain import explain, listed
 from flows.ranks import Compute
 from tasks.dpo import DpoConfig
@@ -21,6 +21,7 @@ from tasks.filter import FilterConfig
 from tasks.grpo import GrpoConfig
 from tasks.ingest import IngestConfig
 from tasks.pairs import PairsConfig
+from tasks.promote import PromoteConfig
 from tasks.report import ReportConfig
 from tasks.reward import RewardConfig
 from tasks.sample import SampleConfig
@@ -80,8 +81,12 @@ class Recipe(Config):
     """What controls.longer trains instead of grpo."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which suites grade the policies."""
+    promote: PromoteConfig = PromoteConfig()
+    """When the final model becomes the recipe's champion."""
     report: ReportConfig = ReportConfig()
     """The page at the end."""
+    champion: Champion | None = None
+    """The champion that promote compares with, as the run finds it in the store: whatever stands here is replaced."""
 
     @field_validator("name")
     @classmethod
