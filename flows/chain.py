@@ -30,10 +30,16 @@ class Champion(Config):
     """Its weights."""
     base: BaseConfig
     """What they are an adapter of."""
+    rows: str = ""
+    """What ingest made in its run, where chain.rows is new."""
 
 
 class Chain(Config):
     """Which stages there are beside those of every recipe."""
+
+    rows: Literal["all", "new"] = "all"
+    """What is trained on: all that ingest reads, or what has come since the champion's run and some of what it knew,
+    starting from the champion (stage fresh; all while there is no champion)."""
 
     dpo_pairs: Literal["pairs", "fresh", "both"] = "pairs"
     """What dpo trains on: the pairs that the reward model is trained on, those of fresh samples of the policy that dpo

@@ -13,6 +13,8 @@ from flows.stages import final
 def problems(recipe: Recipe) -> Iterator[str]:
     """Mistakes as sentences that begin with the key."""
     asked, suites = recipe.promote, recipe.evaluate.suites
+    if recipe.chain.rows == "new" and asked.against != "champion":
+        yield "chain.rows: is new, which goes on from the champion; set promote.against to champion."
     guards = [name for name, suite in suites.items() if suite.guard is not None]
     if asked.against == "none":
         for name in guards:

@@ -35,6 +35,7 @@ def run(
     set_: Overrides = None,
     select: Select = None,
     refresh: Annotated[bool, Parameter(negative="", help="recompute what is selected, though it is cached")] = False,
+    new: Annotated[bool, Parameter(negative="", help="go on from the champion, with what has come since")] = False,
     store: StoreDir = None,
     json_: Json = False,
 ) -> None:
@@ -42,10 +43,15 @@ def run(
     from flows.run import run as run_recipe
 
     opened = open_store(store, write=True)
-    outcome = run_recipe(recipe, set_ or [], opened, select, refresh)
+    going_on = ["chain.rows=new", "promote.against=champion"] if new else []
+    outcome = run_recipe(recipe, [*(set_ or []), *going_on], opened, select, refresh)
     if json_:
         facts = {"run_id": outcome.run_id, "stages": [vars(s) for s in outcome.stages]}
-        show.as_json(facts | ({"promotion": asdict(outcome.promotion)} if outcome.promotion else {}))
+        show.as_json(
+            facts
+            | ({"promotion": asdict(outcome.promotion)} if outcome.promotion else {})
+            | ({"note": outcome.note} if outcome.note else {})
+        )
     else:
         show.outcome(opened, outcome)
 

@@ -46,12 +46,15 @@ def dag(r: Recipe, walk: Walk) -> None:
         return done[name]
 
     base = r.base
-    rows = stage("ingest")["rows.parquet"]
+    rows, origin = stage("ingest")["rows.parquet"], None
+    if r.champion and r.champion.rows:
+        rows = stage("fresh", rows=rows, known=Output(r.champion.rows, "rows.parquet"))["rows.parquet"]
+        origin = Output(r.champion.artifact)
     filtered = stage("filter", rows=rows, base=base)
 
-    policy = stage("sft", base=base, rows=filtered["kept.parquet"])
+    policy = stage("sft", base=base, rows=filtered["kept.parquet"], adapter=origin)
     if r.controls.unfiltered:
-        stage("sft_unfiltered", base=base, rows=filtered["control.parquet"])
+        stage("sft_unfiltered", base=base, rows=filtered["control.parquet"], adapter=origin)
 
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
     preferred = graded = stage("pairs", rows=rows, samples=drawn["samples.parquet"])

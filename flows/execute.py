@@ -17,6 +17,7 @@ from flows.processes import PEAK, Processes
 from flows.promotion import Decision, Promotion, crowned, settle
 from flows.recipe import Recipe
 from flows.show import say
+from flows.since import nothing_new
 from flows.slots import Slots
 from flows.work import Work
 from storage.build import Output, differences
@@ -94,6 +95,9 @@ def execute(
     begins.
     """
     by, recipe = by or Threads(), crowned(store, recipe)
+    if note := nothing_new(store, recipe):
+        by.log.info(note)
+        return runs.Outcome("", (), note=note)
     read_code(recipe)
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
     _warn(by, recipe, [p.stage for p in planned.values() if p.status in ("run", "waits")])

@@ -16,6 +16,7 @@ from align.errors import InputError
 from align.models.base import BaseConfig
 from flows import chain
 from flows.recipe import Recipe
+from flows.since import goes_on
 from flows.stages import final
 from storage import champions, files, runs
 from storage.champions import Champion
@@ -68,7 +69,7 @@ def without() -> Iterator[None]:
 
 def crowned(store: Store, recipe: Recipe) -> Recipe:
     """The recipe with its champion in the store, where it compares with that. Raises InputError for one whose weights
-    are gone."""
+    are gone, or from which the recipe cannot go on where it wants to."""
     found = champions.current(store, recipe.name) if recipe.promote.against == "champion" else None
     if found is None:
         return recipe.model_copy(update={"champion": None})
@@ -85,7 +86,7 @@ def crowned(store: Store, recipe: Recipe) -> Recipe:
             "run with `align promote RUN`, or set promote.against to sft."
         ) from None
     now = chain.Champion(number=found.number, run_id=found.run_id, artifact=found.artifact, base=base)
-    return recipe.model_copy(update={"champion": now})
+    return recipe.model_copy(update={"champion": goes_on(store, recipe, now) if recipe.chain.rows == "new" else now})
 
 
 def settle(store: Store, recipe: Recipe, run_id: str, stages: Iterable[StageRun], ask: Ask) -> Promotion | None:

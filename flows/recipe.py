@@ -18,6 +18,7 @@ from flows.ranks import Compute
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
+from tasks.fresh import FreshConfig
 from tasks.grpo import GrpoConfig
 from tasks.ingest import IngestConfig
 from tasks.pairs import PairsConfig
@@ -53,6 +54,8 @@ class Recipe(Config):
     """Which control arms are trained beside the pipeline's own."""
     ingest: IngestConfig
     """What is read."""
+    fresh: FreshConfig = FreshConfig()
+    """What stays of the rows that the champion knew, where chain.rows is new."""
     filter: FilterConfig = FilterConfig()
     """Which rows are kept."""
     sft: SftConfig = SftConfig()

@@ -15,6 +15,7 @@ from align.redact import leaving, redact
 from flows.plan import Planned, plan, read_code
 from flows.promotion import Promotion, crowned, settle
 from flows.recipe import Recipe, load
+from flows.since import nothing_new
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
 
@@ -29,6 +30,8 @@ class Outcome:
     stages: tuple[StageRun, ...]
     promotion: Promotion | None = None
     """What came of the verdict of promote, where there is one."""
+    note: str = ""
+    """Why nothing was run, where nothing was."""
 
 
 def store_path(given: str | Path | None = None) -> Path:
@@ -47,6 +50,8 @@ def run(
     this process alone. Raises AlignError."""
     store = store or Store(store_path())
     loaded = crowned(store, load(recipe, overrides))
+    if note := nothing_new(store, loaded):
+        return Outcome("", (), note=note)
     planned = plan(store, loaded, select, refresh)
     if all(stage.status in ("cached", "skipped") for stage in planned):
         return answer(store, loaded, planned)

@@ -89,6 +89,9 @@ def plan(planned: Sequence[Any]) -> None:
 
 def outcome(store: Store, done: Any) -> None:
     """Print what a run came to: the stages, the result table, where the report is."""
+    if done.note:
+        say(f"{done.note}.")
+        return
     ran = [s for s in done.stages if s.status == "ran"]
     seconds = sum(s.seconds for s in ran)
     say(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {len(done.stages) - len(ran)} cached")

@@ -17,6 +17,7 @@ from tasks.answer import AnswerConfig, answer
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.filter import filter
+from tasks.fresh import fresh
 from tasks.grpo import grpo
 from tasks.ingest import ingest
 from tasks.pairs import pairs
@@ -116,6 +117,7 @@ def _reference(recipe: "Recipe") -> ReferenceConfig:
 # In the order of the report: a control stands before what it controls for.
 STAGES = (
     Stage("ingest", ingest, "reading the data"),
+    Stage("fresh", fresh, "what has come since the champion", added_by="chain.rows"),
     Stage("filter", filter, "the filter", questions=(("Filtering", "sft", "sft_unfiltered"),)),
     Stage(
         "sft_unfiltered", sft, "SFT on unfiltered rows", "sft", settings="sft", policy=True, control=True,
@@ -174,7 +176,7 @@ def present(recipe: "Recipe") -> list[Stage]:
     there = True
     for s in reversed(STAGES):
         if not s.control:
-            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs")
+            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs", "all")
         found += [s] if there else []
     return found[::-1]
 

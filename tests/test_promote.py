@@ -128,13 +128,17 @@ def artifact(store: Store, stage: str, **files: str) -> str:
         return store.publish(stage, out).id
 
 
-def ran(store: Store, recipe: Recipe, weights: str, promoted: bool = True, status: str = "ran") -> Any:
+def ran(
+    store: Store, recipe: Recipe, weights: str, promoted: bool = True, status: str = "ran",
+    more: dict[str, str] | None = None,
+) -> Any:  # fmt: skip
     """A finished run of a recipe whose dpo made `weights`, and what comes of its verdict; nobody approves."""
     found = {"promoted": promoted, "model": "dpo", "verdict": f"because of {weights}", "reasons": ["because"]}
     made = {
         "sft": artifact(store, "sft", weights_txt="sft"),
         "dpo": artifact(store, "dpo", weights_txt=weights),
         "promote": artifact(store, "promote", promotion_json=json.dumps(found)),
+        **(more or {}),
     }
     run = Run(store, recipe.name, recipe.model_dump(mode="json"))
     stages = [StageRun(name, "k", id_, status, 0.0, "", {}) for name, id_ in made.items()]
@@ -258,7 +262,7 @@ def _crowns(root: Path, mine: str, rounds: int, barrier: Any, won: Any) -> None:
 
 
 def test_two_processes_at_once_make_one_champion(store):
-    spawn, rounds = multiprocessing.get_context("spawn"), 40
+    spawn, rounds = multiprocessing.get_context("spawn"), 15
     barrier, won = spawn.Barrier(2), [spawn.Array("i", rounds) for _ in range(2)]
     both = [
         spawn.Process(target=_crowns, args=(store.root, n, rounds, barrier, w)) for n, w in zip("ab", won, strict=True)

@@ -145,6 +145,25 @@ def test_a_run_that_is_not_better_than_the_champion_leaves_it(small):
     wait_for(lambda: [e for e in events("align.not-promoted") if e["payload"]["run"] == last])
 
 
+def test_new_goes_on_from_the_champion_with_what_has_come(small):
+    before, crown, ran = small.kept(), small.champion(), len(runs.history(small.store))
+    done = small.run("--new")
+    said = f"nothing new: no row and no label has come to tiny since run {crown.run_id}, which made its champion; "
+    assert done.returncode == 0 and done.stdout.startswith(said), done.stdout + done.stderr
+    assert len(runs.history(small.store)) == ran
+    more = ["ingest.sources.instructions.limit=300", "fresh.replay=60", "promote.approve=false"]
+    done = small.run("--new", "--json", *(w for s in more for w in ("--set", s)))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    stages = {s["stage"]: s for s in said["stages"]}
+    assert 0 < stages["fresh"]["metrics"]["new"] <= 60 and stages["fresh"]["metrics"]["replayed"] > 60
+    (sft,) = small.store.attempts(stages["sft"]["key"])
+    assert sft.inputs["adapter"]["artifact"] == crown.artifact
+    assert stages["answer_champion"]["status"] in ("ran", "cached")
+    promoted = said["promotion"]["status"] == "promoted"
+    assert (len(small.kept()), small.kept() == before) == ((2, False) if promoted else (1, True))
+
+
 def test_chat_and_export_take_the_champion(small, tmp_path, capsys, monkeypatch):
     at, crown = ["--store", str(small.store.root)], small.champion()
     lines = iter(["How many customers are there?", ""])
