@@ -219,6 +219,25 @@ COMPARISONS = _table(
         "too few to tell (too few items differ); null where the model stands alone.",
     ),
 )
+PROMOTION = _table(
+    "Why the final model may become champion, or may not: every rule with what became of it.",
+    rule=(TEXT, "better, guard, ungraded, or watched (a suite that decides nothing)."),
+    suite=(TEXT, "The suite."),
+    mode=(TEXT, "greedy or sampled."),
+    model=(TEXT, "The final model; of ungraded the one whose answers are counted."),
+    against=(TEXT, "The model that it is compared with; null for ungraded."),
+    n=(WHOLE, "Items graded for both."),
+    diff=(REAL, "Mean paired difference."),
+    low=(REAL, "Lower end of its 95 % interval."),
+    high=(REAL, "Upper end."),
+    share=(REAL, "Of ungraded: the share of answers."),
+    limit=(REAL, "Of guard the fall that is allowed, of ungraded the share."),
+    held=(
+        FLAG,
+        "Whether it holds; null where it decides nothing: watched, or a guard that is not shown to hold.",
+    ),
+    text=(TEXT, "It in words."),
+)
 DROPPED = _table(
     "What a stage could not use.",
     row_id=(TEXT, "The row or pair."),
@@ -244,7 +263,8 @@ TABLES: dict[str, pa.Schema] = {
     "labels": LABELS,
     "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "best_of": BEST_OF,
     "rollouts": ROLLOUTS, "answers": ANSWERS,
-    "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "dropped": DROPPED, "altered": ALTERED,
+    "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "promotion": PROMOTION,
+    "dropped": DROPPED, "altered": ALTERED,
     "training_log": TRAINING_LOG,
 }  # fmt: skip
 """The table in each file `NAME.parquet` of an artifact, by name; the view of that name reads it."""

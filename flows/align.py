@@ -1,17 +1,26 @@
 """The whole pipeline as a Prefect flow of cached tasks."""
 
+import re
+import sys
+import time
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.flow_runs import suspend_flow_run
 from prefect.futures import PrefectFuture
 from prefect.runtime import deployment, flow_run
+from prefect.states import Paused
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from align.redact import clean, leaving
 from flows import ending
 from flows import run as runs
 from flows.execute import WIDEST, execute
+from flows.promotion import Decision, Promotion
 from flows.recipe import load
+from flows.show import say
 from flows.task import TASKS
 from flows.work import Work
 from storage.store import Store
@@ -70,11 +79,71 @@ class Tasks:
             if log.lost:
                 work.to_the_end()
 
+    def approves(self, decision: Decision) -> bool | None:
+        """Pause this flow run until a person resumes it, which approves, or ends it, which does not.
+
+        One of a deployment leaves its worker meanwhile and begins again when it is resumed: all that it did is cached,
+        and a decision that it was not resumed for pauses it again. A decision that was found in the store was asked
+        about in the flow run that made it, so that nobody is asked again.
+        """
+        key = f"promote {decision.id} {decision.artifact}"
+        try:
+            with get_client(sync_client=True) as client:
+                paused = client.read_flow_run(flow_run.id).empirical_policy.pause_keys or set()
+            if not decision.fresh and key not in paused:
+                return None
+            if deployment.id:
+                suspend_flow_run(timeout=WAITS, key=key)
+                return True
+            return _waited(key, decision)
+        except Exception as error:
+            self.log.warning("Nobody can be asked here whether to promote %s: %s", decision.model, error)
+            return None
+
+    def tell(self, promotion: Promotion) -> None:
+        """Log what came of a decision, and tell Prefect as an event where that is new."""
+        self.log.info("%s: %s", promotion.status, promotion.text)
+        if promotion.decision.fresh or promotion.status == "promoted":
+            announce(promotion)
+
+
+WAITS = 30 * 24 * 3600  # seconds that a flow run is paused for a person, after which it fails
+_LOOK = 2.0
+
+
+def _waited(key: str, decision: Decision) -> bool | None:
+    """Pause the flow run of this process, and wait until a person resumes it or ends it."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run.id, Paused(timeout_seconds=WAITS, pause_key=key))
+        say(
+            f"align: {decision.model} waits for approval: resume this run in the Prefect UI ({flow_run.ui_url}), or "
+            f"end this command and type `align promote {decision.run_id}`.",
+            sys.stderr,
+        )
+        while (state := client.read_flow_run(flow_run.id).state) and state.is_paused():
+            time.sleep(_LOOK)
+    return bool(state and state.is_running())
+
+
+def announce(promotion: Promotion) -> None:
+    """Tell Prefect what came of a decision: the event align.promoted, align.not-promoted or align.waits."""
+    decision = promotion.decision
+    name = re.sub("[^a-z0-9]+", "-", decision.recipe.lower()).strip("-")
+    facts = {"recipe": decision.recipe, "verdict": promotion.text, "reasons": decision.reasons, "run": decision.run_id,
+             "model": decision.model, "artifact": decision.artifact}  # fmt: skip
+    emit_event(
+        f"align.{promotion.status.replace(' ', '-')}",
+        resource={"prefect.resource.id": f"align.champion.{name}", "prefect.resource.name": decision.recipe},
+        related=[
+            {"prefect.resource.id": f"align.run.{decision.run_id}", "prefect.resource.role": "run"},
+            {"prefect.resource.id": f"align.artifact.{decision.artifact}", "prefect.resource.role": "model"},
+        ],
+        payload=facts,
+    )
+
 
 def _tag(log: runs.Log) -> None:
     """Let the flow run say which run of the store it is, as the run's record says which flow run."""
-    from prefect.client.orchestration import get_client
-
     try:
         with get_client(sync_client=True) as client:
             client.update_flow_run(flow_run.id, tags={*flow_run.tags, f"run:{log.run.id}"})

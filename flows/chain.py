@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from align.config import Config
+from align.models.base import BaseConfig
 
 
 class Controls(Config):
@@ -18,8 +19,27 @@ class Controls(Config):
     """SFT on an equal number of random unfiltered rows: what the filter is compared with."""
 
 
+class Champion(Config):
+    """The champion that a run of the recipe found in the store as it began."""
+
+    number: int
+    """Which champion of the recipe it is."""
+    run_id: str
+    """The run that made it."""
+    artifact: str
+    """Its weights."""
+    base: BaseConfig
+    """What they are an adapter of."""
+    rows: str = ""
+    """What ingest made in its run, where chain.rows is new."""
+
+
 class Chain(Config):
     """Which stages there are beside those of every recipe."""
+
+    rows: Literal["all", "new"] = "all"
+    """What is trained on: all that ingest reads, or what has come since the champion's run and some of what it knew,
+    starting from the champion (stage fresh; all while there is no champion)."""
 
     dpo_pairs: Literal["pairs", "fresh", "both"] = "pairs"
     """What dpo trains on: the pairs that the reward model is trained on, those of fresh samples of the policy that dpo

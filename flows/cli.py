@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,7 @@ def run(
     set_: Overrides = None,
     select: Select = None,
     refresh: Annotated[bool, Parameter(negative="", help="recompute what is selected, though it is cached")] = False,
+    new: Annotated[bool, Parameter(negative="", help="go on from the champion, with what has come since")] = False,
     store: StoreDir = None,
     json_: Json = False,
 ) -> None:
@@ -43,9 +45,15 @@ def run(
     from flows.run import run as run_recipe
 
     opened = open_store(store, write=True)
-    outcome = run_recipe(recipe, set_ or [], opened, select, refresh)
+    going_on = ["chain.rows=new", "promote.against=champion"] if new else []
+    outcome = run_recipe(recipe, [*(set_ or []), *going_on], opened, select, refresh)
     if json_:
-        show.as_json({"run_id": outcome.run_id, "stages": [vars(s) for s in outcome.stages]})
+        facts = {"run_id": outcome.run_id, "stages": [vars(s) for s in outcome.stages]}
+        show.as_json(
+            facts
+            | ({"promotion": asdict(outcome.promotion)} if outcome.promotion else {})
+            | ({"note": outcome.note} if outcome.note else {})
+        )
     else:
         show.outcome(opened, outcome)
 

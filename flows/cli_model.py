@@ -69,11 +69,14 @@ def chat(
     system: Annotated[str | None, Parameter(help="a system message that the conversation begins with")] = None,
     store: StoreDir = None,
 ) -> None:
-    """Talk to the result, in one conversation; /reset begins another. /quit, an empty line or end of input ends."""
+    """Talk to the champion of the recipe that ran last, else to the latest result, in one conversation.
+
+    /reset begins another. /quit, an empty line or end of input ends.
+    """
     from flows.chatting import Talk, converse
 
     opened = open_store(store, there=True)
-    run_id = run_id and identifier(run_id)
+    run_id = identifier(run_id) if run_id else show.champion_of(opened)
     names = [model or show.final_of(opened, run_id), *([against] if against else [])]
     trained = next((name for name in names if name != BASE), "sft")
     run = show.latest_run(opened, run_id, trained)["run_id"]

@@ -67,10 +67,10 @@ def report(
 def runs(*, store: StoreDir = None, json_: Json = False) -> None:
     """All runs, oldest first."""
     from storage import runs as records
-    from storage.tags import tags
+    from storage.tags import names as named_runs
 
     opened = open_store(store, there=True)
-    named = tags(opened)
+    named = named_runs(opened)
     found = [
         run | {"tags": ", ".join(t for t, r in named.items() if r == run["run_id"])} for run in records.history(opened)
     ]
@@ -161,10 +161,13 @@ def tag(
     remove: Annotated[str | None, Parameter(help="forget this tag")] = None,
     store: StoreDir = None,
 ) -> None:
-    """Give a run a name, which every verb takes in place of its id; `align gc` keeps what has one."""
+    """Give a run a name, which every verb takes in place of its id; `align gc` keeps what has one. Alone: list them."""
     from storage import tags
 
     opened = open_store(store, there=True)
+    if run_id is None and name is None and remove is None:
+        show.table(["name", "run_id"], sorted(tags.names(opened).items()))
+        return
     if remove is not None:
         if not tags.is_name(remove) or not tags.remove(opened, remove):
             raise InputError(f"{remove}: no such tag in {opened.root}; `align runs` shows them.")
@@ -172,9 +175,37 @@ def tag(
         raise InputError("Name a run and what it shall be called, for instance `align tag RUN baseline`.")
     elif not tags.is_name(name):
         raise InputError(
-            f"{name!r}: a tag is up to 64 letters, digits, _, - and ., and does not begin with - or a point."
+            f"{name!r}: a tag is up to 64 letters, digits, _, - and ., does not begin with - or a point, and is not "
+            "champion."
         )
     else:
         run = show.run_of(opened, run_id)["run_id"]
         tags.put(opened, name, run)
         show.say(f"{name}: {run}")
+
+
+@app.command
+def promote(
+    run_id: Annotated[str, Parameter(name="RUN")],
+    *,
+    yes: Annotated[bool, Parameter(negative="", help="do not ask")] = False,
+    force: Annotated[str | None, Parameter(help="why, though the verdict is not yes; kept with the champion")] = None,
+    store: StoreDir = None,
+) -> None:
+    """Make the final model of a run its recipe's champion, where the run's verdict is yes: approval by hand."""
+    from flows.promotion import by_hand
+    from flows.server import connect
+
+    opened = open_store(store, there=True, write=True)
+    run, recipe = show.recipe_of(opened, identifier(run_id))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError("align promote asks before it changes the champion; add --yes where nobody can answer.")
+        if input(f"Make the final model of run {run} the champion of {recipe.name}? [y/N] ").strip().lower() != "y":
+            raise InputError("Nothing was changed.")
+    done = by_hand(opened, run, recipe, force)
+    show.promotion(done)
+    if done.status == "promoted" and connect(opened):
+        from flows.align import announce
+
+        announce(done)

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from align.config import Config, Metrics
 from flows.recipe import Recipe
-from flows.stages import TABLE, outline
+from flows.stages import TABLE, contender, contest, outline
 from flows.stages import row as row_of
+from storage.build import Output
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Walk(Protocol):
     """Runs, plans or draws one stage."""
 
     def __call__(
-        self, name: str, function: Callable[..., Metrics], config: Config, **inputs: Node | Config | None
+        self, name: str, function: Callable[..., Metrics], config: Config, **inputs: Node | Output | Config | None
     ) -> Node: ...
 
 
@@ -37,7 +38,7 @@ def dag(r: Recipe, walk: Walk) -> None:
     """Ingest to report, with the control arms beside what they control for."""
     done: dict[str, Node] = {}
 
-    def stage(name: str, seed: int = 0, /, **inputs: Node | Config | None) -> Node:
+    def stage(name: str, seed: int = 0, /, **inputs: Node | Output | Config | None) -> Node:
         row = TABLE[name.partition(" of ")[0]]
         name, config = name.replace(" of ", "_"), row.config_of(r)
         config = config.model_copy(update={"seed": config.seed + seed}) if seed else config  # type: ignore[attr-defined]
@@ -45,12 +46,15 @@ def dag(r: Recipe, walk: Walk) -> None:
         return done[name]
 
     base = r.base
-    rows = stage("ingest")["rows.parquet"]
+    rows, origin = stage("ingest")["rows.parquet"], None
+    if r.champion and r.champion.rows:
+        rows = stage("fresh", rows=rows, known=Output(r.champion.rows, "rows.parquet"))["rows.parquet"]
+        origin = Output(r.champion.artifact)
     filtered = stage("filter", rows=rows, base=base)
 
-    policy = stage("sft", base=base, rows=filtered["kept.parquet"])
+    policy = stage("sft", base=base, rows=filtered["kept.parquet"], adapter=origin)
     if r.controls.unfiltered:
-        stage("sft_unfiltered", base=base, rows=filtered["control.parquet"])
+        stage("sft_unfiltered", base=base, rows=filtered["control.parquet"], adapter=origin)
 
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
     preferred = graded = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
@@ -96,5 +100,10 @@ def dag(r: Recipe, walk: Walk) -> None:
         **{name: node for name, node in done.items() if row_of(name).policy},
     }
     answers = {name: stage(f"answer of {name}", base=base, rows=rows, adapter=node) for name, node in policies.items()}
-    stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})
+    if champion := contender(r):
+        made = Output(champion.artifact)
+        answers["champion"] = stage("answer of champion", base=champion.base, rows=rows, adapter=made)
+    evaluated = stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})
+    if r.promote.against != "none":
+        stage("promote", graded=evaluated, contest=contest(r))
     stage("report", outline=outline(r), **done)

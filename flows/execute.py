@@ -14,11 +14,13 @@ from flows.dag import Node, dag
 from flows.needs import gpu_bytes, warnings
 from flows.plan import Planned, latest, plan, read_code
 from flows.processes import PEAK, Processes
+from flows.promotion import Decision, Promotion, crowned, settle
 from flows.recipe import Recipe
 from flows.show import say
+from flows.since import nothing_new
 from flows.slots import Slots
 from flows.work import Work
-from storage.build import differences
+from storage.build import Output, differences
 from storage.store import Attempt, Store
 
 WIDEST = 32  # stages that wait or run at once; each is a thread that waits for a process
@@ -42,6 +44,12 @@ class Carrier(Protocol):
     def carry(self, works: list[Work], log: runs.Log) -> None:
         """Return when nothing can be done any more. What became of each work, it knows itself."""
 
+    def approves(self, decision: Decision) -> bool | None:
+        """Ask a person whether a model may become champion; None where nobody can be asked here."""
+
+    def tell(self, promotion: Promotion) -> None:
+        """Let people know what came of a decision. It is in the store already: raises nothing."""
+
 
 class Threads:
     """Carries works in threads of this process, and tells nobody."""
@@ -62,6 +70,13 @@ class Threads:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def approves(self, decision: Decision) -> bool | None:
+        """Nobody is asked: whoever sees the command's answer may approve by another."""
+        return None
+
+    def tell(self, promotion: Promotion) -> None:
+        """The command's answer says it."""
+
 
 Threads.log.addHandler(logging.NullHandler())
 
@@ -79,7 +94,10 @@ def execute(
     What does not depend on each other runs side by side, as far as there are places for it. After a failure nothing new
     begins.
     """
-    by = by or Threads()
+    by, recipe = by or Threads(), crowned(store, recipe)
+    if note := nothing_new(store, recipe):
+        by.log.info(note)
+        return runs.Outcome("", (), note=note)
     read_code(recipe)
     planned = {stage.stage: stage for stage in plan(store, recipe, select, refresh)}
     _warn(by, recipe, [p.stage for p in planned.values() if p.status in ("run", "waits")])
@@ -104,7 +122,9 @@ def execute(
             log.add(work.name, attempt, *(("ran", _why(known, attempt, before)) if ran else ("cached", "")))
             announce(log.stages[-1])
 
-        def run(name: str, function: Callable[..., Metrics], config: Config, **inputs: Node | Config | None) -> Node:
+        def run(
+            name: str, function: Callable[..., Metrics], config: Config, **inputs: Node | Output | Config | None
+        ) -> Node:
             if planned[name].status == "skipped":
                 return Node(name)
             present = {role: value for role, value in inputs.items() if value is not None}
@@ -128,6 +148,9 @@ def execute(
         for work in works:
             if work.error:
                 raise runs.failure(work.name, work.error) from work.error
+    log.promotion = settle(store, recipe, log.run.id, log.stages, by.approves)
+    if log.promotion:
+        by.tell(log.promotion)
     return log.outcome
 
 

@@ -9,6 +9,7 @@ from align.errors import InputError
 from flows.check import check
 from flows.dag import Node, dag
 from flows.graph import selected
+from flows.promotion import crowned
 from flows.recipe import Recipe
 from storage import build, identity, runs
 from storage.build import Output, Request
@@ -32,13 +33,14 @@ class Planned:
 def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool = False) -> list[Planned]:
     """Every stage in order. Raises InputError for whatever settings alone make a stage refuse, also one that is not
     selected, and where what is selected needs a stage that is neither selected nor cached."""
+    recipe = crowned(store, recipe)
     chosen = selected(recipe, select)
     check(recipe)
     before = latest(store, recipe.name)
     planned: dict[str, Planned] = {}
 
     def stage(
-        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
+        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Output | Config | None
     ) -> Node:
         planned[name] = _plan_stage(store, name, function, config, inputs, planned, before, name in chosen, refresh)
         return Node(name)
@@ -51,7 +53,7 @@ def read_code(recipe: Recipe) -> None:
     """Digest the code of every stage now, while no thread of Prefect's is there to parse beside."""
 
     def stage(
-        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Config | None
+        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Output | Config | None
     ) -> Node:
         identity.code(function.__module__)
         identity.code(function.__module__, config)

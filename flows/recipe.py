@@ -12,15 +12,17 @@ from align.config import Config
 from align.errors import InputError
 from align.models.base import BaseConfig
 from align.text import quote, short
-from flows.chain import Chain, Controls
+from flows.chain import Chain, Champion, Controls
 from flows.explain import explain, listed
 from flows.ranks import Compute
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
+from tasks.fresh import FreshConfig
 from tasks.grpo import GrpoConfig
 from tasks.ingest import IngestConfig
 from tasks.pairs import PairsConfig
+from tasks.promote import PromoteConfig
 from tasks.report import ReportConfig
 from tasks.reward import RewardConfig
 from tasks.sample import SampleConfig
@@ -52,6 +54,8 @@ class Recipe(Config):
     """Which control arms are trained beside the pipeline's own."""
     ingest: IngestConfig
     """What is read."""
+    fresh: FreshConfig = FreshConfig()
+    """What stays of the rows that the champion knew, where chain.rows is new."""
     filter: FilterConfig = FilterConfig()
     """Which rows are kept."""
     sft: SftConfig = SftConfig()
@@ -80,8 +84,12 @@ class Recipe(Config):
     """What controls.longer trains instead of grpo."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which suites grade the policies."""
+    promote: PromoteConfig = PromoteConfig()
+    """When the final model becomes the recipe's champion."""
     report: ReportConfig = ReportConfig()
     """The page at the end."""
+    champion: Champion | None = None
+    """The champion that promote compares with, as the run finds it in the store: whatever stands here is replaced."""
 
     @field_validator("name")
     @classmethod

@@ -13,7 +13,9 @@ from typing import Any
 from align.errors import AlignError, StageError
 from align.redact import leaving, redact
 from flows.plan import Planned, plan, read_code
+from flows.promotion import Promotion, crowned, settle
 from flows.recipe import Recipe, load
+from flows.since import nothing_new
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
 
@@ -26,6 +28,10 @@ class Outcome:
 
     run_id: str
     stages: tuple[StageRun, ...]
+    promotion: Promotion | None = None
+    """What came of the verdict of promote, where there is one."""
+    note: str = ""
+    """Why nothing was run, where nothing was."""
 
 
 def store_path(given: str | Path | None = None) -> Path:
@@ -43,7 +49,9 @@ def run(
     """Run a recipe and return what happened: as a flow run where a Prefect server is up (flows.server.connect), else in
     this process alone. Raises AlignError."""
     store = store or Store(store_path())
-    loaded = load(recipe, overrides)
+    loaded = crowned(store, load(recipe, overrides))
+    if note := nothing_new(store, loaded):
+        return Outcome("", (), note=note)
     planned = plan(store, loaded, select, refresh)
     if all(stage.status in ("cached", "skipped") for stage in planned):
         return answer(store, loaded, planned)
@@ -115,6 +123,7 @@ def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:
         for stage in planned:
             if stage.attempt:
                 log.add(stage.stage, stage.attempt, "cached", "")
+    log.promotion = settle(store, recipe, log.run.id, log.stages, lambda _: None)
     return log.outcome
 
 
@@ -125,12 +134,13 @@ class Log:
         self.run = run
         self.stages: list[StageRun] = []
         self.error: BaseException | None = None  # what ended the run
+        self.promotion: Promotion | None = None
         self.lost = False  # whether the Prefect server went away: what is left to do is done without it
 
     @property
     def outcome(self) -> Outcome:
         """What has come of it."""
-        return Outcome(self.run.id, tuple(self.stages))
+        return Outcome(self.run.id, tuple(self.stages), self.promotion)
 
     def lose(self) -> None:
         """The Prefect server has gone."""

@@ -119,7 +119,7 @@ def _pool_and_automation() -> None:
     from prefect.states import StateType
 
     beat = "prefect.flow-run.heartbeat"
-    ends = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Crashed", "Cancelled")}
+    ends = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Crashed", "Cancelled", "Suspended")}
     zombies = AutomationCore(
         name="Runs without heartbeats have crashed",
         description=f"A run that was killed together with its worker would stay Running for ever. After "

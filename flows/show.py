@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from align.errors import InputError
 from align.text import UNPRINTABLE, printable
-from storage import files, runs
+from storage import champions, files, runs
 from storage.store import Store
-from storage.tags import tags
+from storage.tags import meant
 
 if TYPE_CHECKING:
     from align.models.memory import Estimate
+    from flows.recipe import Recipe
 
 
 def say(text: object = "", file: TextIO | None = None) -> None:
@@ -94,6 +95,9 @@ def plan(planned: Sequence[Any]) -> None:
 
 def outcome(store: Store, done: Any) -> None:
     """Print what a run came to: the stages, the result table, where the report is."""
+    if done.note:
+        say(f"{done.note}.")
+        return
     ran = [s for s in done.stages if s.status == "ran"]
     seconds = sum(s.seconds for s in ran)
     say(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {len(done.stages) - len(ran)} cached")
@@ -107,6 +111,13 @@ def outcome(store: Store, done: Any) -> None:
     else:
         for stage in done.stages:
             metrics(stage.stage, stage.metrics)
+    if done.promotion:
+        promotion(done.promotion)
+
+
+def promotion(found: Any) -> None:
+    """Print what came of the verdict of promote."""
+    say(f"{found.status}: {found.text}.")
 
 
 def metrics(stage: str, found: Mapping[str, Any]) -> None:
@@ -155,7 +166,7 @@ def _gb(size: int | None) -> str:
 
 def run_of(store: Store, name: str) -> dict[str, Any]:
     """The run of that id, of an id that begins so, or that the tag names."""
-    wanted = tags(store).get(name, name)
+    wanted = meant(store, name)
     match = [run for run in runs.history(store) if run["run_id"].startswith(wanted)]
     if not match or not wanted:
         raise InputError(f"{name}: no such run in {store.root}; `align runs` lists them.")
@@ -186,16 +197,32 @@ def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
 
 def final_of(store: Store, run_id: str | None) -> str:
     """The model that a run ends with, as its recipe has it. Raises InputError where that is of another version."""
+    from flows.stages import final
+
+    return final(recipe_of(store, run_id)[1])
+
+
+def recipe_of(store: Store, run_id: str | None) -> "tuple[str, Recipe]":
+    """The id of a run, by default the latest that has a policy, and its recipe."""
     from pydantic import ValidationError
 
     from flows.recipe import Recipe
-    from flows.stages import final
 
     run = latest_run(store, run_id, "sft")["run_id"]
     try:
-        return final(Recipe.model_validate(runs.source(store, run)))
+        return run, Recipe.model_validate(runs.source(store, run))
     except ValidationError:
         raise InputError(f"The recipe of run {run} is of another version; name its model with --model.") from None
+
+
+def champion_of(store: Store) -> str | None:
+    """The run that made the champion of the recipe that ran last; None where it has none. Says which it is."""
+    last = runs.latest(store)
+    found = champions.current(store, last["recipe"]) if last else None
+    if found is None:
+        return None
+    say(f"align: {found.model} of run {found.run_id}, the champion of {found.recipe}", sys.stderr)
+    return found.run_id
 
 
 def base_of(store: Store, run_id: str | None) -> Any:
@@ -207,7 +234,7 @@ def base_of(store: Store, run_id: str | None) -> Any:
 
 def lookup(store: Store, id_: str) -> Any:
     """A run (by id or tag), an artifact or the attempts of a key."""
-    wanted = tags(store).get(id_, id_)
+    wanted = meant(store, id_)
     for run in runs.history(store):
         if run["run_id"] == wanted:
             return {**run, "source": runs.source(store, wanted), "stages": runs.stages(store, wanted)}

@@ -17,9 +17,11 @@ from tasks.answer import AnswerConfig, answer
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.filter import filter
+from tasks.fresh import fresh
 from tasks.grpo import grpo
 from tasks.ingest import ingest
 from tasks.pairs import pairs
+from tasks.promote import Contest, promote
 from tasks.reference import ReferenceConfig, reference
 from tasks.report import report
 from tasks.reward import reward
@@ -28,6 +30,7 @@ from tasks.select import select
 from tasks.sft import sft
 
 if TYPE_CHECKING:
+    from flows.chain import Champion
     from flows.recipe import Recipe
 
 
@@ -114,6 +117,7 @@ def _reference(recipe: "Recipe") -> ReferenceConfig:
 # In the order of the report: a control stands before what it controls for.
 STAGES = (
     Stage("ingest", ingest, "reading the data"),
+    Stage("fresh", fresh, "what has come since the champion", added_by="chain.rows"),
     Stage("filter", filter, "the filter", questions=(("Filtering", "sft", "sft_unfiltered"),)),
     Stage(
         "sft_unfiltered", sft, "SFT on unfiltered rows", "sft", settings="sft", policy=True, control=True,
@@ -150,6 +154,7 @@ STAGES = (
     ),
     Stage("answer", answer, "answers to the evaluation items", "sample", slice=_answers),
     Stage("evaluate", evaluate, "evaluation"),
+    Stage("promote", promote, "promotion", added_by="promote.against"),
     Stage("report", report, "the report"),
 )  # fmt: skip
 
@@ -171,7 +176,7 @@ def present(recipe: "Recipe") -> list[Stage]:
     there = True
     for s in reversed(STAGES):
         if not s.control:
-            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs")
+            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs", "all")
         found += [s] if there else []
     return found[::-1]
 
@@ -179,17 +184,38 @@ def present(recipe: "Recipe") -> list[Stage]:
 def outline(recipe: "Recipe") -> Outline:
     """The table as the report of a recipe is told it."""
     rows = present(recipe)
-    return Outline(parts=tuple(
+    against = Question(topic="The run against the champion", model=_last(rows), against="champion")
+    before = Part(stage="champion", title="the champion", control=True, questions=(against,))
+    return Outline(parts=(*([before] if contender(recipe) else []), *(
         Part(stage=s.name, title=s.title, policy=s.policy, control=s.control, added_by=s.added_by, questions=tuple(
             Question(topic=t, model=m, against=_value(recipe, a) if "." in a else a) for t, m, a in s.questions
         ))
         for s in rows
-    ))  # fmt: skip
+    )))  # fmt: skip
 
 
 def final(recipe: "Recipe") -> str:
     """The model that a recipe ends with."""
-    return outline(recipe).policies[-1]
+    return _last(present(recipe))
+
+
+def _last(rows: list[Stage]) -> str:
+    return [s.name for s in rows if s.policy and not s.control][-1]
+
+
+def contender(recipe: "Recipe") -> "Champion | None":
+    """The champion, where the final model is compared with it."""
+    return recipe.champion if recipe.promote.against == "champion" else None
+
+
+def contest(recipe: "Recipe") -> Contest:
+    """Whom the final model of a recipe is compared with, and what may not fall."""
+    asked, first = recipe.promote, recipe.promote.against == "champion" and not recipe.champion
+    return Contest(
+        model=final(recipe), against="sft" if first else asked.against, mode=asked.mode or recipe.evaluate.primary,
+        guards={name: suite.guard for name, suite in recipe.evaluate.suites.items()},
+        note="there is no champion yet, so that it is compared with sft" if first else "",
+    )  # fmt: skip
 
 
 def _value(recipe: "Recipe", key: str) -> str:

@@ -14,6 +14,7 @@ from align.errors import AlignError, InputError
 from align.paired import Paired, paired_difference
 from align.report.wording import MINUS, points, with_interval
 from align.stats import Interval, item_means, mean_interval
+from flows import promotion
 from flows.graph import parents
 from flows.processes import serving
 from flows.recipe import Recipe, load
@@ -92,7 +93,8 @@ def sweep(recipe: str, overrides: Sequence[str], store: Store, model: str | None
     with serving():
         for i, (point, loaded) in enumerate(zip(tried, recipes, strict=True), 1):
             say(f"{i} of {len(tried)}: {', '.join(point.settings)}", sys.stderr)
-            found.append(_one(point, recipe, [*fixed, *point.settings], loaded, store, compared))
+            with promotion.without():
+                found.append(_one(point, recipe, [*fixed, *point.settings], loaded, store, compared))
     mode = recipes[0].evaluate.primary
     level = 1 - 0.05 / max(1, len(tried) - 1)
     for point, scores in zip(tried[1:], found[1:], strict=True):

@@ -5,7 +5,10 @@ state on a hit. Prefect's result records would be a second truth about the same 
 artifacts that were deleted or damaged; so they are off.
 """
 
+import json
 import re
+from html import escape
+from pathlib import Path
 from typing import Any
 
 from prefect import Task, get_run_logger
@@ -66,10 +69,19 @@ def publish(work: Work, attempt: Attempt) -> None:
     create_table_artifact(metrics(attempt.metrics), key=key(f"{work.name} metrics"), description=f"Metrics of {where}")
     if attempt.stage == "filter":
         create_table_artifact(funnel(attempt.metrics), key=key("filter funnel"), description=f"Rows dropped by {where}")
+    if attempt.stage == "promote":
+        create_markdown_artifact(verdict(folder), key=key("promotion"), description=f"Verdict of {where}")
     if attempt.stage == "report":
         summary = (folder / "summary.md").read_text(encoding="utf-8")
         page = f"The whole report: `{folder / 'report.html'}` (`align report --open`)"
         create_markdown_artifact(f"{summary}\n\n{page}\n", key=key("report"), description=f"Report of {where}")
+
+
+def verdict(folder: Path) -> str:
+    """What promote decided, as Markdown. Names of suites come from recipes: what is markup in them stays text."""
+    said = json.loads((folder / "promotion.json").read_text(encoding="utf-8"))
+    title = f"{said['model']} {'is fit to be champion' if said['promoted'] else 'does not become champion'}"
+    return escape("\n".join([f"# {title}", "", *(f"- {reason}" for reason in said["reasons"]), ""]), quote=False)
 
 
 def metrics(values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ class Work:
     function: Callable[..., Metrics]
     config: Config
     store: Store
-    inputs: "dict[str, Work | Config]"
+    inputs: "dict[str, Work | Output | Config]"
     files: dict[str, str | None]  # role -> the file of that input that is meant
     recipe: str
     run: str

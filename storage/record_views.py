@@ -60,6 +60,21 @@ OF_THE_STORE = {
             "finished_at": "When it ended; null where it did not.",
         },
     ),
+    "champions": RecordView(
+        "Every model that was promoted; the last of each recipe is its champion.",
+        "SELECT recipe, number, run_id, model, artifact, decision, verdict, promoted_at::TIMESTAMP AS promoted_at "
+        "FROM _champions ORDER BY recipe, number",
+        {
+            "recipe": "The recipe's name.",
+            "number": "Which champion of the recipe it is, from 1.",
+            "run_id": "The run that made it.",
+            "model": "The stage that made it.",
+            "artifact": "The artifact.",
+            "decision": "The artifact of promote that says yes; null where people promoted it without one.",
+            "verdict": "Why, in words.",
+            "promoted_at": "When, in UTC.",
+        },
+    ),
     "attempts": RecordView(
         "Every execution of a stage.",
         "SELECT stage, key, artifact, seconds, created_at::TIMESTAMP AS created_at, config::JSON AS config, "

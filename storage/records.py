@@ -30,6 +30,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "metrics": dict, "ended_at": str,
     },
     "finished": {"run_id": str, "status": str, "finished_at": str},
+    "champion": {
+        "recipe": str, "number": int, "run_id": str, "model": str, "artifact": str, "decision": _NAME, "base": dict,
+        "verdict": str, "promoted_at": str,
+    },
 }  # fmt: skip
 _CHECK = re.compile(r'\{\n "check": "([0-9a-f]{16})",')
 

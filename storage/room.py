@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from align import whole
-from storage import files, runs
+from storage import champions, files, runs
 from storage.store import Store
-from storage.tags import tags
+from storage.tags import names as named
 
 UNFINISHED = timedelta(days=7)  # a training that was not resumed for so long is given up
 
@@ -35,9 +35,10 @@ def collect(
     """Remove what nothing refers to, or only list it.
 
     With `keep_runs` or `keep_days`, first the runs that neither keeps: the newest `keep_runs` finished ones of each
-    recipe, what is newer than the newest finished one, what is younger than `keep_days`, and what has a tag. Losses and
-    ratings per row go when they were not used for `keep_days`. Nothing that a run may use is removed while one is going
-    on: the lock that runs share is held from before the first record is read until the last file is gone.
+    recipe, what is newer than the newest finished one, what is younger than `keep_days`, and what has a tag or made a
+    champion. Losses and ratings per row go when they were not used for `keep_days`. Nothing that a run may use is
+    removed while one is going on: the lock that runs share is held from before the first record is read until the last
+    file is gone.
     """
     before = files.size(store.root)
     with ExitStack() as stack:
@@ -90,6 +91,7 @@ def _unneeded(store: Store, keep_runs: int | None, keep_days: float | None) -> I
     unread = set(files.names(store.root / "runs")) - {run["run_id"] for run in history}
     records = [stage for run_id in sorted(kept | unread) for stage in runs.stages(store, run_id)]
     used, keys = {s["artifact"] for s in records}, {s["key"] for s in records}
+    used |= {champion.artifact for champion in champions.every(store)}
     gone = {path.name for path in _inside(store.root / "artifacts") if path.name not in used}
     yield from (store.root / "artifacts" / name for name in sorted(gone))
     for folder in _inside(store.root / "attempts"):
@@ -114,7 +116,7 @@ def _is_there(store: Store, artifact: str) -> bool:
 
 
 def _kept(store: Store, history: list[dict[str, Any]], keep_runs: int | None, keep_days: float | None) -> set[str]:
-    kept = set(tags(store).values())
+    kept = set(named(store).values())
     if keep_days is not None:
         oldest = (datetime.now(UTC) - timedelta(days=keep_days)).isoformat()
         kept |= {run["run_id"] for run in history if run["started_at"] >= oldest}
@@ -150,7 +152,7 @@ def _abandoned(store: Store) -> Iterator[Path]:
         if not files.is_locked(_lock_of(path)):
             yield path
     hour_ago = datetime.now(UTC).timestamp() - 3600  # a file that is being written is renamed within seconds
-    for name in ("artifacts", "attempts", "runs", "tags", "cache"):
+    for name in ("artifacts", "attempts", "runs", "tags", "champions", "cache"):
         for path in files.walk(store.root / name):
             with suppress(FileNotFoundError):
                 if whole.is_draft(path) and path.stat().st_mtime < hour_ago:

@@ -3,6 +3,7 @@
     artifacts/<stage>-<digest>/   the files of one artifact, and manifest.json, written last: existence means complete
     attempts/<key>/<time>.json    one execution of a stage: key, config, code, inputs, metrics, the artifact it made
     runs/<run id>/                run.json, one JSON file per stage, finished.json
+    champions/<recipe>/<n>.json   the models that were promoted; the last is the champion
     tags/<name>.json              the run that a tag names
     locks/ tmp/ cache/            what may be lost
 

@@ -1,18 +1,34 @@
-"""Tags: names that people give to runs. What a tag names is kept by `align gc`."""
+"""Names of runs: tags, which people give, and the champions, which have theirs by promotion. `align gc` keeps both."""
 
 import re
 from typing import Any
 
 from align import whole
-from storage import files
+from storage import champions, files
 from storage.store import Store
 
 _NAME = re.compile(r"[\w][\w.-]{0,63}")
 
 
 def is_name(name: str) -> bool:
-    """Whether a run may be called that: letters, digits, `_`, `-` and `.`, at most 64."""
-    return _NAME.fullmatch(name) is not None
+    """Whether a run may be called that: letters, digits, `_`, `-` and `.`, at most 64; champion is taken."""
+    return _NAME.fullmatch(name) is not None and name != CHAMPION
+
+
+CHAMPION = "champion"
+
+
+def names(store: Store) -> dict[str, str]:
+    """Run ids by name: those of tags, and `champion:RECIPE` for the run that each recipe's champion is of."""
+    return tags(store) | {f"{CHAMPION}:{champion.recipe}": champion.run_id for champion in champions.every(store)}
+
+
+def meant(store: Store, name: str) -> str:
+    """The run id that a name stands for, else the name itself, which may be one. `champion` is the champion of the
+    recipe that ran last, of those that have one."""
+    if name == CHAMPION and (champion := champions.latest(store)):
+        return champion.run_id
+    return names(store).get(name, name)
 
 
 def tags(store: Store) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage import files, records, runs
+from storage import champions, files, records, runs
 from storage.store import Store
 
 
@@ -24,8 +24,10 @@ def verify(store: Store) -> Iterator[tuple[str, str | None]]:
         for stage in runs.stages(store, run["run_id"]):
             if stage["artifact"]:
                 used[stage["artifact"]] = run["run_id"]
-    for name in sorted(used.keys() - set(here)):
-        yield name, f"missing, though run {used[name]} used it"
+    crowned = {champion.artifact: champion for champion in champions.every(store)}
+    for name in sorted((used.keys() | crowned.keys()) - set(here)):
+        whose = f"run {used[name]} used it" if name in used else f"it is the champion of {crowned[name].recipe}"
+        yield name, f"missing, though {whose}"
 
 
 def _artifact(store: Store, path: Path) -> str | None:
@@ -47,6 +49,9 @@ def _records(store: Store) -> Iterator[tuple[Path, str]]:
     for key in files.names(store.root / "attempts"):
         for name in files.names(store.root / "attempts" / key):
             yield store.root / "attempts" / key / name, "attempt"
+    for recipe in files.names(store.root / "champions"):
+        for name in files.names(store.root / "champions" / recipe):
+            yield store.root / "champions" / recipe / name, "champion"
     for run_id in files.names(store.root / "runs"):
         folder = store.root / "runs" / run_id
         yield folder / "run.json", "run"

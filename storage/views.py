@@ -18,11 +18,15 @@ import pyarrow.parquet as pq
 
 from align import tables
 from align.errors import InputError
-from storage import index, runs
+from storage import champions, index, runs
 from storage.record_views import OF_A_RUN, OF_THE_STORE
 from storage.store import Store
 
 _RUNS = pa.schema([(n, pa.string()) for n in ("run_id", "recipe", "status", "started_at", "finished_at")])
+_CHAMPIONS = pa.schema([
+    ("recipe", pa.string()), ("number", pa.int64()),
+    *((n, pa.string()) for n in ("run_id", "model", "artifact", "decision", "verdict", "promoted_at")),
+])  # fmt: skip
 _USES = pa.schema([(n, pa.string()) for n in ("run_id", "recipe", "artifact")])
 
 
@@ -91,6 +95,8 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, text: str | None, run_id
     recorded = index.table(store, index.STAGE_RUNS) if every else []
     recorded = recorded or [index.STAGE_RUNS.schema.empty_table()]
     _register(con, "_runs", [pa.Table.from_pylist(history, schema=_RUNS)], _RUNS)
+    crowned = [{n: getattr(c, n) for n in _CHAMPIONS.names} for c in champions.all_of(store)]
+    _register(con, "_champions", [pa.Table.from_pylist(crowned, schema=_CHAMPIONS)], _CHAMPIONS)
     _register(con, "_all_stage_runs", recorded, index.STAGE_RUNS.schema)
     _register(con, "_stage_runs", [shown.table] if shown else [], index.STAGE_RUNS.schema)
     for needed, kept in ((("attempts", "lineage"), index.ATTEMPTS), (("artifacts",), index.ARTIFACTS)):

@@ -3,12 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from align import tables
-from align.config import Config, Metrics, Seed
+from align.config import EXECUTION, Config, Metrics, Seed
 from align.errors import StageError
 from align.grading.grade import Grade, item_of, ungraded
 from align.grading.graders import AnyGrader, NoGrader
@@ -30,6 +30,8 @@ class SuiteConfig(Config):
     """What grades the responses; never the reward model, which would judge the policy that it helped to train."""
     limit: int | None = Field(default=None, ge=1)
     """Evaluate only so many items, chosen by hash: a larger limit keeps those of a smaller one."""
+    guard: Annotated[float | None, EXECUTION] = Field(default=None, ge=0, le=1)
+    """How far a model may fall on this suite and still be promoted, as a share: 0.02 is two points; null: any."""
 
 
 class EvaluateConfig(Sampling):

@@ -51,7 +51,7 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
         answers.answers(graded, data, evidence, config.answers),
     ]
     table = summary(evidence)
-    lead = [headline(evidence), verdicts(evidence, found)]
+    lead = [*_promotion(stages.get("promote")), headline(evidence), verdicts(evidence, found)]
     html = page.html(config.title, lead, found, evidence, body)
     (out / "report.html").write_text(html, encoding="utf-8")
     (out / "summary.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -63,6 +63,15 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
         **{f"findings.{verdict}": sum(f.verdict == verdict for f in found) for verdict in VERDICTS},
         "bytes": len(html.encode()),
     }
+
+
+def _promotion(folder: Path | None) -> list[str]:
+    """Whether the final model may become champion, and why, where that was asked."""
+    if folder is None:
+        return []
+    said = json.loads((folder / "promotion.json").read_text(encoding="utf-8"))
+    may = "is fit to be champion" if said["promoted"] else "does not become champion"
+    return [f"{said['model']} {may}: {said['verdict']}."]
 
 
 def _metrics(folder: Path) -> Mapping[str, Any]:

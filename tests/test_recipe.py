@@ -191,7 +191,7 @@ def test_paths_are_relative_to_the_recipe_and_overrides_to_the_working_directory
     ("expression", "expected"),
     [
         ("dpo", {"dpo"}),
-        ("evaluate+", {"evaluate", "report"}),
+        ("evaluate+", {"evaluate", "promote", "report"}),
         ("+filter", {"ingest", "filter"}),
         ("ingest filter", {"ingest", "filter"}),
         ("+sft+", None),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_store import Knob, made, produce
 
-from storage import build, records, runs
+from storage import build, champions, records, runs
 from storage.runs import Run, StageRun
 from storage.store import Store
 from storage.upkeep import verify
@@ -16,9 +16,11 @@ from storage.views import ask
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store with one finished run of one stage."""
+    """A store with one finished run of one stage, which made a champion."""
     store = Store(tmp_path / "store")
-    record(store)
+    run = record(store)
+    made = runs.stages(store, run)[0]["artifact"]
+    champions.crown(store, "r", 0, run_id=run, model="ingest", artifact=made, base={}, verdict="", decision=None)
     return store
 
 
@@ -37,6 +39,7 @@ def files(store: Store) -> dict[str, Path]:
         "attempt": next(root.glob("attempts/*/*.json")), "run": next(root.glob("runs/*/run.json")),
         "stage": next(root.glob("runs/*/stages/*.json")), "finished": next(root.glob("runs/*/finished.json")),
         "manifest": next(root.glob("artifacts/*/manifest.json")),
+        "champion": next(root.glob("champions/*/*.json")),
     }  # fmt: skip
 
 
@@ -44,7 +47,8 @@ def use(store: Store) -> None:
     """Everything that reads records, and a new run."""
     record(store, value=7)
     assert ask(store, "SELECT count(*) FROM runs")[1][0][0] >= 1
-    for view in ("all_stage_runs", "all_metrics", "attempts", "artifacts", "lineage", "rows", "all_rows"):
+    for view in ("all_stage_runs", "all_metrics", "attempts", "artifacts", "lineage", "champions", "rows",
+                 "all_rows"):  # fmt: skip
         ask(store, f"FROM {view}")
     assert runs.history(store)
 
