@@ -25,4 +25,5 @@ def shut(gate: str, metrics: Mapping[str, Any]) -> str:
         return ""
     gain, low, high = (metrics[name] for name in ("gain", "gain.low", "gain.high"))
     change = f"{points(gain)} [{points(low, False)}, {points(high, False)}]".replace(MINUS, "-")
-    return f"round {round_of(gate)} was not shown to help: {change}"
+    few = ", too few to tell" if metrics["verdict"] == "too few to tell" else ""
+    return f"round {round_of(gate)} was not shown to help: {change}{few}"

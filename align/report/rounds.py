@@ -46,7 +46,7 @@ def _finding(k: int, m: Metrics, rounds: int) -> Finding:
     )
     if not m["shown"]:
         rest = "" if k == rounds else ", and later rounds were skipped"
-        text += f" The policy of before this round was kept{rest}."
+        text += f" The rounds end with the policy that this one began with{rest}."
     return Finding(f"Whether to go on after round {k}", verdict, text)
 
 
