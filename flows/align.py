@@ -155,7 +155,7 @@ def _tag(log: runs.Log) -> None:
 
 def _submit(work: Work, futures: dict[str, PrefectFuture[Any]]) -> PrefectFuture[Any]:
     """The task of a work. Prefect reads the edges of its graph off what is handed over, and waits for it."""
-    waits = {role: futures[v.name] if isinstance(v, Work) else v for role, v in work.inputs.items()}
+    waits = {v.name: futures[v.name] for v in work.before}
     task = TASKS[work.row.name].with_options(task_run_name=work.name, log_prints=bool(deployment.id))
     future: PrefectFuture[Any] = task.submit(work, waits)
     return future
@@ -175,9 +175,9 @@ def _wait(work: Work, future: PrefectFuture[Any], log: runs.Log) -> None:
         return
     if not state.is_final():  # what it waits for did not end, so that Prefect did not begin it
         return
-    if work.done is None and work.error is None and not state.is_completed():  # Prefect did not let it begin
+    if not work.over and not state.is_completed():  # Prefect did not let it begin
         refusal: Any = state.result(raise_on_failure=False)
         if isinstance(refusal, BaseException) and runs.unreachable(refusal):
             log.lose()
-        elif not any(isinstance(v, Work) and v.done is None for v in work.inputs.values()):
+        elif all(v.done or v.skipped for v in work.before):
             work.fail(clean(refusal))

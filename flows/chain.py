@@ -5,7 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from align.config import Config
+from align.grading.graders import AnyGrader, NoGrader
 from align.models.base import BaseConfig
+from flows.rounds import of_round
 
 
 class Controls(Config):
@@ -34,12 +36,29 @@ class Champion(Config):
     """What ingest made in its run, where chain.rows is new."""
 
 
+class Gate(Config):
+    """How a round is shown to help: the policies that it begins and ends with answer those prompts of sample that pairs
+    holds out from training, drawn as sample draws. Evaluation items decide nothing."""
+
+    grader: AnyGrader = NoGrader()
+    """What grades those answers; none: that of pairs."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the interval of the paired difference, which must lie above 0."""
+
+
 class Chain(Config):
     """Which stages there are beside those of every recipe."""
 
     rows: Literal["all", "new"] = "all"
     """What is trained on: all that ingest reads, or what has come since the champion's run and some of what it knew,
     starting from the champion (stage fresh; all while there is no champion)."""
+    rounds: int = Field(default=1, ge=1, le=16)
+    """How often sample to dpo is done, each time from the newest policy; the stages of round 2 are called sample_r2 and
+    so on. After each a stage gate says whether it helped; where that is not shown, later rounds are skipped."""
+    reward_each_round: bool = True
+    """Train reward models anew in each round, from its policy and on its pairs; else the first round's are kept."""
+    gate: Gate = Gate()
+    """What a round must show before the next one is trained."""
 
     dpo_pairs: Literal["pairs", "fresh", "both"] = "pairs"
     """What dpo trains on: the pairs that the reward model is trained on, those of fresh samples of the policy that dpo
@@ -48,4 +67,15 @@ class Chain(Config):
     """Reward models that select asks, of different seeds."""
 
     grpo: Literal["none", "sft_rs", "dpo"] = "none"
-    """The policy that online RL goes on from; none leaves that stage out."""
+    """The policy that online RL goes on from, the newest of several rounds; none leaves that stage out."""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """What rounds may end with: the policy that the first begins with, and what each of them makes."""
+        last = "dpo" if self.grpo == "none" else self.grpo
+        return ("sft", *(of_round(last, k) for k in range(1, self.rounds + 1)))
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The gates, each after its round."""
+        return tuple(of_round("gate", k) for k in range(1, self.rounds + 1))

@@ -21,7 +21,7 @@ from align.grading.graders import PythonGrader
 from align.models.arguments import Training
 from align.models.base import BaseConfig
 from align.text import quote, short
-from flows import check_base, check_promote, check_training
+from flows import check_base, check_promote, check_rounds, check_training
 from flows.explain import listed
 from flows.recipe import Recipe
 from tasks.grpo import GrpoConfig
@@ -47,6 +47,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
         check_training.adapters,
         check_training.shares,
         _controls,
+        check_rounds.rounds,
         _online,
         _encoders,
         check_promote.problems,

@@ -3,12 +3,13 @@
 The same function serves running, planning and drawing: `walk` is what differs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from align.config import Config, Metrics
 from flows.recipe import Recipe
+from flows.rounds import of_round
 from flows.stages import TABLE, contender, contest, outline
 from flows.stages import row as row_of
 from storage.build import Output
@@ -27,22 +28,31 @@ class Node:
 
 
 class Walk(Protocol):
-    """Runs, plans or draws one stage."""
+    """Runs, plans or draws one stage. With a gate it is skipped where that is shut, and so missing from what reads it:
+    an input that was skipped is none."""
 
     def __call__(
-        self, name: str, function: Callable[..., Metrics], config: Config, **inputs: Node | Output | Config | None
+        self,
+        name: str,
+        function: Callable[..., Metrics],
+        config: Config,
+        *gate: Node,
+        **inputs: Node | Output | Config | None,
     ) -> Node: ...
 
 
 def dag(r: Recipe, walk: Walk) -> None:
     """Ingest to report, with the control arms beside what they control for."""
     done: dict[str, Node] = {}
+    behind: dict[str, tuple[Node, ...]] = {}
 
-    def stage(name: str, seed: int = 0, /, **inputs: Node | Output | Config | None) -> Node:
+    def stage(
+        name: str, seed: int = 0, k: int = 1, gate: tuple[Node, ...] = (), /, **inputs: Node | Output | Config | None
+    ) -> Node:
         row = TABLE[name.partition(" of ")[0]]
-        name, config = name.replace(" of ", "_"), row.config_of(r)
+        name, config = of_round(name.replace(" of ", "_"), k), row.config_of(r)
         config = config.model_copy(update={"seed": config.seed + seed}) if seed else config  # type: ignore[attr-defined]
-        done[name] = walk(name, row.function, config, **inputs)
+        done[name], behind[name] = walk(name, row.function, config, *gate, **inputs), gate
         return done[name]
 
     base = r.base
@@ -56,21 +66,68 @@ def dag(r: Recipe, walk: Walk) -> None:
     if r.controls.unfiltered:
         stage("sft_unfiltered", base=base, rows=filtered["control.parquet"], adapter=origin)
 
+    gate: tuple[Node, ...] = ()
+    for k in range(1, r.chain.rounds + 1):
+        began, policy = policy, _round(r, stage, k, gate, rows, policy, done)
+        if r.chain.rounds > 1:
+            gate = (stage("gate", 0, k, gate, base=base, rows=rows, before=began, after=policy),)
+    if r.chain.rounds > 1:
+        stage("newest", **{name: done[name] for name in (*r.chain.policies, *r.chain.gates)})
+
+    if r.chain.grpo != "none":
+        start = done["newest" if r.chain.rounds > 1 else r.chain.grpo]
+        judge = done["reward"] if r.grpo.reward_weight else None
+        stage(
+            "grpo", base=base, rows=rows, adapter=start, samples=done["sample"]["samples.parquet"],
+            scores=done["pairs"]["scores.parquet"], scorer=(r.reward.base or base) if judge else None, reward=judge,
+        )  # fmt: skip
+        if r.controls.longer:
+            stage("sft_longer", base=base, rows=filtered["kept.parquet"], adapter=start)
+    policies: dict[str, Node | None] = {
+        "base": None,
+        **{name: node for name, node in done.items() if row_of(name).policy},
+    }
+    answers = {
+        name: stage(f"answer of {name}", 0, 1, behind.get(name, ()), base=base, rows=rows, adapter=node)
+        for name, node in policies.items()
+    }
+    if champion := contender(r):
+        made = Output(champion.artifact)
+        answers["champion"] = stage("answer of champion", base=champion.base, rows=rows, adapter=made)
+    evaluated = stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})
+    if r.promote.against != "none":
+        stage("promote", graded=evaluated, contest=contest(r))
+    stage("report", outline=outline(r), **done)
+
+
+def _round(
+    r: Recipe, any_stage: Callable[..., Node], k: int, gate: tuple[Node, ...], rows: Node, policy: Node,
+    done: Mapping[str, Node],
+) -> Node:  # fmt: skip
+    """Round k, from the policy that it begins with to DPO's; the control arm of rejection sampling in the first."""
+
+    def stage(name: str, seed: int = 0, /, **inputs: Node | Config | None) -> Node:
+        return any_stage(name, seed, k, gate, **inputs)
+
+    base = r.base
     drawn = stage("sample", base=base, rows=rows, adapter=policy)
-    preferred = graded = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
+    preferred = stage("pairs", rows=rows, samples=drawn["samples.parquet"])
     pairs = preferred["pairs.parquet"]
     scorer = r.reward.base or base
-    first = None if r.reward.base else policy
-    reward = stage("reward", base=scorer, pairs=pairs, adapter=first)
-    others = {
-        f"reward_{k}": stage(f"reward of {k}", k - 1, base=scorer, pairs=pairs, adapter=first)
-        for k in range(2, r.chain.rewards + 1)
-    }
+    if k == 1 or r.chain.reward_each_round:
+        first = None if r.reward.base else policy
+        reward = stage("reward", base=scorer, pairs=pairs, adapter=first)
+        others = {
+            f"reward_{n}": stage(f"reward of {n}", n - 1, base=scorer, pairs=pairs, adapter=first)
+            for n in range(2, r.chain.rewards + 1)
+        }
+    else:
+        reward, others = done["reward"], {f"reward_{n}": done[f"reward_{n}"] for n in range(2, r.chain.rewards + 1)}
 
     fresh = stage("resample", base=base, rows=rows, adapter=policy)
     best = stage("select", base=scorer, rows=rows, samples=fresh["samples.parquet"], reward=reward, **others)
     chosen = stage("sft_rs", base=base, rows=best["kept.parquet"], adapter=policy)
-    if r.controls.random_of_n:
+    if k == 1 and r.controls.random_of_n:
         stage("sft_random", base=base, rows=best["control.parquet"], adapter=policy)
 
     if r.chain.dpo_pairs != "pairs":
@@ -82,28 +139,6 @@ def dag(r: Recipe, walk: Walk) -> None:
         )  # fmt: skip
         pairs = preferred["pairs.parquet"]
     if r.dpo.unpaired:
-        stage("dpo", base=base, labels=preferred["labels.parquet"], adapter=chosen)
-    else:
-        frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
-        stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)
-    if r.chain.grpo != "none":
-        start = done[r.chain.grpo]
-        judge = reward if r.grpo.reward_weight else None
-        stage(
-            "grpo", base=base, rows=rows, adapter=start, samples=drawn["samples.parquet"],
-            scores=graded["scores.parquet"], scorer=scorer if judge else None, reward=judge,
-        )  # fmt: skip
-        if r.controls.longer:
-            stage("sft_longer", base=base, rows=filtered["kept.parquet"], adapter=start)
-    policies: dict[str, Node | None] = {
-        "base": None,
-        **{name: node for name, node in done.items() if row_of(name).policy},
-    }
-    answers = {name: stage(f"answer of {name}", base=base, rows=rows, adapter=node) for name, node in policies.items()}
-    if champion := contender(r):
-        made = Output(champion.artifact)
-        answers["champion"] = stage("answer of champion", base=champion.base, rows=rows, adapter=made)
-    evaluated = stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})
-    if r.promote.against != "none":
-        stage("promote", graded=evaluated, contest=contest(r))
-    stage("report", outline=outline(r), **done)
+        return stage("dpo", base=base, labels=preferred["labels.parquet"], adapter=chosen)
+    frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
+    return stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)

@@ -64,8 +64,7 @@ class Threads:
         pool = ThreadPoolExecutor(WIDEST)
         try:
             for work in works:
-                reads = [futures[v.name] for v in work.inputs.values() if isinstance(v, Work)]
-                futures[work.name] = pool.submit(_after, reads, work)
+                futures[work.name] = pool.submit(_after, [futures[v.name] for v in work.before], work)
             wait(futures.values())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -81,8 +80,8 @@ class Threads:
 Threads.log.addHandler(logging.NullHandler())
 
 
-def _after(reads: Iterable[Future[None]], work: Work) -> None:
-    wait(reads)
+def _after(before: Iterable[Future[None]], work: Work) -> None:
+    wait(before)
     work.to_the_end()
 
 
@@ -108,24 +107,31 @@ def execute(
     def stopped() -> bool:
         return ended.is_set() or any(w.error for w in works)
 
-    slots = Slots(earlier=lambda order: any(not (w.done or w.error) for w in works[:order]), stopped=stopped)
+    slots = Slots(earlier=lambda order: any(not w.over for w in works[:order]), stopped=stopped)
 
     with runs.recording(store, recipe, by.flow_run) as log, Processes(forward=by.forward) as processes:
         by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
 
         def tell(work: Work) -> None:
-            if work.done is None:
+            if work.skipped:
+                log.add(work.name, None, "skipped", work.skipped)
+            elif work.done is None:
                 log.add(work.name, None, "failed", str(work.error))
                 return
-            attempt, ran = work.done
-            known = planned[work.name]
-            log.add(work.name, attempt, *(("ran", _why(known, attempt, before)) if ran else ("cached", "")))
+            else:
+                attempt, ran = work.done
+                known = planned[work.name]
+                log.add(work.name, attempt, *(("ran", _why(known, attempt, before)) if ran else ("cached", "")))
             announce(log.stages[-1])
 
         def run(
-            name: str, function: Callable[..., Metrics], config: Config, **inputs: Node | Output | Config | None
+            name: str,
+            function: Callable[..., Metrics],
+            config: Config,
+            *gate: Node,
+            **inputs: Node | Output | Config | None,
         ) -> Node:
-            if planned[name].status == "skipped":
+            if planned[name].status == "skipped" and not planned[name].shut:
                 return Node(name)
             present = {role: value for role, value in inputs.items() if value is not None}
             work = Work(
@@ -135,7 +141,7 @@ def execute(
                 recipe=recipe.name, run=log.run.id, order=len(works),
                 refresh=refresh and planned[name].status in ("run", "waits"),
                 memory=_memory(before.get(name)), slots=slots, compute=recipe.compute, processes=processes, tell=tell,
-                stopped=stopped,
+                stopped=stopped, gate=next((node.value for node in gate), None),
             )  # fmt: skip
             works.append(work)
             return Node(name, work)

@@ -13,14 +13,22 @@ from flows.recipe import Recipe
 
 def parents(recipe: Recipe) -> dict[str, list[str]]:
     """Every stage of a recipe in order, with the stages that it reads from."""
-    edges: dict[str, list[str]] = {}
+    read, gates = _edges(recipe)
+    return {name: list(dict.fromkeys([*before, *gates[name]])) for name, before in read.items()}
 
-    def stage(name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Any) -> Node:
-        edges[name] = list(dict.fromkeys(v.stage for v in inputs.values() if isinstance(v, Node)))
+
+def _edges(recipe: Recipe) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """What every stage reads, and the gate that it stands behind, if any."""
+    read: dict[str, list[str]] = {}
+    gates: dict[str, list[str]] = {}
+
+    def stage(name: str, function: Callable[..., dict[str, Any]], config: Config, *gate: Node, **inputs: Any) -> Node:
+        read[name] = list(dict.fromkeys(v.stage for v in inputs.values() if isinstance(v, Node)))
+        gates[name] = [node.stage for node in gate]
         return Node(name)
 
     dag(recipe, stage)
-    return edges
+    return read, gates
 
 
 def selected(recipe: Recipe, expression: str | None) -> set[str]:
@@ -56,7 +64,11 @@ def _reach(name: str, edges: dict[str, list[str]]) -> set[str]:
 
 
 def mermaid(recipe: Recipe) -> str:
-    """The DAG as a Mermaid flowchart. Edges into the report are left out: it reads everything."""
-    edges = parents(recipe)
-    lines = ["flowchart LR", *(f"    {a} --> {b}" for b in edges for a in edges[b] if b != "report")]
+    """The DAG as a Mermaid flowchart. Edges into the report are left out: it reads everything; so are those of a gate
+    (dotted) to stages that read another behind it."""
+    read, gates = _edges(recipe)
+    lines = ["flowchart LR"]
+    for b in read:
+        first = [g for g in gates[b] if not any(g in gates[a] for a in read[b])]
+        lines += [f"    {a} --> {b}" for a in read[b] if b != "report"] + [f"    {g} -.-> {b}" for g in first]
     return "\n".join([*lines, "    evaluate --> report"])

@@ -71,7 +71,7 @@ def _sentence(recipe: Recipe, name: str, estimate: Estimate, gpu: int) -> Iterat
 
 def advice(recipe: Recipe, name: str, estimate: Estimate) -> str:
     """What to set so that a stage that does not fit does."""
-    field = "evaluate" if name == "answer" else TABLE[name].field
+    field = TABLE[name].field
     if estimate.fitting:
         return "set " + " and ".join(f"{field}.{key} to {value}" for key, value in estimate.fitting.items()) + "."
     if "gradients" not in estimate.parts:

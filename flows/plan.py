@@ -11,6 +11,7 @@ from flows.dag import Node, dag
 from flows.graph import selected
 from flows.promotion import crowned
 from flows.recipe import Recipe
+from flows.rounds import shut
 from storage import build, identity, runs
 from storage.build import Output, Request
 from storage.store import Attempt, Store
@@ -23,11 +24,12 @@ class Planned:
     """One stage of a plan."""
 
     stage: str
-    status: str  # cached, run (will run), waits (on an earlier stage that will run), skipped (not selected)
+    status: str  # cached, run (will run), waits (on an earlier stage that will run), skipped (not selected, or shut)
     reason: str
     request: Request | None = None  # None while an input is not known
     attempt: Attempt | None = None  # the hit, where cached
     drift: tuple[str, ...] = ()  # library versions that differ from those of the hit
+    shut: bool = False  # whether it is skipped because its gate is
 
 
 def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool = False) -> list[Planned]:
@@ -40,9 +42,20 @@ def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool 
     planned: dict[str, Planned] = {}
 
     def stage(
-        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Output | Config | None
+        name: str,
+        function: Callable[..., dict[str, Any]],
+        config: Config,
+        *gate: Node,
+        **inputs: Node | Output | Config | None,
     ) -> Node:
-        planned[name] = _plan_stage(store, name, function, config, inputs, planned, before, name in chosen, refresh)
+        gates = [planned[node.stage] for node in gate]
+        if why := next((why for g in gates if (why := _why_shut(g))), ""):
+            planned[name] = Planned(name, "skipped", why, shut=True)
+        else:
+            there = {r: v for r, v in inputs.items() if not (isinstance(v, Node) and planned[v.stage].shut)}
+            planned[name] = _plan_stage(
+                store, name, function, config, there, gates, planned, before, name in chosen, refresh
+            )
         return Node(name)
 
     dag(recipe, stage)
@@ -53,7 +66,11 @@ def read_code(recipe: Recipe) -> None:
     """Digest the code of every stage now, while no thread of Prefect's is there to parse beside."""
 
     def stage(
-        name: str, function: Callable[..., dict[str, Any]], config: Config, **inputs: Node | Output | Config | None
+        name: str,
+        function: Callable[..., dict[str, Any]],
+        config: Config,
+        *gate: Node,
+        **inputs: Node | Output | Config | None,
     ) -> Node:
         identity.code(function.__module__)
         identity.code(function.__module__, config)
@@ -62,18 +79,26 @@ def read_code(recipe: Recipe) -> None:
     dag(recipe, stage)
 
 
+def _why_shut(gate: Planned) -> str:
+    """Why what stands behind a gate is skipped; "" where it is not, or nobody knows yet."""
+    if gate.shut:
+        return gate.reason
+    return shut(gate.stage, gate.attempt.metrics) if gate.status == "cached" and gate.attempt else ""
+
+
 def _plan_stage(
     store: Store,
     name: str,
     function: Callable[..., dict[str, Any]],
     config: Config,
     inputs: dict[str, Any],
+    gates: list[Planned],
     planned: dict[str, Planned],
     before: dict[str, Attempt],
     chosen: bool,
     refresh: bool,
 ) -> Planned:
-    upstream = list(dict.fromkeys(v.stage for v in inputs.values() if isinstance(v, Node)))
+    upstream = list(dict.fromkeys([v.stage for v in inputs.values() if isinstance(v, Node)] + [g.stage for g in gates]))
     unknown = [s for s in upstream if planned[s].attempt is None or planned[s].status == "run"]
     if chosen and (lost := [s for s in unknown if planned[s].status == "skipped"]):
         raise InputError(

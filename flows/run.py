@@ -123,6 +123,8 @@ def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:
         for stage in planned:
             if stage.attempt:
                 log.add(stage.stage, stage.attempt, "cached", "")
+            elif stage.shut:
+                log.add(stage.stage, None, "skipped", stage.reason)
     log.promotion = settle(store, recipe, log.run.id, log.stages, lambda _: None)
     return log.outcome
 
@@ -148,7 +150,7 @@ class Log:
         self.lost = server_lost = True
 
     def add(self, stage: str, attempt: Attempt | None, status: str, reason: str) -> None:
-        """Record the outcome of a stage: ran, cached or failed."""
+        """Record the outcome of a stage: ran, cached, skipped or failed."""
         reason = redact(reason)
         if attempt is None:
             record = StageRun(stage, None, None, status, 0.0, reason, {})

@@ -100,7 +100,10 @@ def outcome(store: Store, done: Any) -> None:
         return
     ran = [s for s in done.stages if s.status == "ran"]
     seconds = sum(s.seconds for s in ran)
-    say(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {len(done.stages) - len(ran)} cached")
+    skipped = [s for s in done.stages if s.status == "skipped"]
+    cached = len(done.stages) - len(ran) - len(skipped)
+    rest = f", {len(skipped)} skipped: {skipped[0].reason}" if skipped else ""
+    say(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {cached} cached{rest}")
     artifacts = {s.stage: s.artifact for s in done.stages}
     if "report" in artifacts:
         folder = store.root / "artifacts" / artifacts["report"]
@@ -109,7 +112,7 @@ def outcome(store: Store, done: Any) -> None:
             table(result["columns"], result["rows"])
         say(f"report: {folder / 'report.html'}")
     else:
-        for stage in done.stages:
+        for stage in (s for s in done.stages if s.artifact):
             metrics(stage.stage, stage.metrics)
     if done.promotion:
         promotion(done.promotion)
@@ -196,10 +199,13 @@ def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
 
 
 def final_of(store: Store, run_id: str | None) -> str:
-    """The model that a run ends with, as its recipe has it. Raises InputError where that is of another version."""
+    """The model that a run ends with: as its recipe has it, of several rounds as their gates decided. Raises InputError
+    where the recipe is of another version, or the run has not come so far."""
     from flows.stages import final
 
-    return final(recipe_of(store, run_id)[1])
+    run, recipe = recipe_of(store, run_id)
+    last = final(recipe)
+    return newest_of(store, run) if last == "newest" else last
 
 
 def recipe_of(store: Store, run_id: str | None) -> "tuple[str, Recipe]":
@@ -213,6 +219,14 @@ def recipe_of(store: Store, run_id: str | None) -> "tuple[str, Recipe]":
         return run, Recipe.model_validate(runs.source(store, run))
     except ValidationError:
         raise InputError(f"The recipe of run {run} is of another version; name its model with --model.") from None
+
+
+def newest_of(store: Store, run_id: str) -> str:
+    """The policy that the rounds of a run ended with. Raises InputError where that is not decided."""
+    for record in runs.stages(store, run_id):
+        if record["stage"] == "newest" and record["artifact"]:
+            return str(record["metrics"]["policy"])
+    raise InputError(f"The rounds of run {run_id} have not ended; `align run` goes on, --model takes what there is.")
 
 
 def champion_of(store: Store) -> str | None:

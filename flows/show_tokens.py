@@ -11,6 +11,7 @@ from align import tables
 from align.errors import InputError
 from align.text import printable
 from flows import show
+from flows.rounds import of_round, round_of
 from storage import runs
 from storage.store import Store
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from align.models.chat import Chat
     from align.models.example import Example
 
-# stage that trains, stage and file that its rows are from
+# stage that trains, stage and file that its rows are from; those of the second are of each round
 STAGES = (("sft", "filter", "kept.parquet"), ("sft_rs", "select", "kept.parquet"))
 TRAINED, READ = "bold green", "dim"
 OPEN, CLOSE = "⟦", "⟧"  # around what is trained on, where there are no colours
@@ -55,12 +56,11 @@ def seen(store: Store, row_id: str, run_id: str | None) -> list[Seen]:
 
     run = show.latest_run(store, run_id, "filter")
     source = runs.source(store, run["run_id"])
-    done = {record["stage"] for record in runs.stages(store, run["run_id"]) if record["artifact"]}
+    done = sorted((s["stage"] for s in runs.stages(store, run["run_id"]) if s["artifact"]), key=round_of)
     found: list[Seen] = []
-    for stage, before, file in STAGES:
-        if before not in done:
-            continue
-        path = show.artifact_of(store, run["run_id"], before) / file
+    rounds = [(*at, round_of(name)) for at in STAGES for name in done if name == of_round(at[1], round_of(name))]
+    for stage, before, file, k in rounds:
+        path = show.artifact_of(store, run["run_id"], of_round(before, k)) / file
         for row in tables.read(path, row_id=row_id):
             chat = load_chat(BaseConfig.model_validate(source["base"]))
             settings: dict[str, Any] = source.get(stage) or {}
@@ -69,7 +69,7 @@ def seen(store: Store, row_id: str, run_id: str | None) -> list[Seen]:
             if why := chat.lost(row["messages"], said):
                 raise InputError(f"{row_id}: {stage} set the row aside; {why}.")
             (example,) = chat.examples([row["messages"]], [said], train_on)
-            found.append(Seen(stage, chat, example, settings.get("max_length")))
+            found.append(Seen(of_round(stage, k), chat, example, settings.get("max_length")))
     if not found:
         raise InputError(
             f"{row_id}: no SFT stage of run {run['run_id']} trains on a row of this id; `align trace {row_id}` says "

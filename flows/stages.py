@@ -13,19 +13,22 @@ from align.config import Config, Metrics
 from align.models.engine import Sampling
 from align.models.memory import Load
 from align.report.outline import Outline, Part, Question
+from flows.rounds import of_round
 from tasks.answer import AnswerConfig, answer
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.filter import filter
 from tasks.fresh import fresh
+from tasks.gate import GateConfig, gate
 from tasks.grpo import grpo
 from tasks.ingest import ingest
+from tasks.newest import NewestConfig, newest
 from tasks.pairs import pairs
 from tasks.promote import Contest, promote
 from tasks.reference import ReferenceConfig, reference
 from tasks.report import report
 from tasks.reward import reward
-from tasks.sample import sample
+from tasks.sample import SampleConfig, sample
 from tasks.select import select
 from tasks.sft import sft
 
@@ -56,6 +59,8 @@ class Stage:
     """Whether it is there only to be compared with."""
     added_by: str = ""
     """The key of the recipe that adds it: one of `controls`, or of `chain`."""
+    repeats: bool = False
+    """Whether each round of the chain has it."""
     retries: int = 0
     """How often it is tried again after a failure."""
     timeout: float | None = None
@@ -114,6 +119,23 @@ def _reference(recipe: "Recipe") -> ReferenceConfig:
     return ReferenceConfig(**shared, batch_size=2 * d.per_device_train_batch_size)  # a pair is two sequences
 
 
+def _gate(recipe: "Recipe") -> GateConfig:
+    """What the gate asks for, and how sample draws: those draws are then kept for both."""
+    s, asked = recipe.sample, recipe.chain.gate
+    held_out = [recipe.pairs, *([recipe.pairs_dpo] if recipe.chain.dpo_pairs != "pairs" else [])]
+    return GateConfig(
+        **{name: getattr(s, name) for name in SampleConfig.model_fields},
+        held_out=tuple((p.held_out, p.seed) for p in held_out),
+        grader=recipe.pairs.grader if asked.grader.kind == "none" else asked.grader,
+        level=asked.level,
+    )  # fmt: skip
+
+
+def _newest(recipe: "Recipe") -> NewestConfig:
+    """Which policies and gates there are."""
+    return NewestConfig(policies=recipe.chain.policies, gates=recipe.chain.gates)
+
+
 # In the order of the report: a control stands before what it controls for.
 STAGES = (
     Stage("ingest", ingest, "reading the data"),
@@ -124,26 +146,34 @@ STAGES = (
         added_by="controls.unfiltered",
     ),
     Stage("sft", sft, "SFT", "sft", policy=True, questions=(("Supervised fine-tuning", "sft", "base"),)),
-    Stage("sample", sample, "sampling for pairs", "sample"),
-    Stage("pairs", pairs, "preference pairs"),
-    Stage("reward", reward, "the reward model", "reward"),
-    Stage("resample", sample, "sampling for selection", "sample"),
-    Stage("select", select, "selection", "score", questions=(("Choosing the best of n", "sft_rs", "sft_random"),)),
+    Stage("sample", sample, "sampling for pairs", "sample", repeats=True),
+    Stage("pairs", pairs, "preference pairs", repeats=True),
+    Stage("reward", reward, "the reward model", "reward", repeats=True),
+    Stage("resample", sample, "sampling for selection", "sample", repeats=True),
+    Stage(
+        "select", select, "selection", "score", repeats=True,
+        questions=(("Choosing the best of n", "sft_rs", "sft_random"),),
+    ),
     Stage(
         "sft_random", sft, "the control arm (a random response of the n)", "sft", settings="sft_rs", policy=True,
         control=True, added_by="controls.random_of_n",
     ),
     Stage(
-        "sft_rs", sft, "rejection sampling (best of n)", "sft", policy=True,
+        "sft_rs", sft, "rejection sampling (best of n)", "sft", policy=True, repeats=True,
         questions=(("Rejection sampling", "sft_rs", "sft"),),
     ),
-    Stage("sample_dpo", sample, "sampling for DPO", "sample", added_by="chain.dpo_pairs"),
-    Stage("pairs_dpo", pairs, "preference pairs of fresh samples", "score", added_by="chain.dpo_pairs"),
-    Stage("reference", reference, "the reference of DPO", "score", slice=_reference),
+    Stage("sample_dpo", sample, "sampling for DPO", "sample", added_by="chain.dpo_pairs", repeats=True),
+    Stage("pairs_dpo", pairs, "preference pairs of fresh samples", "score", added_by="chain.dpo_pairs", repeats=True),
+    Stage("reference", reference, "the reference of DPO", "score", slice=_reference, repeats=True),
     Stage(
-        "dpo", dpo, "DPO", "dpo", policy=True,
+        "dpo", dpo, "DPO", "dpo", policy=True, repeats=True,
         questions=(("DPO", "dpo", "sft_rs"), ("The whole chain after SFT", "dpo", "sft")),
     ),
+    Stage(
+        "gate", gate, "whether the round helped", "sample", settings="sample", slice=_gate, added_by="chain.rounds",
+        repeats=True,
+    ),
+    Stage("newest", newest, "the policy that the rounds end with", slice=_newest, added_by="chain.rounds"),
     Stage(
         "sft_longer", sft, "the control arm of online RL (more SFT)", "sft", policy=True, control=True,
         added_by="controls.longer",
@@ -152,7 +182,7 @@ STAGES = (
         "grpo", grpo, "online RL (GRPO)", "grpo", policy=True, added_by="chain.grpo",
         questions=(("Online RL", "grpo", "chain.grpo"), ("Online RL against more SFT", "grpo", "sft_longer")),
     ),
-    Stage("answer", answer, "answers to the evaluation items", "sample", slice=_answers),
+    Stage("answer", answer, "answers to the evaluation items", "sample", settings="evaluate", slice=_answers),
     Stage("evaluate", evaluate, "evaluation"),
     Stage("promote", promote, "promotion", added_by="promote.against"),
     Stage("report", report, "the report"),
@@ -162,7 +192,8 @@ TABLE = {stage.name: stage for stage in STAGES}
 
 
 def row(node: str) -> Stage:
-    """The row of a node of the DAG: of the same name, or of the stage that it is one of (answer_sft is of answer)."""
+    """The row of a node of the DAG: of the same name, or of the stage that it is one of (answer_sft is of answer, and
+    sft_rs_r2 of sft_rs)."""
     while node not in TABLE:
         node, cut, _ = node.rpartition("_")
         if not cut:
@@ -176,7 +207,7 @@ def present(recipe: "Recipe") -> list[Stage]:
     there = True
     for s in reversed(STAGES):
         if not s.control:
-            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs", "all")
+            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs", "all", "1")
         found += [s] if there else []
     return found[::-1]
 
@@ -184,23 +215,44 @@ def present(recipe: "Recipe") -> list[Stage]:
 def outline(recipe: "Recipe") -> Outline:
     """The table as the report of a recipe is told it."""
     rows = present(recipe)
-    against = Question(topic="The run against the champion", model=_last(rows), against="champion")
+    rows = present(recipe)
+    parts = [_part(recipe, s) for s in rows]
+    repeated = [s for s in rows if s.repeats]
+    after = rows.index(repeated[-1]) + 1
+    again = [part for k in range(2, recipe.chain.rounds + 1) for part in _round(repeated, k)]
+    against = Question(topic="The run against the champion", model=final(recipe), against="champion")
     before = Part(stage="champion", title="the champion", control=True, questions=(against,))
-    return Outline(parts=(*([before] if contender(recipe) else []), *(
-        Part(stage=s.name, title=s.title, policy=s.policy, control=s.control, added_by=s.added_by, questions=tuple(
-            Question(topic=t, model=m, against=_value(recipe, a) if "." in a else a) for t, m, a in s.questions
-        ))
-        for s in rows
-    )))  # fmt: skip
+    return Outline(parts=(*([before] if contender(recipe) else []), *parts[:after], *again, *parts[after:]))
+
+
+def _part(recipe: "Recipe", s: Stage) -> Part:
+    asked = tuple(Question(topic=t, model=m, against=_started(recipe, a) if "." in a else a) for t, m, a in s.questions)
+    return Part(stage=s.name, title=s.title, policy=s.policy, control=s.control, added_by=s.added_by, questions=asked)
+
+
+def _round(repeated: list[Stage], k: int) -> list[Part]:
+    """The parts of round k. What is asked about it is what its last policy has over that of the round before."""
+    last = [s.name for s in repeated if s.policy][-1]
+    asked = (Question(topic=f"Round {k}", model=of_round(last, k), against=of_round(last, k - 1)),)
+    return [
+        Part(
+            stage=of_round(s.name, k), title=f"{s.title}, round {k}", policy=s.policy, added_by="chain.rounds",
+            questions=asked if s.name == last else (),
+        )
+        for s in repeated
+    ]  # fmt: skip
 
 
 def final(recipe: "Recipe") -> str:
-    """The model that a recipe ends with."""
-    return _last(present(recipe))
+    """The model that a recipe ends with; newest, where that depends on which rounds help."""
+    if recipe.chain.rounds > 1 and recipe.chain.grpo == "none":
+        return "newest"
+    return [s.name for s in present(recipe) if s.policy and not s.control][-1]
 
 
-def _last(rows: list[Stage]) -> str:
-    return [s.name for s in rows if s.policy and not s.control][-1]
+def _started(recipe: "Recipe", key: str) -> str:
+    """The policy that a key names; of several rounds the newest."""
+    return "newest" if recipe.chain.rounds > 1 else _value(recipe, key)
 
 
 def contender(recipe: "Recipe") -> "Champion | None":

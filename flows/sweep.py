@@ -19,8 +19,8 @@ from flows.graph import parents
 from flows.processes import serving
 from flows.recipe import Recipe, load
 from flows.run import run
-from flows.show import say
-from flows.stages import outline, row
+from flows.show import newest_of, say
+from flows.stages import final, row
 from storage.store import Store
 
 MOST = 1_000  # combinations; each is a run
@@ -111,11 +111,12 @@ def sweep(recipe: str, overrides: Sequence[str], store: Store, model: str | None
 
 
 def _model(recipe: Recipe, asked: str | None) -> str:
-    """The model whose score counts: `asked`, or the last of the chain."""
-    there = [name.removeprefix("answer_") for name in parents(recipe) if row(name).name == "answer"]
+    """The model whose score counts: `asked`, or the last of the chain; newest stands for what the rounds of each run
+    end with."""
+    there = [name.removeprefix("answer_") for name in parents(recipe) if row(name).name in ("answer", "newest")]
     if (asked and asked not in there) or not there:
         raise InputError(f"--model {asked or ''}: this recipe evaluates {', '.join(there) or 'no model'}.")
-    return asked or next((p for p in reversed(outline(recipe).policies) if p in there), there[-1])
+    return asked or final(recipe)
 
 
 def grid(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -164,7 +165,8 @@ def _one(point: Point, recipe: str, overrides: list[str], loaded: Recipe, store:
     point.run_id = outcome.run_id
     evaluated = next((s.artifact for s in outcome.stages if s.stage == "evaluate"), None)
     artifact = store.artifact(evaluated) if evaluated else None
-    scores = _scores(artifact.path, loaded.evaluate.primary, model) if artifact else {}
+    named = newest_of(store, outcome.run_id) if model == "newest" else model
+    scores = _scores(artifact.path, loaded.evaluate.primary, named) if artifact else {}
     point.results = {
         suite: mean_interval(list(means.values()), seed=loaded.evaluate.seed) for suite, means in scores.items()
     }

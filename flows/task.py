@@ -25,14 +25,18 @@ class Done:
     """What a stage's task hands on. Prefect looks inside what it knows for results of earlier tasks, and would find the
     values that attempts share: it cannot look inside this, so that its graph has the DAG's edges and no others."""
 
-    def __init__(self, attempt: Attempt):
+    def __init__(self, attempt: Attempt | None):
         self.attempt = attempt
 
 
 def _task(stage: Stage) -> Task[..., Any]:
     def run(work: Work, waits: dict[str, Any]) -> Any:
         log = get_run_logger()
-        attempt, ran = work()
+        found = work()
+        if found is None:
+            log.info("%s was skipped: %s", work.name, work.skipped)
+            return skipped(work.skipped)
+        attempt, ran = found
         where = work.store.root / "artifacts" / attempt.artifact
         log.info("%s %s: %s", work.name, "ran" if ran else "was there already", where)
         try:
@@ -56,6 +60,11 @@ TASKS = {stage.name: _task(stage) for stage in STAGES}
 def cached(attempt: Attempt) -> State[Done]:
     """The state that Prefect shows for a hit."""
     return Completed(name="Cached", message=f"{attempt.artifact}, made {attempt.created_at}", data=Done(attempt))
+
+
+def skipped(why: str) -> State[Done]:
+    """The state that Prefect shows for what stands behind a gate that is shut."""
+    return Completed(name="Skipped", message=why, data=Done(None))
 
 
 def publish(work: Work, attempt: Attempt) -> None:

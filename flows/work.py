@@ -14,6 +14,7 @@ from align.models.tracking import place
 from align.redact import clean
 from flows.processes import Processes
 from flows.ranks import Compute, nodes
+from flows.rounds import shut
 from flows.slots import Slots, devices
 from flows.stages import Stage, row
 from storage import build
@@ -49,8 +50,10 @@ class Work:
     processes: Processes
     tell: "Callable[[Work], None]"  # called once, when it is done or has failed
     stopped: Callable[[], bool]  # whether a stage has failed, so that nothing new begins
+    gate: "Work | None" = None  # where that is shut, this is skipped
     done: tuple[Attempt, bool] | None = None
     error: Exception | None = None
+    skipped: str = ""  # why it was
     unseen: Exception | None = None  # why the server does not show what was done
     _lock: Any = field(default_factory=threading.Lock)
 
@@ -62,14 +65,30 @@ class Work:
         """Its row in the table of stages."""
         return row(self.name)
 
-    def __call__(self) -> tuple[Attempt, bool]:
-        """The attempt, and whether it ran now. Raises NotBegun where another failed before this could begin."""
+    @property
+    def over(self) -> bool:
+        """Whether nothing more becomes of it."""
+        return bool(self.done or self.error or self.skipped)
+
+    @property
+    def before(self) -> "list[Work]":
+        """What must be over before it begins."""
+        read = [value for value in self.inputs.values() if isinstance(value, Work)]
+        return [*read, self.gate] if self.gate else read
+
+    def __call__(self) -> tuple[Attempt, bool] | None:
+        """The attempt, and whether it ran now; None where it is skipped. Raises NotBegun where another failed before
+        this could begin."""
         with self._lock:
             if self.error:
                 raise self.error
-            if self.done is None:
+            if self.done is None and not self.skipped:
                 if self.stopped():
                     raise NotBegun(f"{self.name} was not begun, because another stage failed.")
+                if why := self._shut():
+                    self.skipped = why
+                    self.tell(self)
+                    return None
                 try:
                     self.done = self._build()
                 except NotBegun:
@@ -85,7 +104,7 @@ class Work:
 
     def to_the_end(self) -> None:
         """Do it, again as often as it may be tried, unless what it reads is not there. Its errors are in it."""
-        while self.done is None and self.error is None:
+        while not self.over:
             try:
                 self()
             except NotBegun:
@@ -98,11 +117,21 @@ class Work:
         self.error = clean(error)
         self.tell(self)
 
+    def _shut(self) -> str:
+        """Why its gate is shut; "" where it is open, or there is none."""
+        if self.gate is None or self.gate.skipped:
+            return self.gate.skipped if self.gate else ""
+        if self.gate.done is None:
+            raise NotBegun(f"{self.name} was not begun, because {self.gate.name} did not end.")
+        return shut(self.gate.name, self.gate.done[0].metrics)
+
     def _build(self) -> tuple[Attempt, bool]:
         inputs: dict[str, Any] = {}
         for role, value in self.inputs.items():
             if not isinstance(value, Work):
                 inputs[role] = value
+            elif value.skipped:
+                continue
             elif value.done is None:
                 raise NotBegun(f"{self.name} was not begun, because {value.name} did not end.")
             else:

@@ -18,7 +18,7 @@ class StageRun:
     stage: str
     key: str | None
     artifact: str | None
-    status: str  # ran, cached, failed
+    status: str  # ran, cached, skipped, failed
     seconds: float
     reason: str
     metrics: dict[str, Any]

@@ -11,8 +11,8 @@ CHAPTERS = [
     ("filtered", "SELECT artifact, kept, reason, evidence FROM instructions WHERE row_id = $1"),
     (
         "sampled",
-        "SELECT s.artifact, sample_id, sample_index, text, finish_reason, list({scored_by: scored_by, score: score, "
-        "status: scores.status} ORDER BY scored_by) FILTER (scored_by IS NOT NULL) AS scores "
+        "SELECT s.artifact, sample_id, sample_index, text, finish_reason, list_sort(list(DISTINCT "
+        "{scored_by: scored_by, score: score, status: scores.status}) FILTER (scored_by IS NOT NULL)) AS scores "
         "FROM samples s LEFT JOIN scores USING (sample_id) "
         "WHERE row_id = $1 OR sample_id = $1 GROUP BY ALL ORDER BY s.artifact, sample_index",
     ),

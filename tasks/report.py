@@ -29,15 +29,19 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
     The page depends on the artifacts alone: it holds no time, path or random choice, and fetches nothing. Raises
     InputError if a stage's artifact is incomplete.
     """
-    from align.report import answers, chapters, chapters_models, page
+    from align.report import answers, chapters, chapters_models, page, rounds
     from align.report.evidence import VERDICTS, load
     from align.report.findings import findings, headline, summary, verdicts
 
     metrics = {name: _metrics(folder) for name, folder in stages.items()}
     data, filtered, graded = stages["ingest"], stages["filter"], stages["evaluate"]
+    planned = [part.stage for part in outline.parts if part.stage.partition("_")[0] == "gate"]
+    gates = {name: metrics[name] for name in planned if name in metrics}
+    outline = rounds.took_place(outline, metrics)
     evidence = load(graded, metrics["evaluate"], outline)
     reward, judged = chapters_models.reward(stages["reward"])
-    found = findings(evidence, {"reward": judged}, metrics["filter"])
+    measured = {"reward": judged, **rounds.findings(gates, len(planned))}
+    found = findings(evidence, measured, metrics["filter"])
     logged = {name: (stages[name], metrics[name]) for name in sorted(stages, key=outline.place)
               if (stages[name] / "training_log.parquet").is_file()}  # fmt: skip
     body = [
@@ -47,6 +51,7 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
         chapters_models.pairs(stages["pairs"], metrics["pairs"]),
         reward,
         chapters_models.selection(stages["select"], metrics["select"]),
+        *([rounds.chapter(gates, len(planned))] if gates else []),
         chapters_models.training(logged),
         answers.answers(graded, data, evidence, config.answers),
     ]

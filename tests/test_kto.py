@@ -222,7 +222,7 @@ def test_graded_samples_are_labels(tmp_path: Path) -> None:
 def test_the_dag_hands_on_what_the_loss_reads(loss: str, role: str) -> None:
     given: dict[str, Any] = {}
 
-    def walk(name: str, function: Any, config: Any, **inputs: Any) -> Node:
+    def walk(name: str, function: Any, config: Any, *gate: Node, **inputs: Any) -> Node:
         given[name] = inputs
         return Node(name)
 

@@ -117,7 +117,9 @@ def test_a_stage_that_only_reads_is_not_shared_with_other_nodes(tmp_path, monkey
             order=0, memory=None, slots=Slots(gpus=()), compute=Compute(processes=2), processes=alone,
             tell=lambda work: None, stopped=lambda: False,
         )  # fmt: skip
-        attempt, ran = work()
+        done = work()
+    assert done is not None
+    attempt, ran = done
     assert ran and attempt.metrics["pid"] != os.getpid()
 
 

@@ -80,7 +80,10 @@ class Evidence:
 
     @property
     def final(self) -> str | None:
-        """The last of the pipeline's own models; None where only base and controls were evaluated."""
+        """The model that the chain ends with, else the last of its own; None where only base and controls were
+        evaluated."""
+        if self.outline.final in self.models:
+            return self.outline.final
         return next((m for m in reversed(self.models) if m != "base" and not self.outline.is_control(m)), None)
 
     def result(self, suite: str, model: str, mode: str) -> Result | None:

@@ -39,6 +39,8 @@ class Outline(Config):
 
     parts: tuple[Part, ...]
     """All of them."""
+    final: str = ""
+    """The model that the chain ends with, where that is not the last of its own."""
 
     def part(self, name: str) -> Part | None:
         """The part of that name."""

@@ -1,0 +1,66 @@
+"""The report on rounds: what each gate found, and which rounds there were at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from align.report.chapters import Chapter
+from align.report.evidence import VERDICTS, kind_of
+from align.report.findings import Finding, doubt
+from align.report.outline import Outline
+from align.report.wording import count, percent, plural, points
+
+Metrics = Mapping[str, Any]
+
+
+def took_place(outline: Outline, done: Mapping[str, Metrics], newest: str = "newest") -> Outline:
+    """The outline without the rounds that were skipped, which are not in `done`, stages with their metrics. Where the
+    stage `newest` chose a policy, that stands for its name, and is what the chain ends with if nothing goes on from it.
+    """
+    if newest not in done:
+        return outline
+    kept = [part for part in outline.parts if part.added_by != "chain.rounds" or part.stage in done]
+    chosen = str(done[newest]["policy"])
+    parts = tuple(
+        part.model_copy(update={"questions": tuple(
+            q.model_copy(update={"against": chosen}) if q.against == newest else q for q in part.questions
+        )})
+        for part in kept
+    )  # fmt: skip
+    at = next(i for i, part in enumerate(parts) if part.stage == newest)
+    goes_on = any(part.policy and not part.control for part in parts[at:])
+    return outline.model_copy(update={"parts": parts, "final": "" if goes_on else chosen})
+
+
+def findings(gates: Mapping[str, Metrics], rounds: int) -> dict[str, Finding]:
+    """A finding for each gate, of so many rounds that the recipe has."""
+    return {name: _finding(k, m, rounds) for k, (name, m) in enumerate(gates.items(), 1)}
+
+
+def _finding(k: int, m: Metrics, rounds: int) -> Finding:
+    verdict = kind_of(m["verdict"])
+    interval = f"[{points(m['gain.low'], False)}, {points(m['gain.high'], False)}]"
+    text = (
+        f"On {plural(m['prompts.graded'], 'prompt')} held out from training, the policy that round {k} began with "
+        f"scores {percent(m['score.before'])} %, the one that it ended with {percent(m['score.after'])} %: "
+        f"{points(m['gain'])} points {interval}{doubt(verdict, m['prompts.differ'], m.get('gain.p'))}."
+    )
+    if not m["shown"]:
+        rest = "" if k == rounds else ", and later rounds were skipped"
+        text += f" The rounds end with the policy that this one began with{rest}."
+    return Finding(f"Whether to go on after round {k}", verdict, text)
+
+
+def chapter(gates: Mapping[str, Metrics], rounds: int) -> Chapter:
+    """What each gate found, in a table."""
+    found = Chapter("rounds", "The rounds")
+    helped = sum(m["shown"] for m in gates.values())
+    found.lead = f"{plural(helped, 'round')} of {count(rounds)} shown to help on prompts held out from training."
+    body = [
+        [str(k), VERDICTS[kind_of(m["verdict"])], percent(m["score.before"]), percent(m["score.after"]),
+         f"{points(m['gain'])} [{points(m['gain.low'], False)}, {points(m['gain.high'], False)}]",
+         count(m["prompts.graded"]), count(m["prompts.differ"])]
+        for k, m in enumerate(gates.values(), 1)
+    ]  # fmt: skip
+    names = ["round", "verdict", "before %", "after %", "gain", "prompts", "of them differ"]
+    found.table(names, body, "A round that is not shown to help is the last, and its policy is not kept.", text=2)
+    return found
