@@ -64,6 +64,34 @@ def report(
 
 
 @app.command
+def compare(
+    run_id: Annotated[str, Parameter(name="RUN", help="a run's id, the beginning of one, or a tag")],
+    other: Annotated[str | None, Parameter(name="OTHER", help="default the latest other run")] = None,
+    *,
+    html: Annotated[Path | None, Parameter(help="write a page to this file instead of printing")] = None,
+    open_: Annotated[bool, Parameter(name="--open", negative="", help="show the page in the browser")] = False,
+    limit: Annotated[int, Parameter(help="examples of each kind")] = 5,
+    store: StoreDir = None,
+    json_: Json = False,
+) -> None:
+    """What differs between two runs: settings, data, scores on the items that both graded, and answers."""
+    from flows import compare as comparing
+    from flows import show_compare
+
+    if limit < 0:
+        raise InputError("--limit is a number of 0 or more.")
+    opened = open_store(store, there=True)
+    before, after = comparing.two(opened, identifier(run_id), other and identifier(other))
+    found = comparing.compare(before, after, limit)
+    if json_:
+        show.as_json(show_compare.as_json(found))
+    if html or open_:
+        show_compare.page(found, html, open_, aside=json_)
+    elif not json_:
+        show_compare.tables(found)
+
+
+@app.command
 def runs(*, store: StoreDir = None, json_: Json = False) -> None:
     """All runs, oldest first."""
     from storage import runs as records

@@ -57,6 +57,7 @@ def test_help_lists_every_verb():
         "chat",
         "serve",
         "label",
+        "compare",
     ]
     assert done.returncode == 0 and all(verb in done.stdout for verb in verbs)
 

@@ -38,8 +38,22 @@ def test_bootstrap_is_near_scipys() -> None:
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
-def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n", [100, 2000])
+def test_repeating_values_are_counted_to_the_same_interval(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    x = np.random.default_rng(4).choice([-1, -0.5, 0, 0.25, 1], n, p=[0.1, 0.1, 0.5, 0.1, 0.2])
+    counted, back = bootstrap_mean(x), bootstrap_mean(-x)
+    assert (counted.low, counted.high) == (-back.high, -back.low)  # to the last bit: a swapped comparison mirrors
+    monkeypatch.setattr("align.stats._REPEATING", 0)
+    drawn = bootstrap_mean(x)
+    assert counted != drawn and counted.value == drawn.value
+    spread = drawn.high - drawn.low
+    assert (counted.low, counted.high) == pytest.approx((drawn.low, drawn.high), abs=0.03 * spread)
+
+
+@pytest.mark.parametrize("repeating", [False, True])
+def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, repeating: bool) -> None:
     x = np.random.default_rng(3).random(50)
+    x = np.repeat(x[:2], 25) if repeating else x
     whole = bootstrap_mean(x, resamples=500)
     monkeypatch.setattr("align.stats._BLOCK", 777)
     assert bootstrap_mean(x, resamples=500) == whole

@@ -18,16 +18,8 @@ def html(
     title: str, lead: Sequence[str], findings: Sequence[Finding], evidence: Evidence, chapters: Sequence[Chapter]
 ) -> str:
     """The page, complete in itself. Everything that comes from data is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    path = Path(__file__).parent / TEMPLATE
-    environment = Environment(
-        loader=FileSystemLoader(path.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["svg"] = Markup  # only ever applied to charts, whose texts the renderer has escaped
-    return environment.get_template(path.name).render(
+    return render(
+        TEMPLATE,
         title=title,
         lead=lead,
         findings=findings,
@@ -37,6 +29,20 @@ def html(
         first=evidence.first,
         chapters=chapters,
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A template beside the report's, filled in. Everything is escaped but what a template passes through `svg`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    path = Path(__file__).parent / template
+    environment = Environment(
+        loader=FileSystemLoader(path.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["svg"] = Markup  # only ever applied to charts, whose texts the renderer has escaped
+    return environment.get_template(path.name).render(**values)
 
 
 def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
