@@ -1,6 +1,7 @@
 """The verbs that ask or tidy a store; flows/cli.py has those that run, flows/cli_model.py those of a model."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter

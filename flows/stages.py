@@ -90,8 +90,8 @@ class Stage:
 
     @property
     def alone(self) -> bool:
-        """Whether people run it by itself, with its settings as a form."""
-        return not self.control and self.slice is None
+        """Whether people run it by itself, with its settings as a form: it has some of its own."""
+        return self.slice is None and not (self.control and self.settings)
 
     @property
     def gpu(self) -> bool:
@@ -214,7 +214,6 @@ def present(recipe: "Recipe") -> list[Stage]:
 
 def outline(recipe: "Recipe") -> Outline:
     """The table as the report of a recipe is told it."""
-    rows = present(recipe)
     rows = present(recipe)
     parts = [_part(recipe, s) for s in rows]
     repeated = [s for s in rows if s.repeats]
