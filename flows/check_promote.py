@@ -23,8 +23,8 @@ def problems(recipe: Recipe) -> Iterator[str]:
     last = final(recipe)
     if last == "newest":
         yield (
-            "promote.against: which model several rounds end with is known when they end, and promote compares one that "
-            "is named; set it to none, or chain.rounds to 1."
+            "promote.against: which model several rounds end with is known when they end, and promote compares one "
+            "that is named; set it to none, or chain.rounds to 1."
         )
         return
     there = ["champion", *(n.removeprefix("answer_") for n in parents(recipe) if n.startswith("answer_"))]
