@@ -23,7 +23,6 @@ from flows.recipe import load
 from flows.show import say
 from flows.task import TASKS
 from flows.work import Work
-from storage.store import Store
 
 
 def _called() -> str:
@@ -46,7 +45,7 @@ def align(
 ) -> runs.Outcome:
     """Run a recipe: a path, or the name of a file in recipes/. `overrides` are `dotted.key=value`."""
     with leaving():
-        return execute(load(recipe, overrides or []), Store(runs.store_path(store)), select, refresh, Tasks())
+        return execute(load(recipe, overrides or []), runs.store_at(store), select, refresh, Tasks())
 
 
 class Tasks:

@@ -110,7 +110,7 @@ def execute(
     slots = Slots(earlier=lambda order: any(not w.over for w in works[:order]), stopped=stopped)
 
     with runs.recording(store, recipe, by.flow_run) as log, Processes(forward=by.forward) as processes:
-        by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
+        by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.where)
 
         def tell(work: Work) -> None:
             if work.skipped:

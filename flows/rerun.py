@@ -12,7 +12,6 @@ from flows.align import Tasks
 from flows.execute import execute
 from flows.recipe import load
 from flows.stages import STAGES
-from storage.store import Store
 
 
 def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
@@ -43,7 +42,7 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         select = f"{'+' if upstream else ''}{stage}{'+' if downstream else ''}"
         with leaving():
             loaded = load(recipe, [*slices, *(overrides or [])])
-            return execute(loaded, Store(runs.store_path(store)), select, refresh, Tasks())
+            return execute(loaded, runs.store_at(store), select, refresh, Tasks())
 
     about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
     return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)

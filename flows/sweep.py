@@ -105,7 +105,7 @@ def sweep(recipe: str, overrides: Sequence[str], store: Store, model: str | None
                 )
     ranked = sorted(tried, key=lambda p: -p.mean)
     words = ["align", "run", recipe, *(w for o in [*fixed, *ranked[0].settings] for w in ("--set", o))]
-    words += ["--store", str(store.root)]
+    words += ["--store", store.where]
     command = shlex.join(words) if ranked[0].results else ""
     return Sweep(compared, mode, level, ranked, tried[0], command)
 
@@ -166,16 +166,18 @@ def _one(point: Point, recipe: str, overrides: list[str], loaded: Recipe, store:
     evaluated = next((s.artifact for s in outcome.stages if s.stage == "evaluate"), None)
     artifact = store.artifact(evaluated) if evaluated else None
     named = newest_of(store, outcome.run_id) if model == "newest" else model
-    scores = _scores(artifact.path, loaded.evaluate.primary, named) if artifact else {}
+    scores = (
+        _scores(store.fetch(artifact.id, "evaluations.parquet"), loaded.evaluate.primary, named) if artifact else {}
+    )
     point.results = {
         suite: mean_interval(list(means.values()), seed=loaded.evaluate.seed) for suite, means in scores.items()
     }
     return scores
 
 
-def _scores(folder: Path, mode: str, model: str) -> Scores:
+def _scores(file: Path, mode: str, model: str) -> Scores:
     scores: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
-    for r in tables.read(folder / "evaluations.parquet"):
+    for r in tables.read(file):
         if r["mode"] == mode and r["model"] == model:
             scores[r["suite"]][r["row_id"]].append(r["score"])
     return {suite: means for suite, items in scores.items() if (means := item_means(items))}

@@ -43,7 +43,7 @@ def collect(
     before = files.size(store.root)
     with ExitStack() as stack:
         try:
-            stack.enter_context(runs.in_use(store, alone=True))
+            stack.enter_context(store.in_use(alone=True))
             busy = False
         except BlockingIOError:
             busy = True
