@@ -112,7 +112,7 @@ class Journal:
         for _ in range(5):
             state = self.sync()
             try:
-                paths = self.bucket.each(self._fetched, [s.objects[table] for s in state.segments])
+                paths = self.bucket.each(self.fetched, [s.objects[table] for s in state.segments])
             except FileNotFoundError:  # removed or made part of another since it was listed
                 self._state = State()
                 continue
@@ -152,8 +152,8 @@ class Journal:
             whole.write(kept, data)
         return dict(value["records"]) if value else {}
 
-    def _fetched(self, name: str) -> Path:
-        """A segment's file on this machine, as its name says it is."""
+    def fetched(self, name: str) -> Path:
+        """A segment's file on this machine, with the digest that its name has."""
         path = self.cache / name.replace("/", "-")
         digest = name.rpartition("-")[2].partition(".")[0]
         for _ in range(2):
@@ -175,7 +175,7 @@ class Journal:
             older = left.pop()
             after = older.after
             for name in made:
-                made[name] = newest(pa.concat_tables([pq.read_table(self._fetched(older.objects[name])), made[name]]))
+                made[name] = newest(pa.concat_tables([pq.read_table(self.fetched(older.objects[name])), made[name]]))
         segment = self.put(epoch, after, upto, made)
         self._state = State([*left, segment], {}, state.known)
         self._tidy()

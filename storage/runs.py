@@ -53,7 +53,8 @@ class Run:
         return self.store.root / layout.run(self.id)
 
     def stage(self, stage_run: StageRun) -> None:
-        """Record the outcome of a stage."""
+        """Record the outcome of a stage. Raises LeaseLost where the store was not the run's all the time."""
+        self.store.still_used(self.id)
         self._stages += 1
         record = {"run_id": self.id, "ended_at": now(), **asdict(stage_run)}
         self._write(layout.stage(self.id, self._stages, stage_run.stage), record)

@@ -25,21 +25,20 @@ from storage.bucket import Bucket, Object
 from storage.journal import Journal
 from storage.store import Attempt, One, Other, Store, is_plain, now
 
-_FRESH = 10.0  # seconds for which an artifact that was seen counts as there; while the store is in use, none can go
+_FRESH = 10.0  # seconds for which an artifact that was seen counts as there
 
 
 class SharedStore(Store):
-    """A store in a bucket; `root` is the directory of this machine, and may be lost."""
+    """A store in a bucket; `root` is the directory of this machine, and may be lost. `seconds` is how long a lease
+    holds without a sign of its holder."""
 
     def __init__(self, bucket: Bucket, root: Path, seconds: float = leases.SECONDS):
-        """`seconds` is how long a lease holds without a sign of its holder."""
         super().__init__(root)
         self.bucket, self.seconds = bucket, seconds
         self.journal = Journal(bucket, self.root / "cache" / "journal")
         self._held: dict[str, leases.Lease] = {}  # by the key that is computed
         self._mine = threading.local()  # the lease under which this thread works
         self._there: dict[str, tuple[float, dict[str, Object]]] = {}
-        self._users = 0
 
     @property
     def where(self) -> str:
@@ -208,8 +207,8 @@ class SharedStore(Store):
 
     def _files(self, artifact: str) -> dict[str, Object]:
         """The objects of an artifact, by the names of its files."""
-        at, found = self._there.get(artifact, (0.0, {}))
-        if not at or not (self._users or time.monotonic() - at < _FRESH):
+        at, found = self._there.get(artifact, (-_FRESH, {}))
+        if time.monotonic() - at > _FRESH or layout.MANIFEST not in found:
             folder = layout.artifact(artifact)
             found = {o.name.removeprefix(f"{folder}/"): o for o in self.bucket.below(folder)}
             self._there[artifact] = time.monotonic(), found
@@ -231,9 +230,10 @@ class SharedStore(Store):
             told[layout.manifest(attempt.artifact)] = manifest
         if lease := self._held.get(attempt.key):
             lease.decide({"records": told})
-        self._carry_out({"records": told})
+        self.carry_out({"records": told})
 
-    def _carry_out(self, decision: leases.Decision) -> None:
+    def carry_out(self, decision: leases.Decision) -> None:
+        """Do what was decided under a lease; once more where it is done already."""
         for name, value in decision["records"].items():
             if name.startswith(f"{layout.ATTEMPTS}/"):
                 self.write(name, value)
@@ -242,7 +242,7 @@ class SharedStore(Store):
     @contextmanager
     def computing(self, key: str) -> Iterator[None]:
         """Hold this while computing a key, so that no two machines compute it at once."""
-        with super().computing(key), self._hold(f"key/{key}", carry_out=self._carry_out) as lease:
+        with super().computing(key), self._hold(f"key/{key}", carry_out=self.carry_out) as lease:
             self._held[key] = self._mine.lease = lease
             try:
                 yield
@@ -256,36 +256,39 @@ class SharedStore(Store):
         with ExitStack() as stack:
             stack.enter_context(super().in_use(run_id, alone=alone))
             if alone:
-                stack.enter_context(self.removing())
+                stack.enter_context(self._removing())
             else:
-                stack.enter_context(self._hold(f"use/{run_id or uuid.uuid4().hex}"))
-                while self._lives(f"{layout.LEASES}/gc"):
+                lease = stack.enter_context(self._hold(f"use/{run_id or uuid.uuid4().hex}"))
+                self._held[run_id or ""] = lease
+                while self.lives(f"{layout.LEASES}/gc"):
                     time.sleep(min(1.0, self.seconds / 10))
                 self._there.clear()
-                self._users += 1
-                stack.callback(self._leave)
             yield
 
-    def _leave(self) -> None:
-        self._users -= 1
+    def still_used(self, run_id: str) -> None:
+        if lease := self._held.get(run_id):
+            lease.check()
+
+    def still_alone(self) -> None:
+        """Raise LeaseLost where others may have begun to work since this thread began to hold the store alone."""
+        self._mine.lease.check()
 
     @contextmanager
-    def removing(self) -> Iterator[leases.Lease]:
-        """Hold this while removing; whoever begins to work waits. Raises BlockingIOError where somebody works."""
+    def _removing(self) -> Iterator[None]:
         with self._hold("gc", wait=False) as lease:
-            self._mine.lease = lease
             for found in self.bucket.below(f"{layout.LEASES}/use"):
-                if self._lives(found.name):
+                if self.lives(found.name):
                     raise BlockingIOError(f"{found.name} is held")
+            self._mine.lease = lease
             try:
-                yield lease
+                yield
             finally:
                 del self._mine.lease
 
     def is_alive(self, run_id: str) -> bool:
-        return super().is_alive(run_id) or self._lives(f"{layout.LEASES}/use/{run_id}")
+        return super().is_alive(run_id) or self.lives(f"{layout.LEASES}/use/{run_id}")
 
-    def _lives(self, lease: str) -> bool:
+    def lives(self, lease: str) -> bool:
         """Whether a lease is held by another machine; of this one the kernel's locks say more."""
         found = leases.look(self.bucket, lease)
         if found is None or found[1]["holder"] == self.who:

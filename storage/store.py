@@ -253,6 +253,9 @@ class Store:
                 locks.enter_context(files.locked(self._run_lock(run_id)))
             yield
 
+    def still_used(self, run_id: str) -> None:
+        """Raise LeaseLost where something may have been removed since a run began to use the store."""
+
     def is_alive(self, run_id: str) -> bool:
         """Whether a living process is at work on that run."""
         return files.is_locked(self._run_lock(run_id))

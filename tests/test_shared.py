@@ -147,7 +147,7 @@ def test_a_holder_that_was_paused_past_its_lease_publishes_nothing(url, tmp_path
 
 def _decides(url: str, root: str) -> None:
     store = machine(url, Path(root))
-    store._carry_out = lambda decision: os._exit(9)  # type: ignore[method-assign]
+    store.carry_out = lambda decision: os._exit(9)  # type: ignore[method-assign]
     made(store, "a", produce, Knob())
 
 

@@ -2,18 +2,20 @@
 
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_records import record
 from test_shared import machine
-from test_store import Knob, made
+from test_store import Knob, consume, made, produce
 
 from align import tables
-from storage import champions, journal, runs, tags
+from storage import build, champions, journal, room, runs, tags
 from storage.runs import Run, StageRun
 from storage.shared import SharedStore
+from storage.upkeep import verify
 from storage.views import ask
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -106,3 +108,68 @@ def test_sql_reads_the_columns_that_it_needs_and_copies_no_artifact(one, two, mo
     assert 0 < sum(read) < artifact.files["rows.parquet"]["bytes"] / 4
     assert not (two.root / "artifacts" / attempt.artifact / "rows.parquet").exists()
     assert ask(two, "SELECT prompt FROM rows WHERE row_id = '7'")[1][0][0].startswith("7 ")
+
+
+def test_gc_removes_what_no_run_needs_and_the_index_forgets_it(one, two, monkeypatch):
+    monkeypatch.setattr(journal, "MANY", 4)
+    old, kept = record(one, 1), record(one, 2)
+    unused, _ = made(one, "b", produce, Knob(value=3))
+    unfinished = one.bucket.put("artifacts/b-0000000000000000/half.txt", b"x")
+    listed = room.collect(two, dry_run=True)
+    assert unfinished and {p.name for p, _ in listed.paths} >= {unused.artifact, "b-0000000000000000"}
+    room.collect(two)
+    assert one.lookup(unused.key)[0] is None and not one.bucket.names(f"attempts/{unused.key}")
+    room.collect(two, keep_runs=1)
+    assert [r["run_id"] for r in runs.history(one)] == [r["run_id"] for r in runs.history(two)] == [kept]
+    used = [s["artifact"] for s in runs.stages(one, kept)]
+    assert one.bucket.names("artifacts") == used and one.bucket.names("runs") == [kept]
+    for store in (one, two):
+        assert ask(store, "SELECT artifact FROM artifacts")[1] == [(used[0],)]
+        assert ask(store, "SELECT run_id FROM all_stage_runs")[1] == [(kept,)]
+        assert not [name for name, wrong in verify(store) if wrong]
+    assert len(one.bucket.names("index")) == 1 and not one.bucket.names("leases")
+    sizes = {(by, name): n for by, name, n, _ in room.usage(two)}
+    assert sizes["stage", "ingest"] == sizes["recipe", "r"] == 1 and old not in str(sizes)
+
+
+def _works(url: str, root: str, begun: Any, go: Any) -> None:
+    store = machine(url, Path(root), 3.0)
+    run = Run(store, "r", {})
+    first, _ = made(store, "a", produce, Knob(value=5))
+    begun.set()
+    go.wait(60)
+    second, _ = made(store, "b", consume, Knob(), data=build.Output(first.artifact, "rows.parquet"))
+    for attempt in (first, second):
+        run.stage(StageRun(attempt.stage, attempt.key, attempt.artifact, "ran", 1.0, "", {}))
+    run.finish("done")
+
+
+def test_gc_leaves_alone_what_a_run_on_another_machine_may_need(two, url, tmp_path):
+    begun, go = SPAWN.Event(), SPAWN.Event()
+    child = SPAWN.Process(target=_works, args=(url, str(tmp_path / "one"), begun, go))
+    child.start()
+    assert begun.wait(60)
+    done = room.collect(two)
+    assert done.busy and not done.paths
+    go.set()
+    child.join(60)
+    assert child.exitcode == 0 and not room.collect(two).busy
+    assert sorted(a.stage for a in two.artifacts()) == ["a", "b"]
+
+
+def test_a_run_waits_while_gc_removes(one, two):
+    began = threading.Event()
+
+    def work() -> None:
+        with one.in_use("r1"):
+            began.set()
+
+    with two.in_use(alone=True):
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert not began.wait(2)
+        two.still_alone()
+    assert began.wait(10)
+    thread.join(10)
+    with one.in_use(), pytest.raises(BlockingIOError), two.in_use(alone=True):
+        pass
