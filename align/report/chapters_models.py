@@ -16,7 +16,7 @@ from align.report import charts
 from align.report.chapters import Chapter, columns
 from align.report.evidence import kind_of
 from align.report.findings import Finding, doubt
-from align.report.wording import count, nats, number, percent, plural, points
+from align.report.wording import count, nats, number, percent, plural, points, with_interval
 
 Metrics = Mapping[str, Any]
 FATES = {
@@ -161,6 +161,11 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     both = {side: [r[f"{side}_score"] for r in rows] for side in SIDES}
     figures.append(("Rewards", charts.distribution(both, x="reward", key="reward-scores", colours=SIDES), ""))
     chapter.figures(figures)
+    file = folder / "reward_accuracy.parquet"
+    if len(groups := tables.read(file) if file.is_file() else []) > 2:
+        cells = [[g["by"], g["name"] or "", count(g["pairs"]), with_interval(g["accuracy"], g["low"], g["high"])]
+                 for g in groups]  # fmt: skip
+        chapter.table(["by", "name", "held-out pairs", "right %"], cells, text=2)
     return chapter, Finding("Reward model", verdict, text)
 
 
