@@ -100,9 +100,7 @@ def sweep(recipe: str, overrides: Sequence[str], store: Store, model: str | None
     for point, scores in zip(tried[1:], found[1:], strict=True):
         for suite in scores.keys() & found[0].keys():
             if scores[suite].keys() & found[0][suite].keys():
-                point.against[suite] = paired_difference(
-                    scores[suite], found[0][suite], seed=recipes[0].evaluate.seed, level=level
-                )
+                point.against[suite] = paired_difference(scores[suite], found[0][suite], level=level)
     ranked = sorted(tried, key=lambda p: -p.mean)
     words = ["align", "run", recipe, *(w for o in [*fixed, *ranked[0].settings] for w in ("--set", o))]
     words += ["--store", str(store.root)]
@@ -167,9 +165,7 @@ def _one(point: Point, recipe: str, overrides: list[str], loaded: Recipe, store:
     artifact = store.artifact(evaluated) if evaluated else None
     named = newest_of(store, outcome.run_id) if model == "newest" else model
     scores = _scores(artifact.path, loaded.evaluate.primary, named) if artifact else {}
-    point.results = {
-        suite: mean_interval(list(means.values()), seed=loaded.evaluate.seed) for suite, means in scores.items()
-    }
+    point.results = {suite: mean_interval(list(means.values())) for suite, means in scores.items()}
     return scores
 
 

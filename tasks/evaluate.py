@@ -46,7 +46,7 @@ class EvaluateConfig(Sampling):
     temperature: float = Field(default=0.7, gt=0)
     """Softmax temperature of the samples."""
     seed: Seed = 0
-    """Seed of the samples, of the choice of items and of the bootstrap."""
+    """Seed of the samples and of the choice of items."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
@@ -116,14 +116,13 @@ def _unanswered(item: Row) -> Grade:
 
 def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: list[Row]) -> Iterator[Row]:
     """COMPARISONS rows: each model alone, then each ordered pair on the items that are graded for both."""
-    seed = config.seed
     scores: dict[tuple[str, str], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for a in answers:
         if a["suite"] == suite:
             scores[a["mode"], a["model"]][a["row_id"]].append(a["score"])
     for mode in ("greedy", "sampled") if config.n else ("greedy",):
         means = {model: item_means(scores[mode, model]) for model in models}
-        alone = {m: mean_interval(list(v.values()), seed=seed) for m, v in means.items() if v}
+        alone = {m: mean_interval(list(v.values())) for m, v in means.items() if v}
         for model in models:
             row: Row = {"suite": suite, "mode": mode, "model": model, "against": None, "n": len(means[model]),
                         "mean": None}  # fmt: skip
@@ -132,6 +131,6 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
             yield row
             for other in models if model in alone else ():
                 if other != model and means[model].keys() & means[other].keys():
-                    d = paired_difference(means[model], means[other], seed=seed)
+                    d = paired_difference(means[model], means[other])
                     yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
                                  "differ": d.differ, "p_exact": d.p, "verdict": d.verdict}  # fmt: skip

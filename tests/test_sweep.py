@@ -5,7 +5,7 @@ from served import TINY
 
 from align.errors import InputError
 from align.paired import paired
-from align.stats import bootstrap_mean
+from align.stats import mean_interval
 from flows.sweep import Point, Sweep, as_rows, grid, sweep
 from storage.store import Store
 
@@ -41,7 +41,7 @@ def test_a_model_that_is_not_evaluated_is_refused(tmp_path):
 
 
 def point(beta: float, scores: list[float], first: list[float] | None = None) -> Point:
-    found = Point((f"dpo.beta={beta}",), "run", results={"sql": bootstrap_mean(scores)})
+    found = Point((f"dpo.beta={beta}",), "run", results={"sql": mean_interval(scores)})
     if first is not None:
         found.against["sql"] = paired([a - b for a, b in zip(scores, first, strict=True)], level=0.975)
     return found
