@@ -232,10 +232,10 @@ def _part(recipe: "Recipe", s: Stage) -> Part:
 def _round(repeated: list[Stage], k: int) -> list[Part]:
     """The parts of round k. What is asked about it is what its last policy has over that of the round before."""
     last = [s.name for s in repeated if s.policy][-1]
-    asked = (Question(topic=f"Round {k}", model=of_round(last, k), against=of_round(last, k - 1)),)
+    asked = (Question(topic="Round {round}", model=of_round(last, k), against=of_round(last, k - 1)),)
     return [
         Part(
-            stage=of_round(s.name, k), title=f"{s.title}, round {k}", policy=s.policy, added_by="chain.rounds",
+            stage=of_round(s.name, k), title=s.title, round=k, policy=s.policy, added_by="chain.rounds",
             questions=asked if s.name == last else (),
         )
         for s in repeated
