@@ -32,6 +32,8 @@ class Paired(NamedTuple):
     p: float | None
     """Two-sided p of the exact test; None where FEW items or more differ."""
     verdict: Verdict
+    error: float
+    """The standard error of the mean."""
 
 
 def paired(values: ArrayLike, *, level: float = 0.95) -> Paired:
@@ -51,7 +53,7 @@ def paired(values: ArrayLike, *, level: float = 0.95) -> Paired:
         verdict = "too few to tell"
     elif excludes:
         verdict = "better" if low > 0 else "worse"
-    return Paired(float(x.mean()), low, high, int(x.size), int(differences.size), p, verdict)
+    return Paired(float(x.mean()), low, high, int(x.size), int(differences.size), p, verdict, centre_and_error(x)[1])
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float], *, level: float = 0.95) -> Paired:

@@ -17,6 +17,8 @@ from align.grading.suites import OTHERS, Items, items
 from align.models.engine import Sampling
 from align.models.tools import has_tools
 from align.paired import paired_difference
+from align.power import detectable, worst_error
+from align.progress import tell
 from align.stats import item_means, mean_interval
 
 Row = dict[str, Any]
@@ -73,6 +75,11 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
     config.check()
     suites, metrics = items(config.limits, rows, config.seed)
     given = {model: tables.read(path) for model, path in answers.items()}
+    for suite, asked in suites.items():
+        most = 100 * detectable(worst_error(len(asked)))
+        tell(
+            f"{suite}: {len(asked)} items can show differences between two models of {most:.1f} points, or smaller ones"
+        )
     graded = [row for suite in suites for row in _graded(config, suite, suites, given, cache)]
     tables.write(out / "evaluations.parquet", graded, tables.EVALUATIONS)
     comparisons = [c for suite in suites for c in _compare(config, suite, list(given), graded)]
@@ -87,7 +94,20 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
             for status in ("unreadable", "ungraded"):
                 metrics[f"{status}.{'.'.join(at)}"] = counts[*at, status]
             metrics[f"truncated.{'.'.join(at)}"] = cut[at]
+    metrics |= _detectable(config, comparisons)
     return {"primary": config.primary, "models": len(given), "responses": len(graded), **metrics}
+
+
+def _detectable(config: EvaluateConfig, comparisons: list[Row]) -> Metrics:
+    """Of each suite the largest `detectable` of two policies in the primary mode; of the base only where it has one
+    policy beside it, since no two others differ as much."""
+    pairs = [c for c in comparisons if c["against"] and c["mode"] == config.primary]
+    trained = [c for c in pairs if "base" not in (c["model"], c["against"])]
+    found: Metrics = {}
+    for c in trained or pairs:
+        name = f"detectable.{c['suite']}"
+        found[name] = max(float(found.get(name, 0.0)), c["detectable"])
+    return found
 
 
 def _graded(
@@ -133,4 +153,5 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
                 if other != model and means[model].keys() & means[other].keys():
                     d = paired_difference(means[model], means[other])
                     yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
-                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict}  # fmt: skip
+                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict,
+                                 "detectable": detectable(d.error)}  # fmt: skip
