@@ -70,6 +70,7 @@ COMPARISONS = _table(
         REAL,
         "Two-sided p of the exact test (McNemar's for right and wrong); null where 25 or more differ.",
     ),
+    detectable=(REAL, "The smallest true difference that so many items would have shown in four cases of five."),
     verdict=(
         TEXT,
         "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "

@@ -57,7 +57,7 @@ def sweep(
             say(f"{len(tried)} of {n}: {point.name}", sys.stderr)
             with promotion.without():
                 found.append(_one(point, recipe, [*asked.fixed, *point.settings], store, compared))
-    _compare(tried, found, level := 1 - 0.05 / max(1, n - 1), first.evaluate.seed)
+    _compare(tried, found, level := 1 - 0.05 / max(1, n - 1))
     ranked = sorted(tried, key=lambda p: -p.mean)
     words = ["align", "run", recipe, *(w for o in [*asked.fixed, *ranked[0].settings] for w in ("--set", o))]
     command = shlex.join([*words, "--store", str(store.root)]) if ranked[0].results else ""
@@ -75,12 +75,12 @@ def _points(asked: Space, n: int, seed: int, recipe: Recipe | None) -> Iterator[
     return Search(asked, n, seed, recipe).points()
 
 
-def _compare(tried: Sequence[Point], found: Sequence[Scores], level: float, seed: int) -> None:
+def _compare(tried: Sequence[Point], found: Sequence[Scores], level: float) -> None:
     """Write into every point but the first how it differs from that."""
     for point, scores in zip(tried[1:], found[1:], strict=True):
         for suite in scores.keys() & found[0].keys():
             if scores[suite].keys() & found[0][suite].keys():
-                point.against[suite] = paired_difference(scores[suite], found[0][suite], seed=seed, level=level)
+                point.against[suite] = paired_difference(scores[suite], found[0][suite], level=level)
 
 
 def _model(recipe: Recipe, asked: str | None) -> str:
@@ -105,9 +105,7 @@ def _one(point: Point, recipe: str, overrides: list[str], store: Store, model: s
     artifact = store.artifact(evaluated) if evaluated else None
     named = newest_of(store, outcome.run_id) if model == "newest" else model
     scores = _scores(artifact.path, loaded.evaluate.primary, named) if artifact else {}
-    point.results = {
-        suite: mean_interval(list(means.values()), seed=loaded.evaluate.seed) for suite, means in scores.items()
-    }
+    point.results = {suite: mean_interval(list(means.values())) for suite, means in scores.items()}
     return scores
 
 

@@ -19,6 +19,8 @@ from align.grading.suites import OTHERS, Asked, Items, items
 from align.models.engine import Sampling
 from align.models.tools import has_tools
 from align.paired import paired_difference
+from align.power import detectable, worst_error
+from align.progress import tell
 from align.stats import item_means, mean_interval
 
 Row = dict[str, Any]
@@ -58,7 +60,7 @@ class EvaluateConfig(Sampling):
     temperature: float = Field(default=0.7, gt=0)
     """Softmax temperature of the samples."""
     seed: Seed = 0
-    """Seed of the samples, of the choice of items and of the bootstrap."""
+    """Seed of the samples and of the choice of items."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
@@ -97,6 +99,11 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
     config.check()
     suites, metrics = items(config.limits, rows, config.seed)
     given = {model: tables.read(path) for model, path in answers.items()}
+    for suite, asked in suites.items():
+        most = 100 * detectable(worst_error(len(asked)))
+        tell(
+            f"{suite}: {len(asked)} items can show differences between two models of {most:.1f} points, or smaller ones"
+        )
     graded = [row for suite in suites for row in _graded(config, suite, suites, given, cache)]
     tables.write(out / "evaluations.parquet", graded, tables.EVALUATIONS)
     comparisons = [c for suite in suites for c in _compare(config, suite, list(given), graded)]
@@ -123,10 +130,22 @@ def _metrics(config: EvaluateConfig, graded: list[Row], comparisons: list[Row]) 
             metrics |= {f"{status}.{at}": counts[status] for status in ("unreadable", "ungraded")}
             metrics[f"truncated.{at}"] = sum(a["finish_reason"] == "truncated" for a in of)
             if kind == "multiple_choice":
-                metrics |= about_options(of, at, config.seed)
+                metrics |= about_options(of, at)
             elif kind == "perplexity":
                 metrics |= about_expected(of, at)
-    return metrics
+    return metrics | _detectable(config, comparisons)
+
+
+def _detectable(config: EvaluateConfig, comparisons: list[Row]) -> Metrics:
+    """Of each suite the largest `detectable` of two policies in the primary mode; of the base only where it has one
+    policy beside it, since no two others differ as much."""
+    pairs = [c for c in comparisons if c["against"] and c["mode"] == config.primary]
+    trained = [c for c in pairs if "base" not in (c["model"], c["against"])]
+    found: Metrics = {}
+    for c in trained or pairs:
+        name = f"detectable.{c['suite']}"
+        found[name] = max(float(found.get(name, 0.0)), c["detectable"])
+    return found
 
 
 def _graded(
@@ -162,14 +181,13 @@ def _unanswered(item: Row) -> Grade:
 
 def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: list[Row]) -> Iterator[Row]:
     """COMPARISONS rows: each model alone, then each ordered pair on the items that are graded for both."""
-    seed = config.seed
     scores: dict[tuple[str, str], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for a in answers:
         if a["suite"] == suite:
             scores[a["mode"], a["model"]][a["row_id"]].append(a["score"])
     for mode in ("greedy", "sampled") if config.n else ("greedy",):
         means = {model: item_means(scores[mode, model]) for model in models}
-        alone = {m: mean_interval(list(v.values()), seed=seed) for m, v in means.items() if v}
+        alone = {m: mean_interval(list(v.values())) for m, v in means.items() if v}
         for model in models:
             row: Row = {"suite": suite, "mode": mode, "model": model, "against": None, "n": len(means[model]),
                         "mean": None}  # fmt: skip
@@ -178,6 +196,7 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
             yield row
             for other in models if model in alone else ():
                 if other != model and means[model].keys() & means[other].keys():
-                    d = paired_difference(means[model], means[other], seed=seed)
+                    d = paired_difference(means[model], means[other])
                     yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
-                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict}  # fmt: skip
+                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict,
+                                 "detectable": detectable(d.error)}  # fmt: skip
