@@ -3,7 +3,6 @@
 import itertools
 import shlex
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +10,16 @@ from typing import Any
 
 from align import tables
 from align.errors import AlignError, InputError
-from align.paired import Paired, paired_difference
+from align.paired import Paired
 from align.report.wording import MINUS, points, with_interval
-from align.stats import Interval, item_means, mean_interval
+from align.seeds import mean_of_seeds, seeded_difference
+from align.stats import Interval, item_means
 from flows import promotion
 from flows.graph import parents
 from flows.processes import serving
 from flows.recipe import Recipe, load
 from flows.run import run
+from flows.seeds import seeds
 from flows.show import newest_of, say
 from flows.stages import final, row
 from storage.store import Store
@@ -26,8 +27,8 @@ from storage.store import Store
 MOST = 1_000  # combinations; each is a run
 _OPEN, _CLOSE, _QUOTES = "[{(", "]})", "'\""
 
-Scores = dict[str, dict[str, float]]
-"""Suite -> item -> mean score."""
+Scores = dict[str, list[dict[str, float]]]
+"""Suite -> item -> mean score, of each seed."""
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Sweep:
     model: str
     mode: str
     level: float
-    """The level of each difference's interval: together they hold at 95 % (Bonferroni; Dunn, 1961)."""
+    """The level of each difference's interval: those of all points and suites hold together at 95 % (Bonferroni; Dunn,
+    1961)."""
     points: list[Point]
     first: Point
     """The point that the others are compared with."""
@@ -95,17 +97,28 @@ def sweep(recipe: str, overrides: Sequence[str], store: Store, model: str | None
             say(f"{i} of {len(tried)}: {', '.join(point.settings)}", sys.stderr)
             with promotion.without():
                 found.append(_one(point, recipe, [*fixed, *point.settings], loaded, store, compared))
-    mode = recipes[0].evaluate.primary
-    level = 1 - 0.05 / max(1, len(tried) - 1)
-    for point, scores in zip(tried[1:], found[1:], strict=True):
-        for suite in scores.keys() & found[0].keys():
-            if scores[suite].keys() & found[0][suite].keys():
-                point.against[suite] = paired_difference(scores[suite], found[0][suite], level=level)
+    mode, level = recipes[0].evaluate.primary, compare(tried, found)
     ranked = sorted(tried, key=lambda p: -p.mean)
     words = ["align", "run", recipe, *(w for o in [*fixed, *ranked[0].settings] for w in ("--set", o))]
     words += ["--store", str(store.root)]
     command = shlex.join(words) if ranked[0].results else ""
     return Sweep(compared, mode, level, ranked, tried[0], command)
+
+
+def compare(tried: Sequence[Point], found: Sequence[Scores]) -> float:
+    """Write into each point what its scores are and how they differ from the first point's; returns the level.
+
+    Whichever point is best, on whichever suite, at most 5 % of sweeps over settings that change nothing call it better.
+    """
+    suites = {suite for scores in found for suite in scores}
+    level = 1 - 0.05 / max(1, (len(tried) - 1) * len(suites))
+    for point, scores in zip(tried, found, strict=True):
+        point.results = {suite: mean_of_seeds(seeds) for suite, seeds in scores.items()}
+    for point, scores in zip(tried[1:], found[1:], strict=True):
+        for suite in sorted(scores.keys() & found[0].keys()):
+            if set.intersection(*(set(items) for items in (*scores[suite], *found[0][suite]))):
+                point.against[suite] = seeded_difference(scores[suite], found[0][suite], level=level)
+    return level
 
 
 def _model(recipe: Recipe, asked: str | None) -> str:
@@ -153,7 +166,7 @@ def _values(text: str) -> Iterator[str]:
 
 
 def _one(point: Point, recipe: str, overrides: list[str], loaded: Recipe, store: Store, model: str) -> Scores:
-    """Run one point; what it came to is written into it. Returns the scores of its items."""
+    """Run one point; its run or error is written into it. Returns the scores of its items."""
     try:
         outcome = run(recipe, overrides, store)
     except AlignError as error:
@@ -164,17 +177,24 @@ def _one(point: Point, recipe: str, overrides: list[str], loaded: Recipe, store:
     evaluated = next((s.artifact for s in outcome.stages if s.stage == "evaluate"), None)
     artifact = store.artifact(evaluated) if evaluated else None
     named = newest_of(store, outcome.run_id) if model == "newest" else model
-    scores = _scores(artifact.path, loaded.evaluate.primary, named) if artifact else {}
-    point.results = {suite: mean_interval(list(means.values())) for suite, means in scores.items()}
-    return scores
+    return scores_of(artifact.path, loaded.evaluate.primary, _seeds(loaded, named)) if artifact else {}
 
 
-def _scores(folder: Path, mode: str, model: str) -> Scores:
-    scores: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
-    for r in tables.read(folder / "evaluations.parquet"):
-        if r["mode"] == mode and r["model"] == model:
-            scores[r["suite"]][r["row_id"]].append(r["score"])
-    return {suite: means for suite, items in scores.items() if (means := item_means(items))}
+def _seeds(recipe: Recipe, model: str) -> tuple[str, ...]:
+    """The model with its further seeds."""
+    known = seeds(recipe)
+    return (model, *(known.of.get(model, ()) if known else ()))
+
+
+def scores_of(folder: Path, mode: str, models: Sequence[str]) -> Scores:
+    """The items' mean scores of each of the models, which are seeds of one policy, in an evaluate artifact."""
+    scores: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+    for r in tables.read(folder / "evaluations.parquet", mode=mode):
+        if r["model"] in models:
+            items = scores.setdefault(r["suite"], {}).setdefault(r["model"], {})
+            items.setdefault(r["row_id"], []).append(r["score"])
+    found = {suite: [means for items in of.values() if (means := item_means(items))] for suite, of in scores.items()}
+    return {suite: seeds for suite, seeds in found.items() if seeds}
 
 
 def as_rows(found: Sweep) -> tuple[list[str], list[list[Any]]]:
