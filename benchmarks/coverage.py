@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from align import tables
 from align.paired import paired
-from align.seeds import seeded_difference
+from align.seeds import mean_of_seeds, seeded_difference
 from align.stats import mean_interval
 from flows import sweep
+from flows.points import Point
 from tasks import evaluate
 from tasks.promote import Contest, PromoteConfig, promote
 
@@ -103,11 +104,13 @@ def swept(runs: int, points: int, suites: int, n: int = 100, seed: int = 0) -> f
     rng, wrong = np.random.default_rng(seed), 0
     for _ in range(runs):
         ease = {f"suite {s}": rng.beta(*EASE, n) for s in range(suites)}
-        tried = [sweep.Point((f"x={k}",)) for k in range(points)]
+        tried = [Point((f"x={k}",)) for k in range(points)]
         found: list[sweep.Scores] = [
             {s: [{str(i): float(v) for i, v in enumerate(rng.binomial(1, p))}] for s, p in ease.items()} for _ in tried
         ]
-        sweep.compare(tried, found)
+        for point, scores in zip(tried, found, strict=True):
+            point.results = {suite: mean_of_seeds(each) for suite, each in scores.items()}
+        sweep.compare(tried, found, points)
         best = max(tried, key=lambda p: p.mean)
         wrong += any(d.verdict == "better" for d in best.against.values())
     return wrong / runs

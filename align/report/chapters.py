@@ -37,6 +37,10 @@ class Chapter:
     def note(self, text: str, warn: bool = False) -> None:
         self.blocks.append({"kind": "note", "text": text, "warn": warn})
 
+    def code(self, text: str) -> None:
+        """What somebody types, as it is."""
+        self.blocks.append({"kind": "code", "text": text})
+
     def facts(self, items: Iterable[tuple[str, str]]) -> None:
         self.blocks.append({"kind": "facts", "items": list(items)})
 
@@ -51,10 +55,10 @@ class Chapter:
             "foreign": list(foreign), "fold": fold,
         })  # fmt: skip
 
-    def figures(self, items: Iterable[tuple[str, str, str]]) -> None:
-        """Charts side by side: (title, svg, caption)."""
+    def figures(self, items: Iterable[tuple[str, str, str]], wide: bool = False) -> None:
+        """Charts side by side: (title, svg, caption); `wide`: fewer of them."""
         if found := [{"title": t, "svg": s, "caption": c} for t, s, c in items]:
-            self.blocks.append({"kind": "figures", "items": found})
+            self.blocks.append({"kind": "figures", "items": found, "wide": wide})
 
 
 def columns(path: Path, names: Sequence[str], filters: Any = None) -> pa.Table | None:
