@@ -14,6 +14,7 @@ from align.models.engine import Sampling
 from align.models.memory import Load
 from align.report.outline import Outline, Part, Question
 from flows.rounds import of_round
+from flows.seeds import further, of_seed
 from tasks.answer import AnswerConfig, answer
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
@@ -221,7 +222,15 @@ def outline(recipe: "Recipe") -> Outline:
     again = [part for k in range(2, recipe.chain.rounds + 1) for part in _round(repeated, k)]
     against = Question(topic="The run against the champion", model=final(recipe), against="champion")
     before = Part(stage="champion", title="the champion", control=True, questions=(against,))
-    return Outline(parts=(*([before] if contender(recipe) else []), *parts[:after], *again, *parts[after:]))
+    whole = (*([before] if contender(recipe) else []), *parts[:after], *again, *parts[after:])
+    return Outline(parts=tuple(each for part in whole for each in (part, *_seeded(recipe, part))))
+
+
+def _seeded(recipe: "Recipe", part: Part) -> list[Part]:
+    """The parts of a stage's further seeds, which are there to be compared with the first."""
+    told = {"control": True, "added_by": "chain.seeds", "questions": ()}
+    seeds = further(recipe, part.stage)
+    return [part.model_copy(update={"stage": of_seed(part.stage, k), "seed": k, **told}) for k in seeds]
 
 
 def _part(recipe: "Recipe", s: Stage) -> Part:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from align import tables
-from align.config import EXECUTION, Metrics, Seed
+from align.config import EXECUTION, Config, Metrics, Seed
 from align.errors import StageError
 from align.grading.conversation import items_of
 from align.grading.grade import Grade, ungraded
@@ -18,10 +18,10 @@ from align.grading.likely import about_expected, about_options, grade_expected, 
 from align.grading.suites import OTHERS, Asked, Items, items
 from align.models.engine import Sampling
 from align.models.tools import has_tools
-from align.paired import paired_difference
 from align.power import detectable, worst_error
 from align.progress import tell
-from align.stats import item_means, mean_interval
+from align.seeds import mean_of_seeds, seeded_difference, spread
+from align.stats import item_means
 
 Row = dict[str, Any]
 Mode = Literal["greedy", "sampled"]
@@ -90,11 +90,28 @@ class EvaluateConfig(Sampling):
         return self.suites.get(name) or self.suites[OTHERS]
 
 
-def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | None = None, **answers: Path) -> Metrics:
+class Seeds(Config):
+    """Policies that differ in nothing but the seed of their training."""
+
+    of: dict[str, tuple[str, ...]]
+    """A policy with those that stand for it too: what is compared is their mean."""
+
+
+def evaluate(
+    config: EvaluateConfig,
+    out: Path,
+    *,
+    rows: Path,
+    seeds: Seeds | None = None,
+    cache: Path | None = None,
+    **answers: Path,
+) -> Metrics:
     """Grade the answers of each policy (answers.parquet, by the policy's name) to the items of `rows`.
 
-    Writes evaluations.parquet (EVALUATIONS) and comparisons.parquet (COMPARISONS: every ordered pair of models). Grades
-    are kept per item and text in the directory `cache`. Raises StageError for whatever a grader raises.
+    Writes evaluations.parquet (EVALUATIONS) and comparisons.parquet (COMPARISONS: every ordered pair of models). One
+    with several `seeds` is compared by their mean, with an interval that says what they differ by (align/seeds.py), and
+    with its own seeds by its first. Grades are kept per item and text in the directory `cache`. Raises StageError for
+    whatever a grader raises.
     """
     config.check()
     suites, metrics = items(config.limits, rows, config.seed)
@@ -106,7 +123,7 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
         )
     graded = [row for suite in suites for row in _graded(config, suite, suites, given, cache)]
     tables.write(out / "evaluations.parquet", graded, tables.EVALUATIONS)
-    comparisons = [c for suite in suites for c in _compare(config, suite, list(given), graded)]
+    comparisons = [c for suite in suites for c in _compare(config, suite, list(given), graded, seeds)]
     tables.write(out / "comparisons.parquet", comparisons, tables.COMPARISONS)
     return {
         "primary": config.primary, "models": len(given), "responses": len(graded), **metrics,
@@ -124,6 +141,8 @@ def _metrics(config: EvaluateConfig, graded: list[Row], comparisons: list[Row]) 
         if c["against"] is None:
             suite, at = c["suite"], f"{c['suite']}.{c['mode']}.{c['model']}"
             kind, of = config.suite(suite).kind, groups[c["suite"], c["mode"], c["model"]]
+            if c["seed_sd"] is not None:
+                metrics[f"seed_sd.{at}"] = c["seed_sd"]
             if c["mean"] is not None:
                 metrics[f"{'byte_probability' if kind == 'perplexity' else 'accuracy'}.{at}"] = c["mean"]
             counts = Counter(a["status"] for a in of)
@@ -179,7 +198,9 @@ def _unanswered(item: Row) -> Grade:
     return ungraded(f"its tools cannot be given to the model, or {why}" if has_tools(item["messages"]) else why)
 
 
-def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: list[Row]) -> Iterator[Row]:
+def _compare(
+    config: EvaluateConfig, suite: str, models: list[str], answers: list[Row], seeds: Seeds | None = None
+) -> Iterator[Row]:
     """COMPARISONS rows: each model alone, then each ordered pair on the items that are graded for both."""
     scores: dict[tuple[str, str], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for a in answers:
@@ -187,16 +208,23 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
             scores[a["mode"], a["model"]][a["row_id"]].append(a["score"])
     for mode in ("greedy", "sampled") if config.n else ("greedy",):
         means = {model: item_means(scores[mode, model]) for model in models}
-        alone = {m: mean_interval(list(v.values())) for m, v in means.items() if v}
+        every = {
+            model: [means[m] for m in (model, *(seeds.of.get(model, ()) if seeds else ())) if means.get(m)]
+            for model in models if means[model]
+        }  # fmt: skip
         for model in models:
             row: Row = {"suite": suite, "mode": mode, "model": model, "against": None, "n": len(means[model]),
-                        "mean": None}  # fmt: skip
-            if model in alone:
-                row |= {"mean": alone[model].value, "low": alone[model].low, "high": alone[model].high}
+                        "mean": None, "seeds": len(every.get(model, [])) or 1, "seed_sd": None}  # fmt: skip
+            if model in every:
+                alone = mean_of_seeds(every[model])
+                row |= {"n": alone.n, "mean": alone.value, "low": alone.low, "high": alone.high,
+                        "seed_sd": spread(every[model])}  # fmt: skip
             yield row
-            for other in models if model in alone else ():
-                if other != model and means[model].keys() & means[other].keys():
-                    d = paired_difference(means[model], means[other])
+            for other in every if model in every else ():
+                alike = seeds and {model, other} <= {*seeds.of, *sum(seeds.of.values(), ())}
+                both = [[means[m]] if alike else every[m] for m in (model, other)]
+                if other != model and set.intersection(*(set(m) for side in both for m in side)):
+                    d = seeded_difference(*both)
                     yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
                                  "differ": d.differ, "p_exact": d.p, "verdict": d.verdict,
-                                 "detectable": detectable(d.error)}  # fmt: skip
+                                 "detectable": detectable(d.error), "seeds": d.seeds, "seed_sd": d.seed_sd}  # fmt: skip
