@@ -36,9 +36,9 @@ def answer(
 ) -> Metrics:
     """Draw the answers of `base`, with `adapter` (a training stage's artifact), to the evaluation items of `rows`.
 
-    Writes answers.parquet, with a row for every item and draw, also where a prompt leaves no room to answer, and
-    options.parquet. Draws are kept per item in the directory `cache`. Raises StageError if there is no item, an item
-    has not what its suite's kind needs, or the adapter is a reward model.
+    Writes answers.parquet, with a row for every item and draw, also where a prompt leaves no room to answer, and of
+    multiple-choice suites options.parquet. Draws are kept per item in the directory `cache`. Raises StageError if there
+    is no item, an item has not what its suite's kind needs, or the adapter is a reward model.
     """  # fmt: skip
     config.check()
     suites, counted = items({name: asked.limit for name, asked in config.suites.items()}, rows, config.seed)
@@ -63,7 +63,8 @@ def answer(
             answers += written(policy, sampling, mode, of("generate"), turns, lost) if turns else ()
             answers += ({**row, "mode": mode} for row in scored)
     tables.write(out / "answers.parquet", answers, tables.ANSWERS)
-    tables.write(out / "options.parquet", options, tables.OPTIONS)
+    if of("multiple_choice"):
+        tables.write(out / "options.parquet", options, tables.OPTIONS)
     given = [a for a in answers if a["response"] is not None]
     return {
         **counted,
