@@ -51,10 +51,10 @@ class Chapter:
             "foreign": list(foreign), "fold": fold,
         })  # fmt: skip
 
-    def figures(self, items: Iterable[tuple[str, str, str]]) -> None:
-        """Charts side by side: (title, svg, caption)."""
+    def figures(self, items: Iterable[tuple[str, str, str]], wide: bool = False) -> None:
+        """Charts side by side: (title, svg, caption); `wide` ones have more room."""
         if found := [{"title": t, "svg": s, "caption": c} for t, s, c in items]:
-            self.blocks.append({"kind": "figures", "items": found})
+            self.blocks.append({"kind": "figures", "items": found, "wide": wide})
 
 
 def columns(path: Path, names: Sequence[str], filters: Any = None) -> pa.Table | None:
