@@ -139,12 +139,13 @@ def _chapter(i: int, recipe: str, found: list[Entry]) -> Chapter:
     chapter.figures((_figure(i, k, suite, found[-SHOWN:]) for k, suite in enumerate(suites)), wide=True)
     scored = [{s.suite: s for s in e.scores} for e in found]
     body = [
-        [{"href": e.page.as_uri(), "text": e.run_id} if e.page else e.run_id, reporting.minute(e.started_at),
-         say(e.status), e.final or "–", _standing(e), *(_score(of[s]) if s in of else "–" for s in suites)]
-        for e, of in zip(reversed(found), reversed(scored), strict=True)
+        [{"href": e.page.as_uri(), "text": e.run_id} if e.page else e.run_id, _standing(e),
+         *(_score(of[s]) if s in of else "–" for s in suites), e.final or "–", say(e.status),
+         reporting.minute(e.started_at)] for e, of in zip(reversed(found), reversed(scored), strict=True)
     ]  # fmt: skip
-    names = [say(name) for name in ("run", "started (UTC)", "status", "final model", "promotion")]
-    chapter.table([*names, *(f"{suite}, %" for suite in suites)], body, text=5)
+    first, last = ("run", "promotion"), ("final model", "status", "started (UTC)")
+    columns = [*map(say, first), *(f"{suite}, %" for suite in suites), *map(say, last)]
+    chapter.table(columns, body, text=2)
     if why := [[e.run_id, e.verdict] for e in reversed(found) if e.verdict]:
         chapter.table([say("run"), say("why")], why, text=2, foreign=(1,), fold=say("Verdicts on promotion"))
     return chapter
@@ -161,7 +162,8 @@ def _score(s: Score) -> str:
 
 
 def _told(scores: tuple[Score, ...]) -> str:
-    return "; ".join(f"{s.suite} {percent(s.mean)} % ({say(s.mode)})" for s in scores) or "–"
+    shares = ((s, say("{share} %", share=percent(s.mean))) for s in scores)
+    return "; ".join(f"{s.suite} {share} ({say(s.mode)})" for s, share in shares) or "–"
 
 
 def _figure(i: int, k: int, suite: str, found: list[Entry]) -> tuple[str, str, str]:

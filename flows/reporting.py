@@ -25,7 +25,7 @@ from flows.processes import GPU_PEAK, PEAK
 from flows.recipe import Recipe, load
 from flows.show import run_of
 from flows.stages import outline, row
-from storage import files, going, runs
+from storage import champions, files, going, runs
 from storage.store import Artifact, Attempt, Store, now
 from storage.views import connect
 
@@ -152,9 +152,23 @@ def html(of: Recorded) -> str:
             "failed": "Run {run} of {recipe}, started {at} UTC, failed. Made {now} UTC.",
         }.get(of.run["status"], "Run {run} of {recipe}, started {at} UTC, was interrupted. Made {now} UTC.")
         made = say(text, **told)
+        crowned = _crowned(of)
     refresh = {"refresh": REFRESH} if first else {}
     found["chapters"] = [*map(chapters_run.as_dict, first), *found["chapters"]]
-    return page.html(found, [chapters_run.as_dict(chapter) for chapter in last], made=made, **refresh)
+    return page.html(found, [chapters_run.as_dict(chapter) for chapter in last], made=made, crowned=crowned,
+                     **refresh)  # fmt: skip
+
+
+def _crowned(of: Recorded) -> str:
+    """Whether the run's final model was promoted, and still is the champion."""
+    from align.report.words import say
+
+    history = champions.history(of.store, of.run["recipe"])
+    mine = next((c for c in reversed(history) if c.run_id == of.id), None)
+    if mine is None:
+        return ""
+    text = "{model} is the champion of {recipe}." if mine is history[-1] else "{model} was a champion of {recipe}."
+    return say(text, model=mine.model, recipe=mine.recipe)
 
 
 def minute(at: str) -> str:

@@ -234,11 +234,12 @@ def test_all_runs(made: Any, capsys: Any) -> None:
     assert [(run["champion"], run["reigns"]) for run in told["runs"]] == [(1, True), (None, False)]
     html = Path(told["page"]).read_text()
     table = Tables(html).found["recipe-0"][0]
-    assert [row[0] for row in table[1:]] == [second, first] and [row[4] for row in table[1:]] == [
+    assert [row[0] for row in table[1:]] == [second, first] and [row[1] for row in table[1:]] == [
         "승격 안 됨",
         "1번째 챔피언(현재)",
     ]
-    assert table[1][5].startswith(f"{100 * mean:.1f} [") and f"챔피언: 실행 {first}의 dpo" in html
+    assert table[1][2].startswith(f"{100 * mean:.1f} [") and f"챔피언: 실행 {first}의 dpo" in html
+    assert "dpo is the champion of quickstart." in page_of(store, first) and "챔피언은 이" not in page_of(store, second)
     links = re.findall(r'href="(file:[^"]+)"', html)
     assert len(links) == 2 and all(Path(link.removeprefix("file://")).is_file() for link in links)
 

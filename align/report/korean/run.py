@@ -8,6 +8,8 @@ SENTENCES = {
         "{recipe} 실행 {run}, {at} UTC 시작, 실패. 이 페이지는 {now} UTC에 만들었습니다.",
     "Run {run} of {recipe}, started {at} UTC, was interrupted. Made {now} UTC.":
         "{recipe} 실행 {run}, {at} UTC 시작, 중단됨. 이 페이지는 {now} UTC에 만들었습니다.",
+    "{model} is the champion of {recipe}.": "{recipe}의 챔피언은 이 {model}입니다.",
+    "{model} was a champion of {recipe}.": "이 {model:은} {recipe}의 챔피언이었습니다.",
     # how far it is
     "How far it is": "진행 상황",
     "{done} of {n:stage} done.": "{n}개 단계 중 {done}개를 마쳤습니다.",
