@@ -39,7 +39,8 @@ def told(store: Store, run_id: str, stage: str) -> Iterator[Path]:
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def running(store: Store, run_id: str) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ def asked(rows: Path, samples: Path) -> tuple[list[Row], dict[str, Row]]:
     """The samples (SAMPLES), and the ROWS of their prompts by id. Raises StageError where a prompt is missing."""
     drawn = tables.read(samples)
     ids = {s["row_id"] for s in drawn}
-    columns = ["row_id", "messages", "prompt", "response", "calls", "reference", "meta"]
+    columns = ["row_id", "source", "messages", "prompt", "response", "calls", "reference", "meta"]
     known = {r["row_id"]: r for r in tables.read(rows, columns=columns) if r["row_id"] in ids}
     if missing := sorted(ids - known.keys()):
         raise StageError(f"{len(missing)} prompts of the samples are not among the rows, such as {missing[0]}.")

@@ -37,6 +37,10 @@ class Chapter:
     def note(self, text: str, warn: bool = False) -> None:
         self.blocks.append({"kind": "note", "text": text, "warn": warn})
 
+    def code(self, text: str, fold: str = "") -> None:
+        """What somebody types, as it is; with a title `fold` folded beneath it."""
+        self.blocks.append({"kind": "code", "text": text, "fold": fold})
+
     def facts(self, items: Iterable[tuple[str, str]]) -> None:
         self.blocks.append({"kind": "facts", "items": list(items)})
 

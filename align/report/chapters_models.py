@@ -16,7 +16,7 @@ from align.report import charts
 from align.report.chapters import Chapter, columns
 from align.report.evidence import kind_of
 from align.report.findings import Finding, doubt
-from align.report.wording import count, number, percent, points
+from align.report.wording import count, number, percent, points, with_interval
 from align.report.words import say
 
 Metrics = Mapping[str, Any]
@@ -184,6 +184,12 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     svg = charts.distribution(both, x=say("reward"), key="reward-scores", colours=colours)
     figures.append((say("Rewards"), svg, ""))
     chapter.figures(figures)
+    file = folder / "reward_accuracy.parquet"
+    if len(groups := tables.read(file) if file.is_file() else []) > 2:
+        by = {"all": say("all"), "source": say("source"), "category": say("category")}
+        cells = [[by[g["by"]], g["name"] or "", count(g["pairs"]), with_interval(g["accuracy"], g["low"], g["high"])]
+                 for g in groups]  # fmt: skip
+        chapter.table([say("by"), say("name"), say("held-out pairs"), say("right %")], cells, text=2)
     return chapter, Finding(say("Reward model"), verdict, text)
 
 

@@ -138,7 +138,7 @@ def settings(found: Settings) -> Chapter:
     """The command that gives the run again, all settings, and the versions of the libraries."""
     chapter = Chapter("settings", say("How to do it again"))
     if found.command:
-        chapter.blocks.append({"kind": "code", "title": "", "text": found.command})
+        chapter.code(found.command)
         if found.changed is None:
             chapter.note(say("The recipe is not there any more, or is of another version."), warn=True)
         elif found.changed:
@@ -150,8 +150,7 @@ def settings(found: Settings) -> Chapter:
             chapter.note(say("Today this command gives the same settings."))
     else:
         chapter.note(say("The command is not on record; the settings below are a recipe: save them and run that file."))
-    title = say("All settings, as a recipe")
-    chapter.blocks.append({"kind": "code", "title": title, "text": found.text, "fold": True})
+    chapter.code(found.text, fold=say("All settings, as a recipe"))
     rows = [[library, ", ".join(versions)] for library, versions in found.versions.items()]
     chapter.table([say("library"), say("version")], rows, text=2, foreign=(0, 1), fold=say("Versions of the libraries"))
     return chapter

@@ -208,7 +208,7 @@ def bars(
         .mark_bar(cornerRadiusEnd=2)
         .encode(
             y=alt.Y("c:N", sort=None, title=None, scale=alt.Scale(paddingInner=0.35),
-                    axis=alt.Axis(domain=False, ticks=False, labelColor=INK, minExtent=_room(values))),
+                    axis=alt.Axis(domain=False, ticks=False, labelColor=INK, minExtent=room(values))),
             x=alt.X("v:Q", title=x, axis=alt.Axis(format="%" if percent else "~s", tickCount=4, domain=False)),
             color=alt.Color("s:N", scale=_colours(series, colours), legend=alt.Legend() if len(series) > 1 else None),
         )
@@ -255,7 +255,7 @@ def calibration(points: Sequence[tuple[float, float, float, float, int]], *, x: 
     return draw(diagonal + spread + dots, say("{y} by {x}", y=y, x=x), key)
 
 
-def _room(labels: Iterable[str]) -> int:
+def room(labels: Iterable[str]) -> int:
     """Pixels that the longest label takes in a wide font: the reader's font is not the renderer's."""
     wide = (sum(12 if east_asian_width(c) in "WF" else 7.1 for c in label) for label in labels)
     return min(220, 8 + round(max(wide, default=0)))
@@ -270,7 +270,7 @@ def forest(rows: Sequence[Mapping[str, Any]], *, x: str, key: str) -> str:
     order = [r["label"] for r in data]
     across = alt.X("low:Q", title=x, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=5, domain=False))
     down = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False, labelColor=INK,
-                 labelPadding=8, minExtent=_room(order)))  # fmt: skip
+                 labelPadding=8, minExtent=room(order)))  # fmt: skip
     base = alt.Chart(alt.Data(values=data), width=WIDTH + 20, height=alt.Step(26))
     colour = alt.Color("kind:N", scale=fills, legend=None)
     spread = base.mark_rule(strokeWidth=2.5).encode(x=across, x2="high:Q", y=down, color=colour)

@@ -58,6 +58,8 @@ class Difference:
     p: float | None
     verdict: str
     """A key of VERDICTS."""
+    detectable: float | None = None
+    """The smallest true difference that so many items would have shown in four cases of five."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence
             differences[row["suite"], row["mode"], row["model"], row["against"]] = Difference(
                 row["suite"], row["mode"], row["model"], row["against"], row["n"],
                 row["diff"], row["diff_low"], row["diff_high"], row["differ"], row["p_exact"], kind_of(row["verdict"]),
+                row.get("detectable"),
             )  # fmt: skip
     suites = list(dict.fromkeys(table.column("suite").to_pylist()))
     models = {model for _, model, _ in results}

@@ -88,7 +88,25 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
             "totals": totals(list(results.values())),
         })  # fmt: skip
     shown = [{"mode": mode, "metric": metric(evidence, suite, mode)} for mode in modes]
-    return {"name": suite, "modes": shown, "rows": rows, "plots": _plots(evidence, suite)}
+    return {
+        "name": suite,
+        "modes": shown,
+        "rows": rows,
+        "plots": _plots(evidence, suite),
+        "power": _power(evidence, suite),
+    }
+
+
+def _power(evidence: Evidence, suite: str) -> str:
+    """How small a difference the items can show: the largest over the differences of two of the chain's policies."""
+    chain = [m for m in evidence.models if m != "base"]
+    pairs = [evidence.difference(suite, evidence.primary, a, b) for a in chain for b in chain]
+    known = [(d.detectable, d.n) for d in pairs if d and d.detectable is not None]
+    if not known:
+        return ""
+    size, n = max(known)
+    text = "{n:question} show a true difference of {points} points between two of the policies in four cases of five."
+    return say(text, n=n, points=points(size, sign=False))
 
 
 def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:

@@ -145,6 +145,9 @@ SENTENCES = {
     "The rounds end with the policy that this one began with, and later rounds were skipped.":
         "이 라운드를 시작한 정책으로 라운드를 마치며, 이후 라운드는 건너뛰었습니다.",
     "Whether to go on after round {k}": "{k}라운드 이후 계속 여부",
+    # power
+    "{n:question} show a true difference of {points} points between two of the policies in four cases of five.":
+        "문항 {n}개로는 두 정책 사이에 실제로 {points}%p 차이가 있을 때 다섯 번 중 네 번 입증할 수 있습니다.",
     # examples
     "Examples": "예시",
     "Examples: where the stages differ most": "예시: 단계 간 차이가 가장 큰 문항",

@@ -62,6 +62,7 @@ SENTENCES = {
     "Held-out pairs in bins of equal size; on the dashed line it is as often right as it says. Lines: 95 % intervals.":
         "학습에 쓰지 않은 쌍을 같은 크기의 구간으로 나눴습니다. 점선 위에서는 예측한 확률만큼 맞습니다. 선: 95% 구간.",
     "Rewards": "보상", "reward": "보상",
+    "by": "구분", "name": "이름", "right %": "정답 %", "category": "범주",
     # selection
     "What rejection sampling chose": "거부 샘플링이 고른 응답",
     "The selection is missing.": "선별 결과가 없습니다.",
