@@ -21,7 +21,8 @@ from tasks.report import ReportConfig, report
 
 REPORT = ROOT / "align" / "report"
 TEMPLATES = [path.read_text() for path in sorted((REPORT / "templates").glob("report*.jinja"))]
-CODE = [*sorted(REPORT.glob("*.py")), ROOT / "flows" / "stages.py", ROOT / "tasks" / "promote.py"]
+BESIDE = ("flows/stages.py", "flows/reporting.py", "flows/front.py", "tasks/promote.py")
+CODE = [*sorted(REPORT.glob("*.py")), *(ROOT / name for name in BESIDE)]
 
 
 def said() -> Iterator[str]:
@@ -52,7 +53,7 @@ def written() -> set[str]:
     }
     modes = {f"{mode} {measure}" for mode in ("greedy", "sampled") for measure in ("accuracy", "mean score")}
     on_pairs = {f"{where} {what}" for where in ("held-out", "training") for what in ("pairs", "labels")}
-    return texts | quoted | modes | on_pairs | {"correct", "wrong", "round"}
+    return texts | quoted | modes | on_pairs | {"correct", "wrong", "round", "skipped", "interrupted", "evaluation"}
 
 
 def test_every_sentence_is_there_and_used() -> None:
