@@ -18,7 +18,7 @@ from flows import chain
 from flows.recipe import Recipe
 from flows.since import goes_on
 from flows.stages import final
-from storage import champions, files, runs
+from storage import champions, runs
 from storage.champions import Champion
 from storage.runs import StageRun
 from storage.store import Store
@@ -161,7 +161,7 @@ def _decision(store: Store, recipe: Recipe, run_id: str, stages: Iterable[StageR
     decided, made = by.get("promote"), by.get(final(recipe))
     if decided is None or made is None or decided.artifact is None or made.artifact is None:
         return None
-    said: Any = files.read_json(store.fetch(decided.artifact, "promotion.json"))
+    said: Any = store.content(decided.artifact, "promotion.json")
     if not isinstance(said, dict) or said.get("model") != made.stage:
         return None
     return Decision(

@@ -159,6 +159,11 @@ class Store:
         """Where an artifact lies, for people."""
         return str(self.root / layout.artifact(artifact))
 
+    def content(self, artifact: str, file: str) -> Any:
+        """The JSON value in a file of an artifact; None where it is not there, or is not JSON."""
+        found = self.artifact(artifact)
+        return files.read_json(self.fetch(artifact, file)) if found and file in found.files else None
+
     def disk(self) -> Any:
         """The file system, for Arrow, in which artifacts' files lie."""
         import pyarrow.fs

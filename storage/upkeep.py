@@ -48,8 +48,11 @@ def _records(store: Store) -> Iterator[tuple[str, str]]:
             for name in store.names(f"{folder}/{one}"):
                 yield f"{folder}/{one}/{name}", kind
     for run_id in store.names(layout.RUNS):
+        here = store.names(layout.run(run_id))
+        if set(here) <= {"lock"}:  # its process ended before it could write a record
+            continue
         yield layout.started(run_id), "run"
-        if "finished.json" in store.names(layout.run(run_id)):
+        if "finished.json" in here:
             yield layout.finished(run_id), "finished"
         for name in store.names(layout.stages(run_id)):
             yield f"{layout.stages(run_id)}/{name}", "stage"

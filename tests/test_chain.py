@@ -1,8 +1,10 @@
 """The whole chain on tests/tiny.yaml: killed at every stage, run twice at once, changed knob by knob, asked by SQL."""
 
+import html
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +14,10 @@ from typing import Any
 
 import pytest
 from served import own_environment
+from test_report_words import Texts, english
 
 from align.tables import TABLES
+from flows import reporting
 from flows.graph import parents
 from flows.plan import plan
 from flows.recipe import load
@@ -209,6 +213,18 @@ def test_lineage_joins_every_artifact_to_its_parents(twice):
     assert path == (len(parents(load(TINY))),)
 
 
+def test_a_korean_report_of_it_has_no_english_but_names(twice):
+    recipe = load(TINY, ["report.language=ko"])
+    run = reporting.chosen(twice, None)
+    html = reporting.html(reporting.Recorded(twice, run.run, [s for s in run.stages if s["stage"] != "report"], recipe))
+    assert english(html) == [] and "체인" in html and "비용" in html
+    named = connect(twice).execute("SELECT string_agg(name || ' ' || coalesce(text, ''), ' ') FROM metrics").fetchone()
+    buckets = connect(twice).execute("SELECT string_agg(DISTINCT bucket, ' ') FROM distributions").fetchone()
+    names = f"{recipe.model_dump_json()} {run.artifacts.keys()} {named} {buckets} SFT DPO UTC SQL SHA NLL nat base controls champion"
+    told = {word for text in Texts(html).texts for word in re.findall(r"(?<![\w-])[A-Za-z][a-z]{2,}(?![\w-])", text)}
+    assert {word for word in told if word not in names} == set()
+
+
 def test_report_show_runs_and_export(twice, tmp_path):
     store = ["--store", str(twice.root)]
     page = Path(align("report", *store).stdout.strip())
@@ -254,6 +270,23 @@ def test_a_sweep_ranks_its_points_and_runs_what_is_new(twice):
     ran = {made[r]: {s["stage"] for s in runs.stages(twice, r) if s["status"] == "ran"} for r in made}
     assert ran["dpo.beta=0.3"] - {"evaluate"} == {"dpo", "answer_dpo", "report"} and not ran["dpo.beta=0.2"]
     assert f"--set {found['points'][0]['settings'][0]}" in found["command"]
+
+
+def test_a_search_typed_again_finds_its_runs_and_its_page_has_what_it_found(twice, tmp_path):
+    page = tmp_path / "page.html"
+    words = ["sweep", str(TINY), "--store", str(twice.root), "--set", "dpo.beta=0.05..0.5", "--trials", "2", "--json"]
+    before = {run["run_id"] for run in runs.history(twice)}
+    done = align(*words, "--html", str(page))
+    assert done.returncode == 0 and done.stderr.strip().splitlines()[-1] == str(page), done.stderr
+    found = json.loads(done.stdout)
+    assert found["seed"] == 0 and found["axes"] == {"dpo.beta": {"low": 0.05, "high": 0.5, "scale": "log"}}
+    tried = {p["settings"][0]: p for p in found["points"]}
+    assert len(tried) == 2 and tried["dpo.beta=0.1"]["first"], "it begins with the recipe's own value"
+    assert set(p["run_id"] for p in tried.values()) == {run["run_id"] for run in runs.history(twice)} - before
+    assert found["command"] in html.unescape(page.read_text()) and page.read_text().count("<svg") == 1
+    again = json.loads(align(*words).stdout)
+    assert [p["settings"] for p in again["points"]] == [p["settings"] for p in found["points"]]
+    assert all(s["status"] == "cached" for p in again["points"] for s in runs.stages(twice, p["run_id"]))
 
 
 def test_a_late_stage_that_fails_says_why_and_a_sweep_goes_on(twice):
