@@ -15,6 +15,7 @@ import tempfile
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from benchmarks.growth import VERBS, cost, told_runs
 from storage import journal, places, records
@@ -29,7 +30,8 @@ _NEWEST = 50  # runs whose records are there
 def history(store: SharedStore, attempts: int) -> int:
     """The history of so many attempts; returns the number of runs."""
     runs = enumerate(told_runs(Store(store.root), attempts), 1)
-    end, entries = 0, {}
+    end = 0
+    entries: dict[int, dict[str, dict[str, Any]]] = {}
     while entries := dict(islice(runs, _RUNS)) or entries:
         if max(entries) == end:
             break
