@@ -170,9 +170,9 @@ def latest(store: Store, recipe: str) -> dict[str, Attempt]:
     found: dict[str, Attempt] = {}
     newest = runs.history(store)[::-1]
     own = [run for run in newest if run["recipe"] == recipe]
-    for run in (own or newest)[:_LOOK_BACK]:
-        for record in runs.stages(store, run["run_id"]):
-            if record["stage"] not in found and record["key"]:
-                attempts = [a for a in store.attempts(record["key"]) if a.artifact == record["artifact"]]
-                found |= {a.stage: a for a in attempts[-1:]}
+    for stages in store.each(lambda run: runs.stages(store, run["run_id"]), (own or newest)[:_LOOK_BACK]):
+        asked = [record for record in stages if record["stage"] not in found and record["key"]]
+        for record, attempts in zip(asked, store.each(lambda r: store.attempts(r["key"]), asked), strict=True):
+            found |= {a.stage: a for a in attempts if a.artifact == record["artifact"]}
+    store.each(lambda attempt: store.artifact(attempt.artifact), found.values())  # likely to be asked for at once
     return found

@@ -174,7 +174,7 @@ def planned(store: Store, run_id: str) -> tuple[list[str], list[str]]:
 def stages(store: Store, run_id: str) -> list[dict[str, Any]]:
     """The stage outcomes of a run, in order."""
     folder = layout.stages(run_id)
-    found = (store.read(f"{folder}/{name}", "stage") for name in store.names(folder))
+    found = store.each(lambda name: store.read(f"{folder}/{name}", "stage"), store.names(folder))
     return [record for record in found if record]
 
 

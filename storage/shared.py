@@ -259,7 +259,7 @@ class SharedStore(Store):
                 stack.enter_context(self._removing())
             else:
                 lease = stack.enter_context(self._hold(f"use/{run_id or uuid.uuid4().hex}"))
-                self._held[run_id or ""] = lease
+                self._held |= {run_id: lease} if run_id else {}
                 while self.lives(f"{layout.LEASES}/gc"):
                     time.sleep(min(1.0, self.seconds / 10))
                 self._there.clear()
@@ -276,9 +276,7 @@ class SharedStore(Store):
     @contextmanager
     def _removing(self) -> Iterator[None]:
         with self._hold("gc", wait=False) as lease:
-            for found in self.bucket.below(f"{layout.LEASES}/use"):
-                if self.lives(found.name):
-                    raise BlockingIOError(f"{found.name} is held")
+            leases.end_all(self.bucket, f"{layout.LEASES}/use", self.who, self.seconds)
             self._mine.lease = lease
             try:
                 yield

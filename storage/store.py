@@ -229,7 +229,7 @@ class Store:
         if not is_plain(key):
             return []
         folder = layout.attempts(key)
-        found = (self.read(f"{folder}/{name}", "attempt") for name in self.names(folder))
+        found = self.each(lambda name: self.read(f"{folder}/{name}", "attempt"), self.names(folder))
         return sorted((a for a in found if a), key=lambda a: a["created_at"])
 
     def lookup(self, key: str) -> tuple[Attempt | None, str | None]:

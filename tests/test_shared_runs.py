@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from test_store import Knob, consume, made, produce
 
 from align import tables
 from storage import build, champions, journal, room, runs, tags
+from storage.leases import LeaseLost
 from storage.runs import Run, StageRun
 from storage.shared import SharedStore
 from storage.upkeep import verify
@@ -173,3 +175,19 @@ def test_a_run_waits_while_gc_removes(one, two):
     thread.join(10)
     with one.in_use(), pytest.raises(BlockingIOError), two.in_use(alone=True):
         pass
+
+
+def test_a_run_that_was_away_while_gc_removed_says_so(url, tmp_path, two):
+    one = machine(url, tmp_path / "one", 1.0)
+    run = Run(one, "r", {})
+    attempt, _ = made(one, "a", produce, Knob())
+    lease = one._held[run.id]
+    lease._ended.set()  # as if its machine had been stopped
+    lease._heart.join()
+    assert room.collect(two).busy
+    time.sleep(5)
+    assert attempt.artifact in {path.name for path, _ in room.collect(two).paths}
+    with pytest.raises(LeaseLost, match="the same command resumes"):
+        run.stage(StageRun("a", attempt.key, attempt.artifact, "cached", 0.0, "", {}))
+    run.finish("failed")
+    assert not [name for name, wrong in verify(two) if wrong]
