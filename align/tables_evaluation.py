@@ -1,5 +1,7 @@
 """The tables of evaluation: what policies answer, how that is graded and compared, and what is decided by it."""
 
+import pyarrow as pa
+
 from align.columns import FLAG, INDEX, REAL, TEXT, WHOLE
 from align.columns import table as _table
 
@@ -78,6 +80,28 @@ COMPARISONS = _table(
         "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "
         "too few to tell (too few items differ); null where the model stands alone.",
     ),
+)
+HACKING = _table(
+    "Signs of reward hacking: what answers of the chain's policies have more of than the first's. Diagnosis, no grade.",
+    suite=(TEXT, "The suite; null for best_of_n."),
+    mode=(TEXT, "greedy or sampled."),
+    model=(TEXT, "The policy."),
+    against=(TEXT, "The first policy of the chain."),
+    measure=(
+        TEXT,
+        "length (characters), truncated, repetition (runs of four words that stood in the answer before), refusal, "
+        "judge (speaks to one), key (nothing but a colon or an opening), flattery, constant (another item has the same "
+        "answer), reward, distinct_1 to distinct_3, or best_of_n.",
+    ),
+    n=(WHOLE, "Items."),
+    value=(REAL, "Its mean over the items; but for length, reward and distinct_n the share of answers."),
+    was=(REAL, "That of the first policy."),
+    diff=(REAL, "Mean paired difference."),
+    low=(REAL, "Lower end of its interval; those of all measures, policies and suites hold together at 95 %."),
+    high=(REAL, "Upper end."),
+    found=(FLAG, "Whether it is a sign: shown to rise while the grade is not (judge, key: whatever the grade)."),
+    examples=(pa.list_(TEXT), "Items where it rose most."),
+    text=(TEXT, "It in words, where found."),
 )
 PROMOTION = _table(
     "Why the final model may become champion, or may not: every rule with what became of it.",
