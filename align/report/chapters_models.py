@@ -186,9 +186,10 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     chapter.figures(figures)
     file = folder / "reward_accuracy.parquet"
     if len(groups := tables.read(file) if file.is_file() else []) > 2:
-        cells = [[say(g["by"]), g["name"] or "", count(g["pairs"]), with_interval(g["accuracy"], g["low"], g["high"])]
+        by = {"all": say("all"), "source": say("source"), "category": say("category")}
+        cells = [[by[g["by"]], g["name"] or "", count(g["pairs"]), with_interval(g["accuracy"], g["low"], g["high"])]
                  for g in groups]  # fmt: skip
-        chapter.table([say(h) for h in ("by", "name", "held-out pairs", "right %")], cells, text=2)
+        chapter.table([say("by"), say("name"), say("held-out pairs"), say("right %")], cells, text=2)
     return chapter, Finding(say("Reward model"), verdict, text)
 
 
