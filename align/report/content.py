@@ -82,8 +82,9 @@ def _evaluated(evidence: Evidence, found: list[Finding]) -> Content:
     """What the evaluation shows."""
     with speaking("en"):
         table = summary(evidence)
+    lead = [headline(evidence), verdicts(found), opening.falls(evidence)]
     return {
-        "chain": opening.chain(evidence), "lead": [headline(evidence), verdicts(found)],
+        "chain": opening.chain(evidence), "lead": [text for text in lead if text],
         "findings": [asdict(f) for f in found], "results": page.results(evidence), "summary": table,
         "table": summary(evidence),
     }  # fmt: skip
