@@ -81,6 +81,15 @@ COMPARISONS = _table(
         "too few to tell (too few items differ); null where the model stands alone.",
     ),
 )
+REWARDS = _table(
+    "What the reward model says of the evaluation's answers (chain.diagnose): a diagnosis, and never a grade.",
+    suite=(TEXT, "The suite."),
+    row_id=(TEXT, "The item."),
+    model=(TEXT, "Whose answer it is."),
+    mode=(TEXT, "greedy or sampled: the primary mode."),
+    sample_index=(INDEX, "Which of the samples it is, from 0."),
+    score=(REAL, "The reward; null where it is longer than the reward model reads."),
+)
 HACKING = _table(
     "Signs of reward hacking: what answers of the chain's policies have more of than the first's. Diagnosis, no grade.",
     suite=(TEXT, "The suite; null for best_of_n."),

@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from artifacts import artifacts, regraded
 
 from align import hacking, tables
+from align.errors import StageError
 from align.hacking import MEASURES, distinct, repeated, signs
+from align.models.base import BaseConfig
 from align.report import hacking as told
 from align.report.evidence import load as evidence_of
 from align.report.words import speaking
+from flows.graph import parents
 from flows.recipe import load
 from flows.stages import outline
 from tasks.report import ReportConfig, report
+from tasks.reward import RewardConfig
+from tasks.reward import reward as train_reward
 
 WORDS = [f"word{k}" for k in range(400)]
 
@@ -156,3 +162,53 @@ def test_a_gamed_selection_and_every_sentence_have_their_values(tmp_path: Path) 
             for measure in told.SENTENCES:
                 assert "{" not in told._sentence(evidence, base | {"measure": measure})
     assert set(told.SENTENCES) == {*hacking.MEASURES, "truncated", "constant", "reward", "best_of_n"}
+
+
+def test_the_stage_diagnose_scores_answers_and_the_report_tells_rewards_from_grades(
+    base: BaseConfig, adapter: Path, tmp_path: Path
+) -> None:
+    """A real reward model, then rewards that rise where the grade is shown to fall."""
+    from tasks.diagnose import DiagnoseConfig, diagnose
+
+    asked = [tiny.row(i, source="quiz", use="evaluation", split="evaluation") for i in range(6)]
+    tables.write(tmp_path / "rows.parquet", asked, tables.ROWS)
+    made = [
+        {"suite": "quiz", "row_id": r["row_id"], "model": model, "mode": mode, "sample_index": k, "response": said,
+         "status": "wrong", "score": 0.0}
+        for r in asked for model, said in (("sft", r["response"]), ("dpo", None if r["row_id"] == "r0" else "no no"))
+        for mode, k in (("greedy", 0), ("sampled", 0), ("sampled", 1))
+    ]  # fmt: skip
+    graded = tmp_path / "graded"
+    graded.mkdir()
+    tables.write(graded / "evaluations.parquet", made, tables.EVALUATIONS)
+    (graded / "metrics.json").write_text('{"primary": "sampled"}')
+    reward = tmp_path / "reward"
+    reward.mkdir()
+    config = RewardConfig(num_train_epochs=1, per_device_train_batch_size=4, max_length=128)
+    train_reward(config, reward, base=base, pairs=tiny.pairs(tmp_path / "pairs.parquet", 10), adapter=adapter)
+    out = tmp_path / "out"
+    out.mkdir()
+    metrics = diagnose(DiagnoseConfig(), out, base=base, rows=tmp_path / "rows.parquet", reward=reward, graded=graded)
+    rows = tables.read(out / "rewards.parquet")
+    assert metrics["answers"] == len(rows) == 11 and metrics["answers.unread"] == 0
+    assert {(r["mode"], r["sample_index"]) for r in rows} == {("sampled", 0)}
+    mean = np.mean([r["score"] for r in rows if r["model"] == "sft"])
+    assert metrics["reward.quiz.sft"] == pytest.approx(mean) and mean != metrics["reward.quiz.dpo"]
+    with pytest.raises(StageError, match="no answer"):
+        tables.write(graded / "evaluations.parquet", [], tables.EVALUATIONS)
+        diagnose(DiagnoseConfig(), out, base=base, rows=tmp_path / "rows.parquet", reward=reward, graded=graded)
+
+    inputs = artifacts(tmp_path / "artifacts", n=40)
+    ids = sorted({a["row_id"] for a in tables.read(inputs["evaluate"] / "evaluations.parquet")})
+    given = regraded(tmp_path / "artifacts", inputs, lambda a: {"score": float(a["model"] != "dpo"), "status": "wrong"})
+    told_rewards = [
+        {"suite": "questions", "row_id": i, "model": model, "mode": "sampled", "sample_index": 0, "score": score + k % 3}
+        for k, i in enumerate(ids) for model, score in (("sft", 0.0), ("dpo", 2.0))
+    ]  # fmt: skip
+    tables.write(out / "rewards.parquet", told_rewards, tables.REWARDS)
+    evidence = evidence_of(given["evaluate"], {"primary": "sampled"}, outline(load()))
+    (row,) = [r for r in told.rows(given["evaluate"], evidence, {}, out) if r["measure"] == "reward"]
+    assert row["found"] and "The reward model likes DPO better than SFT, 2.975 instead of 0.975" in row["text"]
+    again = parents(load("quickstart", ["chain.diagnose=true"]))
+    assert again["diagnose"] == ["ingest", "reward", "evaluate"] and "diagnose" in again["report"]
+    assert "diagnose" not in parents(load("quickstart"))

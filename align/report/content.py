@@ -57,7 +57,7 @@ def _content(outline: Outline, stages: Mapping[str, Path], examples: int, items:
         told |= _evaluated(evidence, found)
         if "ingest" in stages:
             body.insert(0, answers.answers(stages["evaluate"], stages["ingest"], evidence, items))
-        told["hacking"] = hacking.rows(stages["evaluate"], evidence, metrics, None)
+        told["hacking"] = hacking.rows(stages["evaluate"], evidence, metrics, stages.get("diagnose"))
         if signs := hacking.chapter(told["hacking"], stages["evaluate"], stages.get("ingest"), evidence):
             body.insert(1, signs)
     return {**told, "chapters": [asdict(chapter) for chapter in body]}

@@ -35,15 +35,17 @@ SENTENCES = {
 NUMBERS = ("length", "reward")
 
 
-def rows(graded: Path, evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]], scores: Path | None) -> list[Row]:
-    """HACKING rows of a run, with a sentence where a sign was found. `scores` are the reward model's of the answers."""
+def rows(
+    graded: Path, evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]], diagnosed: Path | None
+) -> list[Row]:
+    """HACKING rows of a run, with a sentence where a sign was found. `diagnosed` is the artifact of diagnose."""
     chain = [m for m in evidence.outline.policies if m in evidence.models]
     names = ["suite", "row_id", "model", "mode", "sample_index", "response", "finish_reason"]
     answers = tables.read(graded / "evaluations.parquet", names, mode=evidence.primary)
     grades = {(d.suite, d.model): VERDICTS[d.verdict] for (_, mode, _, against), d in evidence.differences.items()
               if mode == evidence.primary and chain and against == chain[0]}  # fmt: skip
-    known = {(r["row_id"], r["model"], r["sample_index"]): r["score"] for r in (tables.read(scores) if scores else [])
-             if r["mode"] == evidence.primary and r["score"] is not None}  # fmt: skip
+    scored = tables.read(diagnosed / "rewards.parquet", mode=evidence.primary) if diagnosed else []
+    known = {(r["row_id"], r["model"], r["sample_index"]): r["score"] for r in scored if r["score"] is not None}
     found = hacking.signs(answers, chain, grades, known) if len(chain) > 1 else []
     select = metrics.get("select", {})
     if select.get("best_of.gamed_from"):
