@@ -13,6 +13,7 @@ from align import progress
 from flows import front, reporting
 from flows.cli import main
 from storage import champions, going, runs
+from storage.runs import StageRun
 from storage.store import Store
 from storage.views import ask
 
@@ -213,8 +214,11 @@ def test_a_run_that_goes_on(made: Any, tmp_path: Path, monkeypatch: pytest.Monke
         assert '<meta http-equiv="refresh" content="10">' in html and "goes on. Made 20" in html
         assert "What the filter kept" in html and 'id="results"' not in html
     assert going.running(store, run.id) == {}
+    run.stage(StageRun("sft", None, None, "failed", 0.0, "There are 0 rows <to> train on.", {}))
     run.finish("failed")
     html = page_of(store, run.id)
+    cost = html.partition("sft failed:")[2]
+    assert "There are 0 rows &lt;to&gt; train on." in cost and "What was read</h2>" in cost
     assert "refresh" not in html and "failed. Made 20" in html and "What it cost" in html
     monkeypatch.setattr(reporting, "REFRESH", 0)
     reporting.follow(reporting.chosen(store, None))  # it is over
