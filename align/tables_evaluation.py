@@ -72,6 +72,9 @@ COMPARISONS = _table(
         REAL,
         "Two-sided p of the exact test (McNemar's for right and wrong); null where 25 or more differ.",
     ),
+    seeds=(WHOLE, "Seeds of the model, or of a pair the more; 1 but for chain.seeds."),
+    seed_sd=(REAL, "Standard deviation of the seeds' means, which is in the interval; null where there is one seed."),
+    detectable=(REAL, "The smallest true difference that so many items would have shown in four cases of five."),
     verdict=(
         TEXT,
         "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "

@@ -88,7 +88,7 @@ def _own(config: Config) -> Iterator[str]:
         yield from check_training.problems(config)
     given: Callable[[str], Any] = partial(getattr, config)
     fields = type(config).model_fields
-    if "base_url" in fields and (problem := _url(given("base_url"))):
+    if "base_url" in fields and (problem := address(given("base_url"))):
         yield f"base_url: {problem}"
     if {"min", "max"} <= fields.keys() and given("min") > given("max"):
         yield f"min: {given('min'):g} is above max, {given('max'):g}."
@@ -170,7 +170,8 @@ def _python(grader: PythonGrader) -> Iterator[str]:
             yield f"function: {quote(grader.function)} is no function."
 
 
-def _url(url: str) -> str | None:
+def address(url: str) -> str | None:
+    """What is wrong with the URL of an endpoint; None where nothing is."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

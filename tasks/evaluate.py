@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from align import tables
-from align.config import EXECUTION, Metrics, Seed
+from align.config import EXECUTION, Config, Metrics, Seed
 from align.errors import StageError
 from align.grading.against import Pairwise, about, contested, win_rates
 from align.grading.conversation import items_of
@@ -20,8 +20,10 @@ from align.grading.suites import OTHERS, Asked, Items, items
 from align.models.benchmarks import Benchmarks
 from align.models.engine import Sampling
 from align.models.tools import has_tools
-from align.paired import paired_difference
-from align.stats import item_means, mean_interval
+from align.power import detectable, worst_error
+from align.progress import tell
+from align.seeds import mean_of_seeds, seeded_difference, spread
+from align.stats import item_means
 
 Row = dict[str, Any]
 Mode = Literal["greedy", "sampled"]
@@ -66,7 +68,7 @@ class EvaluateConfig(Sampling):
     temperature: float = Field(default=0.7, gt=0)
     """Softmax temperature of the samples."""
     seed: Seed = 0
-    """Seed of the samples, of the choice of items and of the bootstrap."""
+    """Seed of the samples and of the choice of items."""
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
@@ -96,12 +98,29 @@ class EvaluateConfig(Sampling):
         return self.suites.get(name) or self.suites.get(OTHERS) or SuiteConfig()
 
 
-def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | None = None, **answers: Path) -> Metrics:
+class Seeds(Config):
+    """Policies that differ in nothing but the seed of their training."""
+
+    of: dict[str, tuple[str, ...]]
+    """A policy with those that stand for it too: what is compared is their mean."""
+
+
+def evaluate(
+    config: EvaluateConfig,
+    out: Path,
+    *,
+    rows: Path,
+    seeds: Seeds | None = None,
+    cache: Path | None = None,
+    **answers: Path,
+) -> Metrics:
     """Grade the answers of each policy (answers.parquet, by the policy's name) to the items of `rows`.
 
     Writes evaluations.parquet (EVALUATIONS), comparisons.parquet (COMPARISONS: every ordered pair of models) and, of
-    suites with a pairwise judge, win_rates.parquet (WIN_RATES). Grades are kept per item and text in the directory
-    `cache`. Raises StageError for whatever a grader raises, and where a judge fails its audit.
+    suites with a pairwise judge, win_rates.parquet (WIN_RATES). A policy with several `seeds` is compared by their
+    mean, with an interval that says what they differ by (align/seeds.py), and with its own seeds by its first. Grades
+    are kept per item and text in the directory `cache`. Raises StageError for whatever a grader raises, and where a
+    judge fails its audit.
     """
     config.check()
     suites, metrics = items(config.limits, rows, config.seed, may_be_none=bool(config.benchmarks.tasks))
@@ -109,7 +128,10 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
     graded = list(_benchmarked(given, suites))
     public = list(dict.fromkeys(a["suite"] for a in graded))
     rates: list[Row] = []
-    for suite in suites:
+    for suite, asked in suites.items():
+        most = 100 * detectable(worst_error(len(asked)))
+        told = f"{len(asked)} items can show differences between two models of {most:.1f} points, or smaller ones"
+        tell(f"{suite}: {told}")
         found, more = _graded(config, suite, suites, given, rows, cache)
         graded += found
         metrics |= {f"{name}.{suite}": value for name, value in more.items()}
@@ -118,7 +140,7 @@ def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | Non
     tables.write(out / "evaluations.parquet", graded, tables.EVALUATIONS)
     if any(config.suite(suite).pairwise for suite in suites):
         tables.write(out / "win_rates.parquet", rates, tables.WIN_RATES)
-    comparisons = [c for suite in (*suites, *public) for c in _compare(config, suite, list(given), graded)]
+    comparisons = [c for suite in (*suites, *public) for c in _compare(config, suite, list(given), graded, seeds)]
     tables.write(out / "comparisons.parquet", comparisons, tables.COMPARISONS)
     return {
         "primary": config.primary, "models": len(given), "responses": len(graded), **metrics,
@@ -146,16 +168,30 @@ def _metrics(config: EvaluateConfig, graded: list[Row], comparisons: list[Row]) 
         if c["against"] is None:
             suite, at = c["suite"], f"{c['suite']}.{c['mode']}.{c['model']}"
             kind, of = config.suite(suite).kind, groups[c["suite"], c["mode"], c["model"]]
+            if c["seed_sd"] is not None:
+                metrics[f"seed_sd.{at}"] = c["seed_sd"]
             if c["mean"] is not None and config.suite(suite).pairwise is None:
                 metrics[f"{'byte_probability' if kind == 'perplexity' else 'accuracy'}.{at}"] = c["mean"]
             counts = Counter(a["status"] for a in of)
             metrics |= {f"{status}.{at}": counts[status] for status in ("unreadable", "ungraded")}
             metrics[f"truncated.{at}"] = sum(a["finish_reason"] == "truncated" for a in of)
             if kind == "multiple_choice":
-                metrics |= about_options(of, at, config.seed)
+                metrics |= about_options(of, at)
             elif kind == "perplexity":
                 metrics |= about_expected(of, at)
-    return metrics
+    return metrics | _detectable(config, comparisons)
+
+
+def _detectable(config: EvaluateConfig, comparisons: list[Row]) -> Metrics:
+    """Of each suite the largest `detectable` of two policies in the primary mode; of the base only where it has one
+    policy beside it, since no two others differ as much."""
+    pairs = [c for c in comparisons if c["against"] and c["mode"] == config.primary]
+    trained = [c for c in pairs if "base" not in (c["model"], c["against"])]
+    found: Metrics = {}
+    for c in trained or pairs:
+        name = f"detectable.{c['suite']}"
+        found[name] = max(float(found.get(name, 0.0)), c["detectable"])
+    return found
 
 
 def _graded(
@@ -197,24 +233,33 @@ def _unanswered(item: Row) -> Grade:
     return ungraded(f"its tools cannot be given to the model, or {why}" if has_tools(item["messages"]) else why)
 
 
-def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: list[Row]) -> Iterator[Row]:
+def _compare(
+    config: EvaluateConfig, suite: str, models: list[str], answers: list[Row], seeds: Seeds | None = None
+) -> Iterator[Row]:
     """COMPARISONS rows: each model alone, then each ordered pair on the items that are graded for both."""
-    seed = config.seed
     scores: dict[tuple[str, str], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for a in answers:
         if a["suite"] == suite:
             scores[a["mode"], a["model"]][a["row_id"]].append(a["score"])
     for mode in ("greedy", "sampled") if config.n else ("greedy",):
         means = {model: item_means(scores[mode, model]) for model in models}
-        alone = {m: mean_interval(list(v.values()), seed=seed) for m, v in means.items() if v}
+        every = {
+            model: [means[m] for m in (model, *(seeds.of.get(model, ()) if seeds else ())) if means.get(m)]
+            for model in models if means[model]
+        }  # fmt: skip
         for model in models:
             row: Row = {"suite": suite, "mode": mode, "model": model, "against": None, "n": len(means[model]),
-                        "mean": None}  # fmt: skip
-            if model in alone:
-                row |= {"mean": alone[model].value, "low": alone[model].low, "high": alone[model].high}
+                        "mean": None, "seeds": len(every.get(model, [])) or 1, "seed_sd": None}  # fmt: skip
+            if model in every:
+                alone = mean_of_seeds(every[model])
+                row |= {"n": alone.n, "mean": alone.value, "low": alone.low, "high": alone.high,
+                        "seed_sd": spread(every[model])}  # fmt: skip
             yield row
-            for other in models if model in alone else ():
-                if other != model and means[model].keys() & means[other].keys():
-                    d = paired_difference(means[model], means[other], seed=seed)
+            for other in every if model in every else ():
+                alike = seeds and {model, other} <= {*seeds.of, *sum(seeds.of.values(), ())}
+                both = [[means[m]] if alike else every[m] for m in (model, other)]
+                if other != model and set.intersection(*(set(m) for side in both for m in side)):
+                    d = seeded_difference(*both)
                     yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
-                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict}  # fmt: skip
+                                 "differ": d.differ, "p_exact": d.p, "verdict": d.verdict,
+                                 "detectable": detectable(d.error), "seeds": d.seeds, "seed_sd": d.seed_sd}  # fmt: skip

@@ -50,7 +50,7 @@ def graded(
     out.mkdir(exist_ok=True)
     paths = answers(folder, texts)
     metrics = evaluate(EvaluateConfig(suites={"chat": suite}, n=0), out, rows=folder / "rows.parquet",
-                       cache=folder / "cache", **paths)  # fmt: skip
+                       cache=folder / "cache", seeds=None, **paths)  # fmt: skip
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for r in tables.read(out / "evaluations.parquet"):
         found.setdefault((r["model"], r["row_id"]), []).append(r)

@@ -52,7 +52,7 @@ def test_a_local_task_stands_beside_the_suites(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     benchmarks = Benchmarks(tasks=("sums",), include=task(tmp_path), limit=4)
     tables.write(tmp_path / "rows.parquet", [question(1)], tables.ROWS)
-    given = {}
+    given: dict[str, Any] = {}
     for model, trained in (("base", None), ("sft", adapter)):
         (tmp_path / model).mkdir()
         asked = AnswerConfig(suites={"quiz": Asked()}, benchmarks=benchmarks, n=1, max_new_tokens=4)

@@ -10,7 +10,7 @@ import pytest
 from flows.recipe import ROOT
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate", "altair", "vl_convert", "scipy",
-         "lingua", "openai", "prefect"}  # fmt: skip
+         "lingua", "openai", "optuna", "prefect"}  # fmt: skip
 PREFECT = {"flows/task.py", "flows/guarded.py", "flows/align.py", "flows/rerun.py", "flows/serve.py"}
 AT_IMPORT = {"flows/task.py", "flows/align.py", "flows/rerun.py"}  # whoever imports these wants Prefect
 LINES = 300

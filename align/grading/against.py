@@ -134,7 +134,7 @@ def win_rates(suite: str, baseline: str, graded: Sequence[Row], seed: int) -> It
         scores: dict[str, list[float | None]] = defaultdict(list)
         for a in of:
             scores[a["row_id"]].append(a["score"])
-        raw = mean_interval(list(item_means(scores).values()), seed=seed)
+        raw = mean_interval(list(item_means(scores).values()))
         lc = length_controlled(
             [a["score"] for a in of], [a["longer"] for a in of], [a["row_id"] for a in of], seed=seed
         )

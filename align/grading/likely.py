@@ -41,13 +41,13 @@ def perplexity(logp: float, n_tokens: int) -> float:
         return math.inf
 
 
-def about_options(answers: Iterable[Row], at: str, seed: int) -> Metrics:
+def about_options(answers: Iterable[Row], at: str) -> Metrics:
     """The accuracy of the likeliest options whatever their length, with its 95 % interval, as metrics."""
     scores: dict[str, Sequence[float | None]] = {a["row_id"]: [a["score_raw"]] for a in answers}
     means = list(item_means(scores).values())
     if not means:
         return {}
-    found = mean_interval(means, seed=seed)
+    found = mean_interval(means)
     return {
         f"accuracy_raw.{at}": found.value,
         f"accuracy_raw.{at}.low": found.low,
