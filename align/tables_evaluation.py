@@ -20,6 +20,8 @@ ANSWERS = _table(
     reasoning=(TEXT, "The reasoning block before the response; null where there is none. Never graded."),
     likeliest=(TEXT, "Of multiple_choice: the option of the highest log-probability, whatever its length; else null."),
     logp=(REAL, "Log-probability in nats of a response that was not drawn, with the end of its turn; else null."),
+    score=(REAL, "Of a benchmark: what lm-evaluation-harness gave; null where evaluate grades."),
+    detail=(TEXT, "Of a benchmark: the metric, and what was expected; else null."),
 )
 OPTIONS = _table(
     "How likely one policy finds the options of multiple-choice items.",
