@@ -110,7 +110,8 @@ class Stage:
 def _answers(recipe: "Recipe") -> AnswerConfig:
     """What of evaluate's settings decides what is drawn: another grader draws nothing again."""
     e = recipe.evaluate
-    return AnswerConfig(suites=e.asked, **{name: getattr(e, name) for name in Sampling.model_fields})
+    shared = {name: getattr(e, name) for name in Sampling.model_fields}
+    return AnswerConfig(suites=e.asked, benchmarks=e.benchmarks, **shared)
 
 
 def _reference(recipe: "Recipe") -> ReferenceConfig:
