@@ -76,6 +76,12 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
             progress.advance()
 
 
+def tell(text: str) -> None:
+    """A line on stderr about what a stage is about to do."""
+    if not _SILENT.get():
+        print(f"  {printable(text)}", file=sys.stderr, flush=True)
+
+
 def announce(stage_run: Any) -> None:
     """One line about a finished stage on stderr."""
     seconds = f"{stage_run.seconds:7.1f} s" if stage_run.status == "ran" else " " * 9

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from align.config import LARGEST
 from align.errors import AlignError, InputError, StageError
 from align.redact import redact
 from align.text import short
@@ -76,7 +77,7 @@ def plan(
     planned = make_plan(open_store(store), load(recipe, set_ or []), select, refresh)
     if json_:
         show.as_json([
-            {"stage": p.stage, "status": p.status, "reason": p.reason, "drift": list(p.drift),
+            {"stage": p.stage, "status": p.status, "reason": p.reason, "drift": list(p.drift), "note": p.note,
              "key": p.request and p.request.key, "artifact": p.attempt and p.attempt.artifact} for p in planned
         ])  # fmt: skip
     else:
@@ -88,25 +89,37 @@ def sweep(
     recipe: str = "quickstart",
     *,
     set_: Overrides = None,
+    trials: Annotated[
+        int | None, Parameter(help="search so many points of the lists and ranges (key=1e-4..1e-2) in --set")
+    ] = None,
+    seed: Annotated[int, Parameter(help="that of the search; the same seed goes on where it was")] = 0,
     model: Annotated[str | None, Parameter(help="whose score counts; default the last of the chain")] = None,
+    html: Annotated[Path | None, Parameter(help="write it as a page to this file")] = None,
+    open_: Annotated[bool, Parameter(name="--open", help="show the page in the browser")] = False,
     store: StoreDir = None,
     json_: Json = False,
 ) -> None:
     """Run a recipe with every combination of the values in `--set key=a,b,c`, and say which is best.
 
-    What they share is computed once.
+    With --trials a search chooses the points. What they share is computed once; the same command resumes.
     """
-    from flows.sweep import as_json, as_rows
+    from flows import pages, show_sweep
     from flows.sweep import sweep as run_sweep
 
-    found = run_sweep(recipe, set_ or [], open_store(store, write=True), model)
+    if not 0 <= seed <= LARGEST:
+        raise InputError(f"--seed is a number from 0 to {LARGEST}.")
+    if html:
+        pages.can_write(html)
+    found = run_sweep(recipe, set_ or [], open_store(store, write=True), model, trials, seed)
     if json_:
-        show.as_json(as_json(found))
+        show.as_json(show_sweep.as_json(found))
     else:
-        show.table(*as_rows(found))
+        show.table(*show_sweep.as_rows(found))
         show.say(found.verdict())
         show.say(f"the best again: {found.command}" if found.command else "")
-    if failed := [point for point in found.points if point.error]:
+    if html or open_:
+        pages.write(show_sweep.html(found, recipe), html, "sweep", open_, aside=json_)
+    if failed := found.failed:
         raise StageError(f"{len(failed)} of {len(found.points)} runs failed: {failed[0].error}")
 
 

@@ -10,7 +10,7 @@ from align import digests
 from align.errors import InputError
 from flows import show
 from flows.given import identifier, open_store
-from flows.options import Model, StoreDir
+from flows.options import Json, Model, Overrides, StoreDir
 
 if TYPE_CHECKING:
     from align.models.generate import Sampler
@@ -98,3 +98,46 @@ def _line(prompt: str) -> str:
         return input(prompt).strip()
     except EOFError:
         return ""
+
+
+@app.command
+def ask(
+    recipe: str = "quickstart",
+    *,
+    examples: Annotated[Path, Parameter(help="questions with their SQL, in any shape that ingest reads")],
+    to: Annotated[Path, Parameter(help="the file (.jsonl) to write")],
+    n: Annotated[int, Parameter(help="questions to keep")] = 100,
+    run: Annotated[str | None, Parameter(help="drawn by a policy of this run instead of the recipe's base")] = None,
+    model: Model = None,
+    endpoint: Annotated[
+        str | None, Parameter(help="drawn by --model behind this OpenAI-compatible endpoint instead")
+    ] = None,
+    api_key_env: Annotated[
+        str, Parameter(help="environment variable that holds the endpoint's key")
+    ] = "OPENAI_API_KEY",
+    warehouse: Annotated[
+        Path | None, Parameter(help="data that SQL runs on; default what the recipe grades on")
+    ] = None,
+    schema: Annotated[
+        Path | None, Parameter(help="what models read of it; default its schema.sql; none: nothing")
+    ] = None,
+    temperature: Annotated[float, Parameter(help="of the base or policy")] = 0.8,
+    max_new_tokens: Annotated[int, Parameter(help="longest question with its SQL, in tokens")] = 192,
+    seed: int = 0,
+    overwrite: Annotated[bool, Parameter(negative="", help="replace the file, where there is one")] = False,
+    set_: Overrides = None,
+    store: StoreDir = None,
+    json_: Json = False,
+) -> None:
+    """Draw more questions like some of your own. Kept are new ones whose SQL runs, gives rows and is confirmed.
+
+    The same command draws the same.
+    """
+    from flows.ask import Order, draw
+
+    order = Order(
+        recipe=recipe, overrides=set_ or [], examples=examples, to=to, n=n, run=run and identifier(run), model=model,
+        endpoint=endpoint, api_key_env=api_key_env, warehouse=warehouse, schema=schema, temperature=temperature,
+        max_new_tokens=max_new_tokens, seed=seed, overwrite=overwrite,
+    )  # fmt: skip
+    draw(order, lambda: open_store(store, there=True), json_)

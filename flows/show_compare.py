@@ -1,19 +1,15 @@
 """What `align compare` prints, and the page that it writes."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
-from align import whole
 from align.comparison import words
 from align.comparison.found import Comparison, Part
-from align.errors import InputError
 from align.report.wording import MINUS
 from align.text import short
-from flows import show
+from flows import pages, show
 
 SHOWN = 160  # characters of a text in an example
 
@@ -106,22 +102,7 @@ def _one_line(text: str | None, most: int = SHOWN) -> str:
 
 
 def page(c: Comparison, to: Path | None, open_: bool, aside: bool) -> None:
-    """Write the page to `to`, or to a folder of its own that only this user can read, and say where it is.
-
-    `open_`: show it in the browser; `aside`: say it on stderr. Raises InputError where it cannot be written.
-    """
+    """Write the page as flows.pages.write does."""
     from align.comparison.page import html
 
-    content = html(c).encode("utf-8", "surrogatepass")
-    try:
-        if to is not None and not to.absolute().parent.is_dir():
-            raise InputError(f"{short(to)}: its folder does not exist; make it, or name another file.")
-        to = (to or Path(mkdtemp(prefix="align-compare-")) / "compare.html").absolute()
-        whole.write(to, content)
-    except OSError as error:
-        raise InputError(f"{short(to)}: the page cannot be written ({error.strerror}); name another file.") from None
-    show.say(to, sys.stderr if aside else None)
-    if open_:
-        import webbrowser
-
-        webbrowser.open(to.as_uri())
+    pages.write(html(c), to, "compare", open_, aside)

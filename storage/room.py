@@ -102,6 +102,9 @@ def _unneeded(store: Store, keep_runs: int | None, keep_days: float | None) -> I
         stage, _, key = folder.name.rpartition("-")
         if any(a.stage == stage for a in store.attempts(key)) or _unchanged(folder) > UNFINISHED:
             yield folder
+    for run in _inside(store.root / "runs"):
+        if runs.never_began(run) and not files.is_locked(run / "lock"):
+            yield run
     yield from _stale_caches(store, gone, keep_days)
     yield from (lock for lock in _inside(store.root / "locks") if lock.name != "in-use" and not files.is_locked(lock))
 

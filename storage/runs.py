@@ -113,6 +113,11 @@ def _summary(path: Path) -> dict[str, Any] | None:
     return {k: (run | end)[k] for k in ("run_id", "recipe", "status", "started_at", "finished_at")}
 
 
+def never_began(path: Path) -> bool:
+    """Whether the directory of a run holds no record: its process ended before it could write one."""
+    return set(files.names(path)) <= {"lock"}
+
+
 def source(store: Store, run_id: str) -> dict[str, Any]:
     """The recipe of a run, as JSON values; {} where its record is damaged."""
     run = records.read(store.root / "runs" / run_id / "run.json", "run")

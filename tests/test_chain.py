@@ -1,5 +1,6 @@
 """The whole chain on tests/tiny.yaml: killed at every stage, run twice at once, changed knob by knob, asked by SQL."""
 
+import html
 import json
 import os
 import random
@@ -254,6 +255,23 @@ def test_a_sweep_ranks_its_points_and_runs_what_is_new(twice):
     ran = {made[r]: {s["stage"] for s in runs.stages(twice, r) if s["status"] == "ran"} for r in made}
     assert ran["dpo.beta=0.3"] - {"evaluate"} == {"dpo", "answer_dpo", "report"} and not ran["dpo.beta=0.2"]
     assert f"--set {found['points'][0]['settings'][0]}" in found["command"]
+
+
+def test_a_search_typed_again_finds_its_runs_and_its_page_has_what_it_found(twice, tmp_path):
+    page = tmp_path / "page.html"
+    words = ["sweep", str(TINY), "--store", str(twice.root), "--set", "dpo.beta=0.05..0.5", "--trials", "2", "--json"]
+    before = {run["run_id"] for run in runs.history(twice)}
+    done = align(*words, "--html", str(page))
+    assert done.returncode == 0 and done.stderr.strip().splitlines()[-1] == str(page), done.stderr
+    found = json.loads(done.stdout)
+    assert found["seed"] == 0 and found["axes"] == {"dpo.beta": {"low": 0.05, "high": 0.5, "scale": "log"}}
+    tried = {p["settings"][0]: p for p in found["points"]}
+    assert len(tried) == 2 and tried["dpo.beta=0.1"]["first"], "it begins with the recipe's own value"
+    assert set(p["run_id"] for p in tried.values()) == {run["run_id"] for run in runs.history(twice)} - before
+    assert found["command"] in html.unescape(page.read_text()) and page.read_text().count("<svg") == 1
+    again = json.loads(align(*words).stdout)
+    assert [p["settings"] for p in again["points"]] == [p["settings"] for p in found["points"]]
+    assert all(s["status"] == "cached" for p in again["points"] for s in runs.stages(twice, p["run_id"]))
 
 
 def test_a_late_stage_that_fails_says_why_and_a_sweep_goes_on(twice):

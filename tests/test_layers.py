@@ -10,7 +10,7 @@ import pytest
 from flows.recipe import ROOT
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate", "altair", "vl_convert", "scipy",
-         "lingua", "openai", "prefect"}  # fmt: skip
+         "lingua", "openai", "optuna", "prefect"}  # fmt: skip
 PREFECT = {"flows/task.py", "flows/guarded.py", "flows/align.py", "flows/rerun.py", "flows/serve.py",
            "flows/deploy.py", "flows/automations.py", "flows/devices.py", "flows/send.py", "flows/maintain.py",
            "flows/notify.py"}  # fmt: skip

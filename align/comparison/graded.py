@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 from align.comparison.found import Answers, Difference
 from align.comparison.reading import Row, by_key, connect
 from align.comparison.reading import rows as ask
-from align.paired import Paired, paired
+from align.paired import paired
 
 EVALUATIONS = [
     "suite",
@@ -26,8 +25,6 @@ EVALUATIONS = [
     "detail",
 ]
 PROMPTS = ["row_id", "split", "prompt", "reference"]
-SEED = 0
-"""Of every bootstrap here: of neither run's recipe, so that comparing the other way round mirrors each interval."""
 
 # after `compared`: the policies that are compared, by number; items of each with their mean score, null where ungraded
 _ITEMS = """
@@ -101,7 +98,7 @@ def _difference(
         [at, suite, mode],
     ).fetchnumpy()
     was, now = (np.asarray(scores[side], dtype=np.float64) for side in ("was", "now"))
-    found = _paired(now - was) if was.size else None
+    found = paired(now - was) if was.size else None
     grader = graders.get(suite)
     return Difference(
         suite, mode, *policies[at], shared=counts["shared"], before_only=counts["before_only"],
@@ -110,11 +107,6 @@ def _difference(
         high=found and found.high, differ=found.differ if found else 0, p_exact=found and found.p,
         verdict="not measured" if found is None or grader else found.verdict, grader=grader,
     )  # fmt: skip
-
-
-def _paired(differences: Any) -> Paired:
-    """paired_difference, of items that are in order. Where nothing differs, one resample tells as much as many."""
-    return paired(differences, seed=SEED) if differences.any() else paired(differences, seed=SEED, resamples=1)
 
 
 def _answers(

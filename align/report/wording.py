@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from align.report.words import say
+
 MINUS = "\u2212"
 
 
@@ -55,7 +57,8 @@ def shorten(text: str | None, limit: int = 400) -> str:
     if text is None:
         return ""
     text = text.strip("\n")
-    return text if len(text) <= limit else f"{text[:limit].rstrip()} … ({count(len(text) - limit)} more characters)"
+    left = len(text) - limit
+    return text if left <= 0 else f"{text[:limit].rstrip()} … ({say('{n:more character}', n=left)})"
 
 
 def as_dict(text: str | None) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""The report's Korean: each English sentence of the code with what it is in Korean, a file for each part of the page."""
+
+from align.report.korean import data, findings, models, pipeline
+
+SENTENCES: dict[str, str] = {**data.SENTENCES, **findings.SENTENCES, **models.SENTENCES, **pipeline.SENTENCES}
