@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check docs clean
+.PHONY: run test check docs audit clean
 
 run: .venv/ready
 	$(BIN)/align run
@@ -17,6 +17,11 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities in the pinned versions; what could not be looked up is a failure too. Needs the network.
+audit: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 clean:
 	rm -rf .venv .align build *.egg-info

@@ -1,7 +1,8 @@
-"""Whether a paired difference is shown: a bootstrap interval, and an exact test beside it where few items differ.
+"""Whether a paired difference is shown: an interval, and an exact test beside it where few items differ.
 
-With few items that differ the bootstrap cannot know the differences it has not seen: of 4 better and 0 worse of 400 its
-interval excludes 0, though heads four times in four tosses (p = .125) is nothing to go by.
+With few items that differ, those that were seen do not tell of the others: 4 better and 0 worse of 400 are heads four
+times in four tosses (p = .125). So the interval counts one item more that differs, half of it either way, and the exact
+test must agree.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from align.stats import RESAMPLES, bootstrap_mean
+from align.stats import t_quantile
 
 Verdict = Literal["better", "worse", "not shown", "too few to tell"]
 FEW = 25
@@ -31,40 +32,70 @@ class Paired(NamedTuple):
     p: float | None
     """Two-sided p of the exact test; None where FEW items or more differ."""
     verdict: Verdict
+    error: float
+    """The standard error of the mean."""
+    seeds: int = 1
+    """Of how many seeds a policy on either side was trained (align/seeds.py)."""
+    seed_sd: float | None = None
+    """The standard deviation of the seeds' means; None where there is one."""
 
 
-def paired(values: ArrayLike, *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES) -> Paired:
+def paired(values: ArrayLike, *, level: float = 0.95) -> Paired:
     """What the differences `values` [n] show. Negated values give the mirrored interval and the opposite verdict.
 
-    better or worse: the bootstrap interval excludes 0 and, where fewer than FEW items differ, the exact test rejects at
-    1 - level too. too few to tell: fewer items differ than could ever reject, or the interval excludes 0 and the exact
-    test does not reject. not shown: the rest. Raises ValueError if there is no value.
+    better or worse: the interval (`interval`) excludes 0 and, where fewer than FEW items differ, the exact test rejects
+    at 1 - level too. too few to tell: fewer items differ than could ever reject, or the interval excludes 0 and the
+    exact test does not reject. not shown: the rest. Raises ValueError if there is no value.
     """
     x = np.asarray(values, dtype=np.float64)
-    value, low, high, n = bootstrap_mean(x, seed=seed, level=level, resamples=resamples)
+    low, high = interval(x, level=level)
+    p, said = verdict(x, low, high, level)
+    return Paired(float(x.mean()), low, high, int(x.size), int(np.count_nonzero(x)), p, said, centre_and_error(x)[1])
+
+
+def verdict(x: NDArray[np.float64], low: float, high: float, level: float) -> tuple[float | None, Verdict]:
+    """The exact test's p of the differences `x`, None where FEW or more differ, and the verdict with this interval."""
     differences = x[x != 0]
     p = exact_p(differences) if differences.size < FEW else None
     excludes = low > 0 or high < 0
-    verdict: Verdict = "not shown"
     if differences.size < needed(level) or (excludes and p is not None and p > 1 - level):
-        verdict = "too few to tell"
-    elif excludes:
-        verdict = "better" if low > 0 else "worse"
-    return Paired(value, low, high, n, int(differences.size), p, verdict)
+        return p, "too few to tell"
+    return p, ("better" if low > 0 else "worse") if excludes else "not shown"
 
 
-def paired_difference(
-    a: Mapping[str, float], b: Mapping[str, float], *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
-) -> Paired:
-    """What a - b shows over the items that both have, by the paired bootstrap (Koehn, 2004) and the exact test.
+def paired_difference(a: Mapping[str, float], b: Mapping[str, float], *, level: float = 0.95) -> Paired:
+    """What a - b shows over the items that both have.
 
-    `a` and `b` map items to mean scores. Resampling items keeps each pair together, so that what makes an item hard for
-    both cancels. Swapping a and b mirrors the interval exactly. Raises ValueError if no item is shared.
+    `a` and `b` map items to mean scores. Items are compared with themselves, so that what makes an item hard for both
+    cancels. Swapping a and b mirrors the interval exactly. Raises ValueError if no item is shared.
     """
     items = sorted(a.keys() & b.keys())
     if not items:
         raise ValueError("no item is shared")
-    return paired([a[i] - b[i] for i in items], seed=seed, level=level, resamples=resamples)
+    return paired([a[i] - b[i] for i in items], level=level)
+
+
+def interval(x: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float]:
+    """The interval of the mean of paired differences `x` [n] (Agresti & Min, 2005, "Wald + 2").
+
+    Two items are added: one that does not differ, and one that differs half in either direction, by the root mean
+    square of those that do (1 where none does). Of right and wrong answers this is their interval; Student's quantile
+    makes it hold for few items and for mean scores. It always holds the mean. Raises ValueError without a value.
+    """
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError("an interval needs a sequence of at least one value")
+    centre, error = centre_and_error(x)
+    half = t_quantile((1 + level) / 2, max(1, x.size - 1)) * error
+    mean = float(x.mean())
+    return min(mean, centre - half), max(mean, centre + half)
+
+
+def centre_and_error(x: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle of the interval of the mean of differences `x` [n], and its standard error."""
+    squares, differ, n = float(x @ x), int(np.count_nonzero(x)), x.size + 2
+    centre = math.fsum(x) / n
+    variance = (squares + (squares / differ if differ else 1.0)) / n - centre**2
+    return centre, math.sqrt(max(0.0, variance) / n)
 
 
 def needed(level: float = 0.95) -> int:

@@ -5,20 +5,17 @@ A table's name is its file's name in an artifact and its view's name in `align s
 
 import pyarrow as pa
 
+from align.columns import FLAG, REAL, TEXT, WHOLE
+from align.columns import more as _more
+from align.columns import table as _table
 from align.parquet import TOOLS, about, bare, completed, read, spoken, to_json, write
+from align.tables_evaluation import ANSWERS, COMPARISONS, EVALUATIONS, OPTIONS, PROMOTION, WIN_RATES
 
-TEXT, WHOLE, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-__all__ = ["TOOLS", "about", "bare", "completed", "read", "spoken", "to_json", "write"]
+__all__ = [
+    "ANSWERS", "COMPARISONS", "EVALUATIONS", "OPTIONS", "PROMOTION", "TOOLS", "WIN_RATES", "about", "bare", "completed",
+    "read", "spoken", "to_json", "write",
+]  # fmt: skip
 MESSAGES = pa.list_(pa.struct([(name, TEXT) for name in ("role", "content", *TOOLS)]))
-
-
-def _table(about: str, **columns: tuple[pa.DataType, str]) -> pa.Schema:
-    fields = [pa.field(name, kind, metadata={"about": text}) for name, (kind, text) in columns.items()]
-    return pa.schema(fields, metadata={"about": about})
-
-
-def _more(schema: pa.Schema, about: str, **columns: tuple[pa.DataType, str]) -> pa.Schema:
-    return pa.schema([*schema, *_table(about, **columns)], metadata={"about": about})
 
 
 ROWS = _table(
@@ -101,6 +98,8 @@ PAIRS = _table(
     margin=(REAL, "Score of the chosen minus score of the rejected; null where there are none."),
     labelled_by=(TEXT, "The grader's name, reference or imported."),
     held_out=(FLAG, "Kept from training, by hash of the prompt, to measure the reward model."),
+    source=(TEXT, "The source of the row; null where it is not known."),
+    category=(TEXT, "What the row's column category (or subset) says; null where it has neither."),
 )
 VERDICTS = _table(
     "What a judge said of two samples of a prompt, asked in both orders.",
@@ -133,6 +132,19 @@ HELD_OUT = _table(
     rejected_before=(REAL, "The same of the rejected response."),
     chosen_tokens=(WHOLE, "Tokens of the chosen response."),
     rejected_tokens=(WHOLE, "Tokens of the rejected response."),
+    source=(TEXT, "The source of the pair's row."),
+    category=(TEXT, "The category of the pair's row; null where it has none."),
+)
+REWARD_ACCURACY = _table(
+    "How often the reward model prefers the chosen response of held-out pairs: of all, of each source and category.",
+    by=(TEXT, "all, source or category."),
+    name=(TEXT, "Which source or category; null of all."),
+    pairs=(WHOLE, "Held-out pairs."),
+    prompts=(WHOLE, "Their prompts, which are the unit of the interval."),
+    accuracy=(REAL, "The mean over prompts of the share of pairs whose chosen score is the higher; a tie is half."),
+    low=(REAL, "Lower end of its 95 % interval."),
+    high=(REAL, "Upper end."),
+    margin=(REAL, "Mean of the chosen score minus the rejected score, over pairs."),
 )
 REFERENCE = _table(
     "Log-probabilities of pairs under the policy that DPO starts from.",
@@ -171,73 +183,6 @@ ROLLOUTS = _table(
     reward=(REAL, "The weighted sum; null where a part is missing: nothing is learned from it."),
     trained=(FLAG, "Whether its group was trained on; a group of equal rewards gives its place to another prompt."),
 )
-ANSWERS = _table(
-    "What one policy answers to the evaluation items.",
-    suite=(TEXT, "The suite: the name of the items' source."),
-    row_id=(TEXT, "The item."),
-    mode=(TEXT, "greedy or sampled."),
-    sample_index=(pa.int32(), "Which of the samples it is, from 0."),
-    response=(TEXT, "The response; null where the prompt leaves no room for one."),
-    finish_reason=(TEXT, "stop or truncated."),
-    n_tokens=(pa.int32(), "Tokens drawn."),
-    reasoning=(TEXT, "The reasoning block before the response; null where there is none. Never graded."),
-)
-EVALUATIONS = _table(
-    "The answers of every policy to the evaluation items, graded.",
-    suite=(TEXT, "The suite: the name of the items' source."),
-    row_id=(TEXT, "The item."),
-    model=(TEXT, "base, or the stage that trained the policy."),
-    mode=(TEXT, "greedy or sampled."),
-    sample_index=(pa.int32(), "Which of the samples it is, from 0."),
-    response=(TEXT, "The response; null where the prompt leaves no room for one."),
-    score=(REAL, "The grade from 0 to 1; 0 where unreadable, null where ungraded."),
-    status=(TEXT, "correct, wrong, unreadable (nothing to grade in the response) or ungraded (item or judge failed)."),
-    finish_reason=(TEXT, "stop or truncated."),
-    detail=(TEXT, "Why, in words."),
-)
-COMPARISONS = _table(
-    "Each model alone, and each ordered pair of models on the items that are graded for both.",
-    suite=(TEXT, "The suite."),
-    mode=(TEXT, "greedy or sampled."),
-    model=(TEXT, "The model."),
-    against=(TEXT, "The model that it is compared with; null where it stands alone."),
-    n=(WHOLE, "Items graded for the model, or for both."),
-    mean=(REAL, "The model's mean grade."),
-    low=(REAL, "Lower end of its 95 % interval."),
-    high=(REAL, "Upper end."),
-    diff=(REAL, "Mean paired difference."),
-    diff_low=(REAL, "Lower end of its 95 % interval."),
-    diff_high=(REAL, "Upper end."),
-    differ=(WHOLE, "Items whose scores differ."),
-    p_exact=(
-        REAL,
-        "Two-sided p of the exact test (McNemar's for right and wrong); null where 25 or more differ.",
-    ),
-    verdict=(
-        TEXT,
-        "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "
-        "too few to tell (too few items differ); null where the model stands alone.",
-    ),
-)
-PROMOTION = _table(
-    "Why the final model may become champion, or may not: every rule with what became of it.",
-    rule=(TEXT, "better, guard, ungraded, or watched (a suite that decides nothing)."),
-    suite=(TEXT, "The suite."),
-    mode=(TEXT, "greedy or sampled."),
-    model=(TEXT, "The final model; of ungraded the one whose answers are counted."),
-    against=(TEXT, "The model that it is compared with; null for ungraded."),
-    n=(WHOLE, "Items graded for both."),
-    diff=(REAL, "Mean paired difference."),
-    low=(REAL, "Lower end of its 95 % interval."),
-    high=(REAL, "Upper end."),
-    share=(REAL, "Of ungraded: the share of answers."),
-    limit=(REAL, "Of guard the fall that is allowed, of ungraded the share."),
-    held=(
-        FLAG,
-        "Whether it holds; null where it decides nothing: watched, or a guard that is not shown to hold.",
-    ),
-    text=(TEXT, "It in words."),
-)
 DROPPED = _table(
     "What a stage could not use.",
     row_id=(TEXT, "The row or pair."),
@@ -260,10 +205,10 @@ TRAINING_LOG = _table(
 TABLES: dict[str, pa.Schema] = {
     "rows": ROWS, "quarantine": QUARANTINE, "instructions": INSTRUCTIONS, "kept": KEPT, "control": CONTROL,
     "distributions": DISTRIBUTIONS, "samples": SAMPLES, "scores": SCORES, "pairs": PAIRS, "verdicts": VERDICTS,
-    "labels": LABELS,
-    "held_out": HELD_OUT, "reference": REFERENCE, "selections": SELECTIONS, "best_of": BEST_OF,
-    "rollouts": ROLLOUTS, "answers": ANSWERS,
-    "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "promotion": PROMOTION,
+    "labels": LABELS, "held_out": HELD_OUT, "reward_accuracy": REWARD_ACCURACY,
+    "reference": REFERENCE, "selections": SELECTIONS, "best_of": BEST_OF,
+    "rollouts": ROLLOUTS, "answers": ANSWERS, "options": OPTIONS,
+    "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "win_rates": WIN_RATES, "promotion": PROMOTION,
     "dropped": DROPPED, "altered": ALTERED,
     "training_log": TRAINING_LOG,
 }  # fmt: skip

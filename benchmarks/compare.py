@@ -4,7 +4,7 @@
 
 Six policies answer each item greedily and four times more; two of them answer alike in both runs, as base and SFT do
 where only DPO differs. `columns` is how the command reads and pairs the scores and answers; `dicts` reads the rows
-with `align.tables.read` and groups them in Python, up to the same figures, which is checked. The bootstrap intervals
+with `align.tables.read` and groups them in Python, up to the same figures, which is checked. The intervals
 cost the same in both and stand apart. `align compare` is the whole command, Python's start included, with 20,000 rows,
 as many verdicts and 5,000 pairs besides. All are CPU seconds, so that a busy machine does not count.
 """

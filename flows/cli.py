@@ -76,7 +76,7 @@ def plan(
     planned = make_plan(open_store(store), load(recipe, set_ or []), select, refresh)
     if json_:
         show.as_json([
-            {"stage": p.stage, "status": p.status, "reason": p.reason, "drift": list(p.drift),
+            {"stage": p.stage, "status": p.status, "reason": p.reason, "drift": list(p.drift), "note": p.note,
              "key": p.request and p.request.key, "artifact": p.attempt and p.attempt.artifact} for p in planned
         ])  # fmt: skip
     else:

@@ -208,8 +208,8 @@ def graders(before: Recorded, after: Recorded) -> tuple[dict[str, str], list[Not
     suites = [attempt.config.get("suites", {}) for attempt in (was, now)]
     found: dict[str, str] = {}
     for name in {*suites[0], *suites[1], *_suites(before), *_suites(after)} - {"*"}:
-        one, other = ((s.get(name) or s.get("*") or {}).get("grader", {}) for s in suites)
-        words = build.differences({"grader": other}, {}, {}, replace(was, config={"grader": one}, inputs={}, code={}))
+        one, other = ({k: v for k, v in (s.get(name) or s.get("*") or {}).items() if k != "limit"} for s in suites)
+        words = build.differences(other, {}, {}, replace(was, config=one, inputs={}, code={}))
         if words:
             found[name] = redact("; ".join(words))
     code = [

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from flows.since import nothing_new
 from flows.slots import Slots
 from flows.work import Work
 from storage.build import Output, differences
+from storage.going import progress_of
 from storage.store import Attempt, Store
 
 WIDEST = 32  # stages that wait or run at once; each is a thread that waits for a process
@@ -86,9 +87,11 @@ def _after(before: Iterable[Future[None]], work: Work) -> None:
 
 
 def execute(
-    recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False, by: Carrier | None = None
-) -> runs.Outcome:
+    recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False, by: Carrier | None = None,
+    asked: Sequence[str] = (),
+) -> runs.Outcome:  # fmt: skip
     """Run the DAG's stages, each in a process of its own, and record what becomes of each; `by` defaults to Threads.
+    `asked` are the words that asked for it.
 
     What does not depend on each other runs side by side, as far as there are places for it. After a failure nothing new
     begins.
@@ -109,7 +112,12 @@ def execute(
 
     slots = Slots(earlier=lambda order: any(not w.over for w in works[:order]), stopped=stopped)
 
-    with runs.recording(store, recipe, by.flow_run) as log, Processes(forward=by.forward) as processes:
+    taking_part = [name for name, p in planned.items() if p.status != "skipped" or p.shut]
+    with (
+        runs.recording(store, recipe, by.flow_run, asked, taking_part) as log,
+        progress_of(store, log.run.id),
+        Processes(forward=by.forward) as processes,
+    ):
         by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
 
         def tell(work: Work) -> None:

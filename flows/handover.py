@@ -10,7 +10,6 @@ from align import tables
 from align.errors import InputError, StageError
 from align.grading.grade import item_of
 from align.grading.kept_grades import grade_kept
-from align.grading.suites import OTHERS
 from align.handover import endpoint, gguf, push
 from align.handover.card import card
 from align.handover.certificate import Certificate, Held, choose
@@ -122,11 +121,13 @@ def graded_answers(store: Store, run: str, model: str) -> list[Held]:
     done = {s["stage"] for s in runs.stages(store, run) if s["artifact"]}
     if not {"ingest", "evaluate"} <= done:
         return []
-    rows = _items(store, run)
+    rows, config = _items(store, run), EvaluateConfig.model_validate(runs.source(store, run)["evaluate"])
     answers = tables.read(show.artifact_of(store, run, "evaluate") / "evaluations.parquet", model=model, mode="greedy")
     return [
         Held(a["suite"], a["row_id"], rows[a["row_id"]]["messages"], a["response"], a["score"])
-        for a in answers if a["response"] is not None and a["row_id"] in rows
+        for a in answers
+        if a["response"] is not None and a["row_id"] in rows and (a.get("turn") or 1) == 1
+        and config.suite(a["suite"]).by_itself
     ]  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def _certificate(store: Store, run: str, held: Sequence[Held]) -> Certificate:
         scores: dict[int, float | None] = {}
         for suite in {h.suite for h in held}:
             at = [i for i, h in enumerate(held) if h.suite == suite]
-            grader = (config.suites.get(suite) or config.suites[OTHERS]).grader
+            grader = config.suite(suite).grader
             given = [item_of(rows[held[i].row_id], said[i]) for i in at]
             grades = grade_kept(grader, given, store.root / "cache" / "rows")
             scores |= {i: g.score for i, g in zip(at, grades, strict=True)}

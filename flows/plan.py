@@ -1,11 +1,12 @@
 """What a run would do, and why, without doing it: the DAG walked with keys instead of work."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from align.config import Config
 from align.errors import InputError
+from flows import power
 from flows.check import check
 from flows.dag import Node, dag
 from flows.graph import selected
@@ -30,6 +31,7 @@ class Planned:
     attempt: Attempt | None = None  # the hit, where cached
     drift: tuple[str, ...] = ()  # library versions that differ from those of the hit
     shut: bool = False  # whether it is skipped because its gate is
+    note: str = ""  # what it will be able to say
 
 
 def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool = False) -> list[Planned]:
@@ -59,6 +61,8 @@ def plan(store: Store, recipe: Recipe, select: str | None = None, refresh: bool 
         return Node(name)
 
     dag(recipe, stage)
+    if planned["evaluate"].status in ("run", "waits"):
+        planned["evaluate"] = replace(planned["evaluate"], note=power.note(recipe, before))
     return list(planned.values())
 
 

@@ -89,7 +89,10 @@ def plan(planned: Sequence[Any]) -> None:
     words = {"run": "will run"}
     table(
         ["stage", "status", "why"],
-        [[p.stage, words.get(p.status, p.status), "; ".join([p.reason, *p.drift]).strip("; ")] for p in planned],
+        [
+            [p.stage, words.get(p.status, p.status), "; ".join(filter(None, [p.reason, *p.drift, p.note]))]
+            for p in planned
+        ],
     )
 
 

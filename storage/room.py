@@ -102,6 +102,9 @@ def _unneeded(store: Store, keep_runs: int | None, keep_days: float | None) -> I
         stage, _, key = folder.name.rpartition("-")
         if any(a.stage == stage for a in store.attempts(key)) or _unchanged(folder) > UNFINISHED:
             yield folder
+    for run in _inside(store.root / "runs"):
+        if runs.never_began(run) and not files.is_locked(run / "lock"):
+            yield run
     yield from _stale_caches(store, gone, keep_days)
     yield from (lock for lock in _inside(store.root / "locks") if lock.name != "in-use" and not files.is_locked(lock))
 
@@ -138,6 +141,12 @@ def _stale_caches(store: Store, gone: set[str], keep_days: float | None) -> Iter
     for path in _inside(store.root / "cache" / "digests"):
         known = files.read_json(path)
         if not isinstance(known, dict) or not Path(str(known.get("path"))).exists():
+            yield path
+    for path in _inside(store.root / "cache" / "reports"):
+        if path.name != "index.html" and not (store.root / "runs" / path.stem / "run.json").exists():
+            yield path
+    for path in _inside(store.root / "cache" / "progress"):
+        if not files.is_locked(store.root / "runs" / path.name / "lock"):
             yield path
     if keep_days is not None:
         oldest = datetime.now(UTC).timestamp() - keep_days * 86400

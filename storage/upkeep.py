@@ -54,6 +54,8 @@ def _records(store: Store) -> Iterator[tuple[Path, str]]:
             yield store.root / "champions" / recipe / name, "champion"
     for run_id in files.names(store.root / "runs"):
         folder = store.root / "runs" / run_id
+        if runs.never_began(folder):
+            continue
         yield folder / "run.json", "run"
         if (folder / "finished.json").exists():
             yield folder / "finished.json", "finished"

@@ -75,7 +75,7 @@ def gate(
     told = zip(drawn["after"], graded["after"], strict=True)
     scores = ({"sample_id": s.sample_id, "scored_by": config.grader.name, **vars(g)} for s, g in told)
     tables.write(out / "scores.parquet", scores, tables.SCORES)
-    d = paired_difference(means["after"], means["before"], seed=config.seed, level=config.level)
+    d = paired_difference(means["after"], means["before"], level=config.level)
     return {
         "prompts": len(prompts),
         "prompts.graded": d.n,

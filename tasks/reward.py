@@ -17,6 +17,7 @@ from align.models.example import Example, pad
 from align.models.memory_inference import Batch, release
 from align.models.pairs import Pair, encode
 from align.models.reader import Reader
+from align.models.reward_accuracy import about, accuracies
 from align.models.reward_model import Kind, heads, load_reader, load_reward, reward_base, rewards, save_kind, score
 from align.models.shards import of_first
 from align.models.trained import save_trained
@@ -67,10 +68,10 @@ def reward(
 ) -> Metrics:
     """Train on the pairs (PAIRS) that are not held out, then measure on those that are.
 
-    Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet and
-    dropped.parquet. The held-out scores come from the reloaded artifact, which is loaded when the trained model is
-    gone: two would not fit where one does. `config.base` goes before `base`, and starts without an adapter. Raises
-    StageError where a check fails.
+    Writes adapter/ (LoRA, and the score head where there is one), training_log.parquet, held_out.parquet,
+    reward_accuracy.parquet and dropped.parquet. The held-out scores come from the reloaded artifact, which is loaded
+    when the trained model is gone: two would not fit where one does. `config.base` goes before `base`, and starts
+    without an adapter. Raises StageError where a check fails.
     """
     config.check()
     if config.base is not None:
@@ -86,7 +87,8 @@ def reward(
         )
     longest = min(config.max_length, chat.room)  # an encoder has no place for more
     config = config.model_copy(update={"max_length": longest})
-    every, counts = encode(chat, tables.read(pairs), config, out)
+    table = tables.read(pairs)
+    every, counts = encode(chat, table, config, out)
     train, held = [p for p in every if not p.held_out], [p for p in every if p.held_out]
 
     size, probes = config.per_device_eval_batch_size, _both(every[:8])
@@ -108,22 +110,23 @@ def reward(
     scorer, kind = load_reward(base, of_first(out))  # of a split model only the first process writes the weights
     check_saved(after, scorer, kind, chat, probes, size)
     scores = score(scorer, kind, chat, _both(held), batch_size=size, label="held-out pairs")
-    tables.write(
-        out / "held_out.parquet",
-        (
-            {
-                "pair_id": p.pair_id,
-                "chosen_score": scores[i],
-                "rejected_score": scores[len(held) + i],
-                "chosen_before": before[i] if kind == "likelihood" else None,
-                "rejected_before": before[len(held) + i] if kind == "likelihood" else None,
-                "chosen_tokens": p.chosen.tokens,
-                "rejected_tokens": p.rejected.tokens,
-            }
-            for i, p in enumerate(held)
-        ),
-        tables.HELD_OUT,
-    )
+    of = {p["pair_id"]: p for p in table}
+    scored = [
+        {
+            "pair_id": p.pair_id,
+            "chosen_score": scores[i],
+            "rejected_score": scores[len(held) + i],
+            "chosen_before": before[i] if kind == "likelihood" else None,
+            "rejected_before": before[len(held) + i] if kind == "likelihood" else None,
+            "chosen_tokens": p.chosen.tokens,
+            "rejected_tokens": p.rejected.tokens,
+            **{name: of[p.pair_id].get(name) for name in ("source", "category")},
+        }
+        for i, p in enumerate(held)
+    ]
+    tables.write(out / "held_out.parquet", scored, tables.HELD_OUT)
+    by_group = list(accuracies(scored, [of[p.pair_id]["row_id"] for p in held]))
+    tables.write(out / "reward_accuracy.parquet", by_group, tables.REWARD_ACCURACY)
     metrics: dict[str, float | int | str] = {
         "pairs": len(train),
         "pairs.held_out": len(held),
@@ -139,6 +142,7 @@ def reward(
             "accuracy.held_out.initial": _accuracy(before),
             "accuracy.length_baseline": max(longer, 1 - longer),
             **(_gain(held, scores, before) if kind == "likelihood" else {}),
+            **about(by_group),
             "margin.held_out": sum(scores[: len(held)]) / len(held) - sum(scores[len(held) :]) / len(held),
         }
     return metrics

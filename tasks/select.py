@@ -154,12 +154,12 @@ def _curve(
     listed = [(v, s) for group in groups for v, s in group]
     grades = iter(grade_all(config.grader, [item_of(prompts[s["row_id"]], s["text"]) for _, s in listed]))
     known = [[(v, g.score) for v, _ in group if (g := next(grades)).score is not None] for group in groups]
-    found = list(best_of.curve(known, config.seed))
+    found = list(best_of.curve(known))
     tables.write(out / "best_of.parquet", found, tables.BEST_OF)
     if not found:
         return {}
     last = found[-1]
-    over = best_of.gamed(known, config.seed)
+    over = best_of.gamed(known)
     metrics = {"best_of.n": last["n"], "grade.random": found[0]["grade"], "grade.best": last["grade"]}
     return metrics | {"grade.oracle": last["oracle"], "best_of.gamed_from": over[0] if over else 0}
 

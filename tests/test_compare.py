@@ -132,7 +132,9 @@ def test_scores_are_paired_over_the_items_that_both_graded(made: Made, capsys: p
     assert (d["low"], d["high"], d["p_exact"]) == (expected.low, expected.high, expected.p)
     assert d["mean_after"] - d["mean_before"] == pytest.approx(d["diff"])
     same = found["sft", "sampled"]
-    assert (same["diff"], same["low"], same["differ"], same["verdict"]) == (0, 0, 0, "too few to tell")
+    assert (same["diff"], same["differ"], same["verdict"]) == (0, 0, "too few to tell") and same["low"] == -same[
+        "high"
+    ] < 0
 
 
 def test_comparing_the_other_way_round_mirrors_it(made: Made) -> None:
@@ -167,6 +169,20 @@ def test_policies_that_runs_end_with_are_compared_though_their_names_differ(made
     differences, answers = graded.graded(path, path, [], ("sft", "dpo"), {}, 2)
     assert (answers[-1].before, answers[-1].after) == ("sft", "dpo") and answers[-1].gained + answers[-1].lost > 0
     assert all(e["prompt"] is None for e in answers[-1].examples)
+
+
+def test_of_several_turns_the_first_is_shown_and_all_count(tmp_path: Path) -> None:
+    for side, scores in (("before", (0.0, 1.0)), ("after", (1.0, 1.0))):
+        rows = [
+            {"suite": "chat", "row_id": f"r{i}", "model": "sft", "mode": "greedy", "turn": turn, "sample_index": 0,
+             "response": f"{side} {turn}", "score": score, "status": "correct" if score else "wrong"}
+            for i in range(8) for turn, score in enumerate(scores, 1)
+        ]  # fmt: skip
+        tables.write(tmp_path / side, rows, tables.EVALUATIONS)
+    (difference,), (answers,) = graded.graded(tmp_path / "before", tmp_path / "after", [], (None, None), {}, 2)
+    assert (difference.n, difference.mean_before, difference.mean_after) == (8, 0.5, 1.0)
+    assert (answers.gained, answers.shared) == (8, 8)
+    assert [e["after"]["response"] for e in answers.examples] == ["after 1"] * 2
 
 
 def test_other_graders_are_said_and_give_no_verdict(copy: Made, tmp_path: Path, capsys: Any) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from align import tables
 from align.errors import StageError
 from align.grading.graders import ExactGrader, PythonGrader
+from align.grading.suites import Asked
 from align.models import engine, generate
 from align.models.base import BaseConfig
 from align.models.engine import Prompt, Sample, Sampling
@@ -75,7 +76,7 @@ def answered(folder: Path, config: EvaluateConfig, base: BaseConfig, model: str,
     """What one policy answers."""
     out = folder / f"answers-{model}"
     out.mkdir(exist_ok=True)
-    settings = AnswerConfig(suites=config.limits, **{name: getattr(config, name) for name in Sampling.model_fields})
+    settings = AnswerConfig(suites=config.asked, **{name: getattr(config, name) for name in Sampling.model_fields})
     answer(settings, out, base=base, rows=folder / "rows.parquet", adapter=adapter)
     return out / "answers.parquet"
 
@@ -96,7 +97,7 @@ def run(
         for model, adapter in {"base": None, **models}.items()
         if model == "base" or adapter
     }
-    metrics = evaluate(config, out, rows=folder / "rows.parquet", **answers)
+    metrics = evaluate(config, out, rows=folder / "rows.parquet", seeds=None, **answers)
     assert all(isinstance(v, (int, float, str)) for v in metrics.values())
     return tables.read(out / "evaluations.parquet"), tables.read(out / "comparisons.parquet"), metrics
 
@@ -112,7 +113,7 @@ def test_items_that_are_a_system_message_alone_are_asked_and_said_so(tmp_path: P
     rows = [question(i) for i in range(3)]
     rows[1]["messages"] = [{"role": "system", "content": "Name the number 1"}]
     tables.write(tmp_path / "rows.parquet", rows, tables.ROWS)
-    settings = AnswerConfig(suites={"*": None}, n=0)
+    settings = AnswerConfig(suites={"*": Asked()}, n=0)
     metrics = answer(settings, tmp_path, base=BASE, rows=tmp_path / "rows.parquet")
     assert (metrics["answers"], metrics["system_only"], metrics["system_only.asked_as"]) == (3, 1, "system")
     tables.write(tmp_path / "rows.parquet", rows[:1], tables.ROWS)

@@ -11,6 +11,7 @@ from hostile_words import refused
 from align.config import Config
 from align.errors import InputError
 from align.grading.graders import ExactGrader
+from align.grading.suites import Asked
 from align.models.arguments import LoraSettings
 from align.models.base import BaseConfig, load_model
 from align.models.trainable import adapt
@@ -108,7 +109,7 @@ DIRECT: list[tuple[Any, Config, dict[str, Any], str]] = [
      "center_rewards_coefficient"),
     (sample, SampleConfig(temperature=0, top_p=0.5), {"base": BASE, "rows": NO}, "top_p"),
     (sample, SampleConfig(temperature=0, seed=1), {"base": BASE, "rows": NO}, "seed"),
-    (answer, AnswerConfig(suites={"*": None}, n=1, temperature=0, top_p=0.5), {"base": BASE, "rows": NO}, "top_p"),
+    (answer, AnswerConfig(suites={"*": Asked()}, n=1, temperature=0, top_p=0.5), {"base": BASE, "rows": NO}, "top_p"),
     (evaluate, EvaluateConfig(n=0, temperature=0.3), {"rows": NO}, "temperature"),
     (pairs, PairsConfig(origin="imported", grader=ExactGrader()), {"rows": NO}, "grader"),
     (select, SelectConfig(by="score"), {"base": BASE, "rows": NO, "samples": NO, "reward": NO}, "by"),

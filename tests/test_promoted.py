@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -118,9 +119,10 @@ def test_the_verdict_is_a_view_and_leads_the_report(small, capsys):
     main(["sql", "SELECT rule, held FROM promotion ORDER BY ALL", "--csv", *at])
     assert capsys.readouterr().out == "rule,held\nbetter,True\nungraded,True\nungraded,True\n"
     main(["report", "champion", *at])
-    page = Path(capsys.readouterr().out.strip())
-    lead = (page.parent / "summary.md").read_text().splitlines()[2]
-    assert lead.startswith("dpo is fit to be champion: questions: dpo is ") and lead in page.read_text()
+    page = Path(capsys.readouterr().out.strip()).read_text()
+    box = page.partition("dpo is fit to be champion.")[2].partition("</ul>")[0]
+    assert re.search(r"✓</span>questions: dpo has to be better than base: \+[\d.]+ points \[", box) and "✗" not in box
+    assert page.index('class="verdict') < page.index("dpo is fit to be champion.") < page.index("<nav")
 
 
 def test_the_same_run_again_changes_nothing(small):

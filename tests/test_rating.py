@@ -134,7 +134,7 @@ def test_rows_are_never_searched_for_placeholders(endpoint: Endpoint) -> None:
     [
         ({"template": "{prompt}"}, "needs {prompt} and {response}"),
         ({"pattern": "x"}, "captures"),
-        ({"pattern": "(["}, r"is no regular expression \(unterminated character set at position 1\)"),
+        ({"pattern": "(["}, r"is no regular expression \(unterminated character set"),
         ({"pattern": "(a{1,99999999999})"}, "is no regular expression"),
         ({"pattern": "(" * 3000 + ")" * 3000}, "is no regular expression"),
     ],

@@ -8,6 +8,7 @@ from families import ASK, chat_of
 
 from align import tables
 from align.errors import StageError
+from align.grading.suites import Asked
 from align.models.base import BaseConfig, load_chat
 from tasks.answer import AnswerConfig, answer
 from tasks.sample import SampleConfig, sample
@@ -74,7 +75,7 @@ def test_a_policy_that_learned_the_channel_is_not_graded_on_it(
     written = [s["text"] for s in drawn if s["finish_reason"] == "stop"]
     assert written and all("final" not in text for text in written)
     assert sum(text.startswith("It is ") for text in written) > len(written) / 2
-    asked = AnswerConfig(suites={"sums": None}, n=0, max_new_tokens=48)
+    asked = AnswerConfig(suites={"sums": Asked()}, n=0, max_new_tokens=48)
     answer(asked, tmp_path, base=base, rows=tmp_path / "rows.parquet", adapter=trained)
     answers = tables.read(tmp_path / "answers.parquet")
     assert len(answers) == 6 and all("final" not in a["response"] for a in answers if a["finish_reason"] == "stop")

@@ -1,10 +1,12 @@
 """The report: every number right, everything escaped, nothing fetched, equal input gives equal bytes."""
 
+import base64
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from artifacts import HOSTILE, artifacts, regraded
 from align import tables
 from align.errors import InputError
 from align.report import charts, wording
-from align.report.answers import KINDS, _spread
+from align.report import page as page_of
+from align.report.answers import Scores, _most
 from flows.recipe import load
 from flows.stages import outline
 from tasks.report import ReportConfig, report
@@ -95,7 +98,13 @@ def test_differences_are_those_of_evaluate(inputs: dict[str, Path], made: Any) -
 def test_page_is_self_contained_and_safe(inputs: dict[str, Path], made: Any) -> None:
     html = made[0]
     page = Page(html)
-    assert not {t for t, _ in page.tags} & {"script", "img", "link", "iframe", "object", "b", "base"}
+    assert not {t for t, _ in page.tags} & {"img", "link", "iframe", "object", "b", "base"}
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert script == Path(page_of.__file__).with_name("templates").joinpath("examples.js").read_text()
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    assert (
+        f"default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;; script-src &#39;sha256-{digest}&#39;;" in html
+    )
     for tag, attributes in page.tags:
         assert not [a for a in attributes if a.startswith("on")], tag
         for name in ("href", "src", "xlink:href", "action"):
@@ -190,11 +199,40 @@ def test_an_artifact_without_metrics_is_refused(inputs: dict[str, Path], tmp_pat
         make(tmp_path / "report", {**inputs, "reward": empty})
 
 
-def test_answers_are_spread_over_kinds(made: Any) -> None:
-    assert _spread([[1, 2, 3, 4], [5], [6, 7], [8], []], 6) == [1, 2, 3, 5, 6, 8]
-    assert sorted(_spread([[1], [2], [], [], []], 5)) == [1, 2] and _spread([[], [], [], [], []], 5) == []
-    shown = [kind for kind in KINDS if f">{kind}</span>" in made[0]]
-    assert shown[:2] == ["gained", "lost"]
+def test_examples_are_those_that_differ_most() -> None:
+    def scores(first: float | None, last: float | None, mean: float = 0.0) -> Scores:
+        return Scores({"sft": first, "dpo": last}, {"sft": 0.0, "dpo": mean})
+
+    items = {("s", "a"): scores(0, 1, 0.25), ("s", "b"): scores(0, 1, 0.75), ("s", "c"): scores(0, 1, 0.5),
+             ("s", "d"): scores(1, 0), ("s", "e"): scores(0, 0.5), ("s", "f"): scores(1, 1, 1),
+             ("s", "g"): scores(None, 1)}  # fmt: skip
+    kinds = dict(zip(items, ["gained"] * 3 + ["lost", "gained", "right in both", "not graded"], strict=True))
+    # gained and lost in turns, the wider range on average first; then the narrower greedy range, then none
+    assert "".join(row_id for _, row_id in _most(items, kinds, ["sft", "dpo"], 9)) == "bdcaefg"
+    assert _most(items, kinds, ["sft", "dpo"], 1) == [("s", "b")] and _most({}, {}, ["sft"], 3) == []
+
+
+def test_examples_hold_every_answer(inputs: dict[str, Path], made: Any) -> None:
+    found = tables.read(inputs["evaluate"] / "evaluations.parquet", mode="greedy")
+    status = {(a["row_id"], a["model"]): a["status"] for a in found}
+    kinds = {i: (status[i, "sft"], status[i, "dpo"]) for i, _ in status}
+    shown = re.findall(r'<div class="answer" data-kind="(\w+).*?<span class="muted"> (\w+)', made[0], re.DOTALL)
+    assert len(shown) == 20 and {kind for kind, _ in shown} == {"gained", "lost", "right", "wrong"}
+    ends = {
+        "gained": ("wrong", "correct"),
+        "lost": ("correct", "wrong"),
+        "right": ("correct",) * 2,
+        "wrong": ("wrong",) * 2,
+    }
+    for kind, row_id in shown:
+        assert kinds[row_id] == ends[kind] and len({status[row_id, model] for model in ("sft", "sft_rs", "dpo")}) == 2
+    for i, part in enumerate(made[0].split('<div class="answer"')[1:]):
+        said = re.findall(r'class="side (\w+)"><div class="who">([^<]+)<', part.partition("</section>")[0])
+        told = {model: state for state, models in said for model in models.split(", ")}
+        assert told == {
+            model: status[shown[i][1], model]
+            for model in ("base", "sft_unfiltered", "sft", "sft_random", "sft_rs", "dpo")
+        }
 
 
 def test_wording() -> None:

@@ -79,7 +79,6 @@ def test_a_difference_of_few_questions(
     (found,) = [c for c in rows if (c["mode"], c["model"], c["against"]) == ("sampled", "dpo", "sft")]
     assert (found["verdict"], found["differ"]) == (verdict, better)
     assert found["p_exact"] == min(1, 2 / 2**better)
-    assert better == 0 or found["diff_low"] > 0, "the interval alone would say better"
     assert all((c["verdict"] is None) == (c["against"] is None) for c in rows)
 
     html, table, metrics = make(tmp_path / "report", given)

@@ -16,8 +16,10 @@ from align import tables
 from align.errors import InputError, StageError
 from align.models.base import BaseConfig, load_chat
 from align.models.example import Example
+from align.models.reward_accuracy import accuracies
 from align.models.reward_model import SCALE, load_reward, score
 from align.models.trained import policy
+from tasks.pairs import PairsConfig, pairs
 from tasks.reward import RewardConfig, check_saved, reward
 
 
@@ -52,6 +54,47 @@ def test_it_learns_the_pairs(trained: tuple[Path, dict[str, Any]]) -> None:
     assert len(held) == metrics["pairs.held_out"] == 20 and metrics["pairs"] == 80
     assert {p["pair_id"] for p in held} == {f"q{i}" for i in range(0, 100, 5)}
     assert metrics["accuracy.held_out"] == sum(p["chosen_score"] > p["rejected_score"] for p in held) / 20
+
+
+def test_accuracy_by_source_and_category(base: BaseConfig, tmp_path: Path) -> None:
+    kinds = [{"source": "b" if i % 10 else "a", "category": "hard" if i % 3 else None} for i in range(40)]
+    swapped = {
+        "chosen": "SELECT",
+        "rejected": "It is 9.",
+    }  # of source a, those held out are labelled the other way round
+    more = [tiny.pair(i, **kinds[i], **(swapped if i % 10 == 0 else {})) for i in range(40)]
+    metrics = run(base, tmp_path / "out", tiny.pairs(tmp_path / "pairs.parquet", 0, *more), None)
+    held = {h["pair_id"]: h for h in tables.read(tmp_path / "out/held_out.parquet")}
+    assert {i: (h["source"], h["category"]) for i, h in held.items()} == {
+        f"q{i}": (kinds[i]["source"], kinds[i]["category"]) for i in range(0, 40, 5)
+    }
+    found = {(r["by"], r["name"]): r for r in tables.read(tmp_path / "out/reward_accuracy.parquet")}
+    assert list(found) == [("all", None), ("source", "a"), ("source", "b"), ("category", "hard")]
+    for (by, name), r in found.items():
+        of = [h for h in held.values() if by == "all" or h[by] == name]
+        assert r["pairs"] == r["prompts"] == len(of) and r["low"] <= r["accuracy"] <= r["high"]
+        assert r["accuracy"] == sum(h["chosen_score"] > h["rejected_score"] for h in of) / len(of)
+    assert found["source", "a"]["accuracy"] < found["source", "b"]["accuracy"] == metrics["accuracy.held_out.source.b"]
+    assert metrics["accuracy.held_out.source.a.pairs"] == 4 and "accuracy.held_out.category.hard" not in metrics
+
+
+def test_pairs_know_their_source_and_category(tmp_path: Path) -> None:
+    said = ['{"category": "math"}', '{"subset": "chat-hard"}', '{"category": 3}', "{}"]
+    rows = [
+        tiny.row(i, use="preferences", split="preference", response=None, chosen="Yes.", rejected="No.", meta=meta)
+        for i, meta in enumerate(said)
+    ]
+    tables.write(tmp_path / "rows.parquet", rows, tables.ROWS)
+    pairs(PairsConfig(origin="imported", held_out=0), tmp_path, rows=tmp_path / "rows.parquet")
+    made = {p["row_id"]: (p["source"], p["category"]) for p in tables.read(tmp_path / "pairs.parquet")}
+    assert made == {"r0": ("sums", "math"), "r1": ("sums", "chat-hard"), "r2": ("sums", None), "r3": ("sums", None)}
+
+
+def test_pairs_of_one_prompt_are_one_unit() -> None:
+    rows = [{"source": "s", "category": None, "chosen_score": a, "rejected_score": 0.0} for a in (1.0, 1.0, 0.0, -1.0)]
+    first, _ = accuracies(rows, ["p", "p", "p", "q"])
+    assert (first["pairs"], first["prompts"], first["margin"]) == (4, 2, 0.25)
+    assert first["accuracy"] == pytest.approx((2.5 / 3 + 0) / 2)
 
 
 def test_the_length_baseline_is_the_better_of_longer_and_shorter(trained: tuple[Path, dict[str, Any]]) -> None:

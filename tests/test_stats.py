@@ -1,10 +1,10 @@
-"""Intervals: against closed forms, scipy, and their own coverage."""
+"""Intervals: against closed forms and scipy. How often they hold is in test_coverage.py."""
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from align.stats import bootstrap_mean, item_means, mean_interval, preference_kappa, wilson
+from align.stats import item_means, mean_interval, preference_kappa, t_quantile, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 10), (45, 300), (1, 1), (0, 300)])
@@ -21,42 +21,26 @@ def test_wilson_refuses_what_is_no_proportion(successes: int, n: int) -> None:
         wilson(successes, n)
 
 
-def test_bootstrap_is_near_the_normal_interval_and_seeded() -> None:
-    x = np.random.default_rng(1).normal(3, 2, 400)
-    found = bootstrap_mean(x)
-    half = 1.96 * x.std() / 20
-    assert found.value == pytest.approx(x.mean())
-    assert (found.low, found.high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.02)
-    assert found == bootstrap_mean(x) != bootstrap_mean(x, seed=1)
-    assert bootstrap_mean(x, level=0.5).high < found.high
+@pytest.mark.parametrize("p", [0.9, 0.975, 0.995, 0.9995])
+def test_quantiles_of_student_are_scipys(p: float) -> None:
+    for df in (1, 2, 3, 4, 5.5, 10, 29, 99, 400):
+        assert t_quantile(p, df) == pytest.approx(scipy_stats.t.ppf(p, df), rel=1e-5), df
+    for df in (1.1, 1.5, 1.9, 2.5):
+        theirs = scipy_stats.t.ppf(p, df)
+        assert theirs * (1 - 1e-6) <= t_quantile(p, df) <= theirs * 1.1, "never too small"
+    for wrong in ((0.4, 3), (1, 3), (p, 0.5)):
+        with pytest.raises(ValueError, match="no quantile"):
+            t_quantile(*wrong)
 
 
-def test_bootstrap_is_near_scipys() -> None:
-    x = np.random.default_rng(2).exponential(size=100)
-    theirs = scipy_stats.bootstrap((x,), np.mean, method="percentile", rng=0).confidence_interval
-    ours = bootstrap_mean(x)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-
-
-@pytest.mark.parametrize("n", [100, 2000])
-def test_repeating_values_are_counted_to_the_same_interval(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    x = np.random.default_rng(4).choice([-1, -0.5, 0, 0.25, 1], n, p=[0.1, 0.1, 0.5, 0.1, 0.2])
-    counted, back = bootstrap_mean(x), bootstrap_mean(-x)
-    assert (counted.low, counted.high) == (-back.high, -back.low)  # to the last bit: a swapped comparison mirrors
-    monkeypatch.setattr("align.stats._REPEATING", 0)
-    drawn = bootstrap_mean(x)
-    assert counted != drawn and counted.value == drawn.value
-    spread = drawn.high - drawn.low
-    assert (counted.low, counted.high) == pytest.approx((drawn.low, drawn.high), abs=0.03 * spread)
-
-
-@pytest.mark.parametrize("repeating", [False, True])
-def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, repeating: bool) -> None:
-    x = np.random.default_rng(3).random(50)
-    x = np.repeat(x[:2], 25) if repeating else x
-    whole = bootstrap_mean(x, resamples=500)
-    monkeypatch.setattr("align.stats._BLOCK", 777)
-    assert bootstrap_mean(x, resamples=500) == whole
+def test_scores_between_right_and_wrong_have_students_interval_where_the_mean_is_in_the_middle() -> None:
+    x = np.clip(np.random.default_rng(1).normal(0.5, 0.1, 400), 0, 1)
+    found, theirs = mean_interval(x), scipy_stats.t.interval(0.95, 399, x.mean(), scipy_stats.sem(x))
+    assert found.value == pytest.approx(x.mean()) and found.n == 400
+    assert (found.low, found.high) == pytest.approx(theirs, abs=1e-4)
+    assert mean_interval(x, level=0.5).high < found.high
+    near = mean_interval([0.0] * 28 + [0.5, 0.25])
+    assert 0 <= near.low < near.value < near.high and near.high - near.value > near.value - near.low
 
 
 def test_samples_are_averaged_by_item_and_ungraded_ones_left_out() -> None:
@@ -64,11 +48,14 @@ def test_samples_are_averaged_by_item_and_ungraded_ones_left_out() -> None:
     assert means == {"a": pytest.approx(2 / 3), "c": 0.0}
 
 
-def test_mean_interval_chooses() -> None:
-    assert mean_interval([0, 0, 0, 0]) == wilson(0, 4)
-    assert mean_interval([0.5, 0, 1]) == bootstrap_mean([0.5, 0, 1])
+def test_mean_interval_is_wilsons_for_right_and_wrong_and_its_bounds_hold() -> None:
+    assert mean_interval([0, 0, 0, 0]) == wilson(0, 4) and mean_interval([1, 0, 1]) == wilson(2, 3)
+    assert mean_interval([0.5]) == wilson(0.5, 1) and mean_interval([0.5] * 9) == wilson(4.5, 9)
+    assert mean_interval([1.0, 1.0, 1.0 + 1e-12]).value == 1.0
     with pytest.raises(ValueError, match="at least one"):
-        bootstrap_mean([])
+        mean_interval([])
+    with pytest.raises(ValueError, match="7 is no score"):
+        mean_interval([0.5, 7])
 
 
 def test_kappa_by_hand() -> None:

@@ -12,7 +12,7 @@ from served import TINY
 
 from align.errors import InputError
 from align.paired import paired
-from align.stats import bootstrap_mean
+from align.stats import mean_interval
 from flows.points import Point, Sweep
 from flows.show_sweep import as_json, as_rows, html
 from flows.space import Axis, Listed, Range, space
@@ -52,7 +52,7 @@ def test_a_model_that_is_not_evaluated_is_refused(tmp_path):
 
 
 def point(beta: float, scores: list[float], first: list[float] | None = None) -> Point:
-    found = Point((f"dpo.beta={beta}",), "run", results={"sql": bootstrap_mean(scores)})
+    found = Point((f"dpo.beta={beta}",), "run", results={"sql": mean_interval(scores)})
     if first is not None:
         found.against["sql"] = paired([a - b for a, b in zip(scores, first, strict=True)], level=0.975)
     return found
@@ -78,7 +78,7 @@ def swept(axes: Sequence[Axis], settings: Sequence[tuple[str, ...]], seed: int |
     points = []
     for i, chosen in enumerate(settings[:-1]):
         scores = [1.0] * (40 + (25 if i == 1 else -i)) + [0.0] * (60 - (25 if i == 1 else -i))
-        found = Point(chosen, f"run-{i}", results={"sql": bootstrap_mean(scores)})
+        found = Point(chosen, f"run-{i}", results={"sql": mean_interval(scores)})
         if i:
             found.against["sql"] = paired([a - b for a, b in zip(scores, given, strict=True)], level=0.99)
         points.append(found)
@@ -138,4 +138,4 @@ def test_the_page_says_what_the_table_and_the_json_say(name: str, browser: Brows
 def test_a_page_of_failures_has_no_chart_and_no_command() -> None:
     failed = Point(("dpo.beta=0.1",), error="no memory")
     page = html(Sweep("dpo", "greedy", 0.95, [failed], failed, "", [Listed("dpo.beta", ("0.1",))]), "tiny")
-    assert "<svg" not in page and "<pre>" not in page and page.count("No run has a result.") == 2
+    assert "<svg" not in page and "<pre" not in page and page.count("No run has a result.") == 2

@@ -14,6 +14,7 @@ from tooled import ASKED, OPENAI, SPELLINGS, read
 from align import tables
 from align.errors import StageError
 from align.grading.graders import ExactGrader
+from align.grading.suites import Asked
 from align.models.base import BaseConfig, load_chat
 from align.models.kto import encode as encode_labels
 from align.models.pairs import encode
@@ -117,7 +118,7 @@ def test_prompts_with_tools_are_drawn_from_where_the_template_writes_them(
 
 
 def test_items_with_tools_that_cannot_be_asked_are_ungraded(base: BaseConfig, asked: Path, tmp_path: Path) -> None:
-    settings = AnswerConfig(suites={"*": None}, n=0, max_new_tokens=4)
+    settings = AnswerConfig(suites={"*": Asked()}, n=0, max_new_tokens=4)
     metrics = answer(settings, tmp_path, base=base, rows=asked)
     assert (metrics["answers"], metrics["items.faulty"], metrics["items.faulty.reason"]) == (3, 2, NONE)
     assert metrics["answers.no_room"] == 0

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 from align.comparison.found import Answers, Difference
 from align.comparison.reading import Row, by_key, connect
 from align.comparison.reading import rows as ask
-from align.paired import Paired, paired
+from align.paired import paired
 
 EVALUATIONS = [
     "suite",
@@ -26,8 +25,6 @@ EVALUATIONS = [
     "detail",
 ]
 PROMPTS = ["row_id", "split", "prompt", "reference"]
-SEED = 0
-"""Of every bootstrap here: of neither run's recipe, so that comparing the other way round mirrors each interval."""
 
 # after `compared`: the policies that are compared, by number; items of each with their mean score, null where ungraded
 _ITEMS = """
@@ -42,10 +39,8 @@ FROM b FULL JOIN a USING (nr, suite, mode, row_id)
 """
 _ANSWERS = """
 CREATE TEMP TABLE answers AS
-WITH b AS (SELECT c.nr, e.* FROM before e JOIN compared c ON e.model = c.before
-           WHERE e.mode = 'greedy' AND e.sample_index = 0),
-     a AS (SELECT c.nr, e.* FROM after e JOIN compared c ON e.model = c.after
-           WHERE e.mode = 'greedy' AND e.sample_index = 0)
+WITH b AS (SELECT c.nr, e.* FROM first_before e JOIN compared c ON e.model = c.before),
+     a AS (SELECT c.nr, e.* FROM first_after e JOIN compared c ON e.model = c.after)
 SELECT nr, suite, row_id, b.response IS DISTINCT FROM a.response AS other,
        replace(b.status, 'unreadable', 'wrong') AS was, replace(a.status, 'unreadable', 'wrong') AS now,
        CASE WHEN was = 'wrong' AND now = 'correct' THEN 'gained' WHEN was = 'correct' AND now = 'wrong' THEN 'lost'
@@ -73,6 +68,12 @@ def graded(
         con.execute("CREATE TEMP TABLE compared (nr INTEGER, before VARCHAR, after VARCHAR)")
         for at, (was, now) in enumerate(policies):
             con.execute("INSERT INTO compared VALUES ($1, $2, $3)", [at, was, now])
+        for side, path in (("before", before), ("after", after)):
+            turn = "coalesce(turn, 1)" if "turn" in pq.read_schema(path).names else "1"  # older ones have but one
+            con.execute(
+                f"CREATE TEMP VIEW first_{side} AS SELECT * FROM {side} WHERE mode = 'greedy' AND sample_index = 0 "
+                f"AND {turn} = 1"
+            )
         con.execute(_ITEMS)
         con.execute(_ANSWERS)
         differences = [_difference(con, policies, r, graders) for r in ask(con, """
@@ -101,7 +102,7 @@ def _difference(
         [at, suite, mode],
     ).fetchnumpy()
     was, now = (np.asarray(scores[side], dtype=np.float64) for side in ("was", "now"))
-    found = _paired(now - was) if was.size else None
+    found = paired(now - was) if was.size else None
     grader = graders.get(suite)
     return Difference(
         suite, mode, *policies[at], shared=counts["shared"], before_only=counts["before_only"],
@@ -110,11 +111,6 @@ def _difference(
         high=found and found.high, differ=found.differ if found else 0, p_exact=found and found.p,
         verdict="not measured" if found is None or grader else found.verdict, grader=grader,
     )  # fmt: skip
-
-
-def _paired(differences: Any) -> Paired:
-    """paired_difference, of items that are in order. Where nothing differs, one resample tells as much as many."""
-    return paired(differences, seed=SEED) if differences.any() else paired(differences, seed=SEED, resamples=1)
 
 
 def _answers(
@@ -137,8 +133,7 @@ def _answers(
     for side in ("before", "after"):
         said = by_key(ask(con, f"""
             SELECT c.nr, e.suite, e.row_id, e.response, e.status, e.finish_reason, e.detail
-            FROM {side} e JOIN compared c ON e.model = c.{side}
-            WHERE e.mode = 'greedy' AND e.sample_index = 0 AND e.row_id IN (SELECT unnest($ids))
+            FROM first_{side} e JOIN compared c ON e.model = c.{side} WHERE e.row_id IN (SELECT unnest($ids))
         """, ids=ids), "nr", "suite", "row_id")  # fmt: skip
         for example in found:
             answer = said[example["nr"], example["suite"], example["row_id"]]

@@ -1,5 +1,6 @@
 """How graded responses of one prompt are combined into preference pairs, and which of those are left out."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from math import lcm
 from typing import Any, Literal
@@ -26,8 +27,18 @@ def pair_of(
         "pair_id": digest(row["row_id"], chosen["text"], rejected["text"]), "row_id": row["row_id"],
         "chosen_id": chosen["sample_id"], "rejected_id": rejected["sample_id"], "messages": row["messages"],
         "chosen": chosen["text"], "rejected": rejected["text"], "margin": margin, "labelled_by": labelled_by,
-        "held_out": held_out,
+        "held_out": held_out, "source": row.get("source"), "category": category_of(row),
     }  # fmt: skip
+
+
+def category_of(row: Mapping[str, Any]) -> str | None:
+    """What a row's column category, or subset (RewardBench), says; None where it has neither."""
+    try:
+        meta = json.loads(row.get("meta") or "{}")
+    except ValueError:
+        return None
+    said = next((meta[k] for k in ("category", "subset") if isinstance(meta, dict) and k in meta), None)
+    return said if isinstance(said, str) and said.strip() else None
 
 
 def is_held_out(row: Mapping[str, Any], share: float, seed: int) -> bool:

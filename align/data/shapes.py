@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
+from align.data.shapes_choices import choice_keys, multiple_choice
 from align.data.shapes_instructions import (
     ANSWER,
     COMPLETION,
@@ -27,7 +28,7 @@ Use = Literal["instructions", "prompts", "preferences", "evaluation"]
 ShapeName = Literal[
     "hh", "chosen_rejected", "conversations_chosen_rejected", "ranked", "two_outputs", "judged", "kto",
     "sharegpt", "messages", "alpaca", "prompt_completion", "question_answer", "question_query", "question_reference",
-    "turns", "prompt", "two_columns",
+    "multiple_choice", "turns", "prompt", "two_columns",
 ]  # fmt: skip
 Target = Literal[
     "prompt", "input", "system", "messages", "response", "chosen", "rejected", "label", "reference", "tools"
@@ -131,6 +132,7 @@ SHAPES: dict[str, Shape] = {
     "sharegpt": Shape(lists("conversations"), conversation("conversations"), TRAIN, wins=True),
     "messages": Shape(lists("messages"), conversation("messages"), TRAIN, wins=True),
     "question_reference": Shape(texts((*QUESTION, "prompt"), ("reference",)), question_reference, ASK, wins=True),
+    "multiple_choice": Shape(choice_keys, multiple_choice, ASK, wins=True),
     "alpaca": Shape(texts(("instruction",), OUTPUT), alpaca, TRAIN),
     "prompt_completion": Shape(texts(("prompt",), COMPLETION), pair_of(("prompt",), COMPLETION), TRAIN),
     "question_answer": Shape(texts(QUESTION, ANSWER), pair_of(QUESTION, ANSWER), TRAIN),

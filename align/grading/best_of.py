@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.paired import paired
-from align.stats import bootstrap_mean
+from align.stats import mean_interval
 
 Group = Sequence[tuple[float, float]]
 """Reward and grade of each response to one prompt."""
@@ -37,19 +37,19 @@ def best_of(values: Sequence[float], by: Sequence[float], n: int) -> float:
     return float(chance @ kinds)
 
 
-def curve(groups: Sequence[Group], seed: int = 0) -> Iterator[dict[str, Any]]:
+def curve(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
     """BEST_OF rows over prompts with as many graded responses as the commonest number has."""
     full = _full(groups)
     for n in sizes(len(full[0])) if full else ():
         rewards, grades, oracle = _expected(full, n)
-        found = bootstrap_mean(grades, seed=seed)
+        found = mean_interval(grades)
         yield {
             "n": n, "prompts": len(full), "reward": float(rewards.mean()), "grade": found.value, "low": found.low,
             "high": found.high, "oracle": float(oracle.mean()),
         }  # fmt: skip
 
 
-def gamed(groups: Sequence[Group], seed: int = 0) -> tuple[int, int] | None:
+def gamed(groups: Sequence[Group]) -> tuple[int, int] | None:
     """Two sizes, of which the larger has the higher reward and is shown to have the lower grade; None where none are.
 
     Each size is compared with the largest; the intervals together hold at 95 % (Bonferroni).
@@ -58,7 +58,7 @@ def gamed(groups: Sequence[Group], seed: int = 0) -> tuple[int, int] | None:
     tried = sizes(len(full[0])) if full else []
     for n in tried[:-1]:
         few, many = _expected(full, n), _expected(full, tried[-1])
-        verdict = paired(many[1] - few[1], seed=seed, level=1 - 0.05 / (len(tried) - 1)).verdict
+        verdict = paired(many[1] - few[1], level=1 - 0.05 / (len(tried) - 1)).verdict
         if verdict == "worse" and many[0].mean() > few[0].mean():
             return n, tried[-1]
     return None

@@ -16,9 +16,12 @@ from pydantic import Field, model_validator
 
 from align.config import Config
 from align.errors import AlignError, InputError, StageError
+from align.grading.choice import ChoiceGrader
 from align.grading.grade import Grade, Grader, Item, correct, scored, ungraded, unreadable, wrong
 from align.grading.ifeval import IfevalGrader
 from align.grading.judge import JudgeGrader
+from align.grading.matching import RegexGrader
+from align.grading.schema import JsonSchemaGrader
 from align.grading.sql import SqlGrader
 from align.text import normalise
 
@@ -158,7 +161,16 @@ class NoGrader(Config):
 
 
 AnyGrader = Annotated[
-    SqlGrader | NumberGrader | ExactGrader | IfevalGrader | JudgeGrader | PythonGrader | NoGrader,
+    SqlGrader
+    | NumberGrader
+    | ExactGrader
+    | ChoiceGrader
+    | RegexGrader
+    | JsonSchemaGrader
+    | IfevalGrader
+    | JudgeGrader
+    | PythonGrader
+    | NoGrader,
     Field(discriminator="kind"),
 ]
 

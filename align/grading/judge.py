@@ -1,12 +1,11 @@
 """Grading by a language model behind any OpenAI-compatible endpoint (LLM-as-a-judge; Zheng et al., 2023)."""
 
-import re
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from align import endpoint
+from align import endpoint, patterns
 from align.endpoint import Endpoint, Question
 from align.grading.grade import Grade, Item, scored, ungraded
 from align.progress import track
@@ -56,8 +55,8 @@ class JudgeGrader(Endpoint):
         if "{response}" not in self.template:
             raise ValueError("judge.template must contain {response}")
         try:
-            groups = re.compile(self.pattern).groups
-        except (re.error, OverflowError, RecursionError) as error:
+            groups = patterns.compiled(self.pattern).groups
+        except ValueError as error:
             raise ValueError(f"judge.pattern is not a regular expression ({error}): {self.pattern[:100]!r}") from error
         if groups < 1:
             raise ValueError("judge.pattern needs a group that captures the rating")
@@ -76,7 +75,10 @@ class JudgeGrader(Endpoint):
 
     def parse(self, text: str) -> Grade:
         """The grade in a judge's answer; `ungraded` where there is no rating, or one outside the scale."""
-        found = re.findall(self.pattern, text)
+        try:
+            found = patterns.findall(self.pattern, text)
+        except TimeoutError:
+            return ungraded(f"searching the judge's answer for the rating took longer than {patterns.SECONDS:g} s")
         if not found:
             return ungraded(f"no rating in the judge's answer: {text[-200:]!r}")
         last = found[-1] if isinstance(found[-1], str) else found[-1][0]

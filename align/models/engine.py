@@ -178,13 +178,21 @@ class Policy:
         weights = _weights(adapter) if adapter else ""
         code = code_of(Path(__file__).parent)
         facts = [*sorted(identity(base).items()), base.dtype, device(), weights, code]
-        name = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
-        self._kept = Kept(cache / "draws" / name if cache else None, _COLUMNS)
+        self._name, self._cache = hashlib.sha256(repr(facts).encode()).hexdigest()[:24], cache
+        self._kept = Kept(self.folder("draws"), _COLUMNS)
+
+    def folder(self, kind: str) -> Path | None:
+        """Where work of a kind is kept that depends on this policy; None where none is."""
+        return self._cache / kind / self._name if self._cache else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the engines back; the next draw opens them again."""
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

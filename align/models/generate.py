@@ -6,6 +6,7 @@ places. A draw is the inverse of the cumulative distribution at a number that de
 step) alone, so neither batch size, shards nor n change what sample i of a prompt is (up to floating point).
 """
 
+import inspect
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,22 @@ from align.models.base import BaseConfig, load_chat
 from align.models.chat import Chat
 from align.models.draws import Share, certainty, choose, fork, key, uniform
 from align.models.engine import Done, Prompt, Sample, Sampling, nothing, sample_of, with_room
-from align.models.example import pad
-from align.models.memory_inference import DRAWN, cache_bytes, drawing, forward, rows_that_fit
+from align.models.example import Example, pad
+from align.models.memory_inference import (
+    DRAWN,
+    HEADROOM,
+    cache_bytes,
+    drawing,
+    forward,
+    free_bytes,
+    rows_that_fit,
+)
 from align.models.plain import stop_ids
 from align.models.rows import new_rows
 from align.models.trained import policy
 from align.progress import Progress
+
+SCORING = 2 << 30  # bytes that scoring texts may take on a CPU beside the model
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Sampler:
         self.chat: Chat = load_chat(base)
         self.model = policy(base, adapter)
         self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        self._keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self.stop = stop_ids(self.model.generation_config, self.chat)
 
     def draw(
@@ -106,24 +118,43 @@ class Sampler:
     def close(self) -> None:
         """Nothing is held beside memory."""
 
-    def log_probabilities(self, prompts: Sequence[Prompt], texts: Sequence[str], batch_size: int = 64) -> list[float]:
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], texts: Sequence[str], batch_size: int = 64, label: str = "scoring answers"
+    ) -> list[float]:
         """Summed log-probability in nats of each text and the end of its turn; see Engine.log_probabilities."""
         import torch
 
         examples = self.chat.examples([p.messages for p in prompts], list(texts))
         found = [0.0] * len(examples)
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-        with torch.inference_mode():
-            for at in range(0, len(order), batch_size):
-                batch = order[at : at + batch_size]
-                ids, mask, response = (
-                    x.to(self.model.device) for x in pad([examples[i] for i in batch], self.chat.pad_id)
-                )
-                logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-                tokens = torch.gather(logits.log_softmax(-1), 2, ids[:, 1:, None])[..., 0]
-                for i, value in zip(batch, (tokens * response[:, 1:]).sum(1).tolist(), strict=True):
+        order = sorted(range(len(examples)), key=lambda i: (examples[i].prompt, len(examples[i].ids)))
+        with torch.inference_mode(), Progress(len(order), label) as progress:
+            for batch in self._batches(order, examples, batch_size):
+                some = [examples[i] for i in batch]
+                ids, mask, response = (x.to(self.model.device) for x in pad(some, self.chat.pad_id))
+                first = max(0, min(e.prompt for e in some) - 1)  # logits before the first response cost the most
+                only = {"logits_to_keep": torch.arange(first, ids.shape[1], device=ids.device)} if self._keeps else {}
+                logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **only).logits
+                logits = logits[:, (0 if self._keeps else first) : -1].float()
+                tokens = torch.gather(logits, 2, ids[:, first + 1 :, None])[..., 0] - logits.logsumexp(-1)
+                for i, value in zip(batch, (tokens * response[:, first + 1 :]).sum(1).tolist(), strict=True):
                     found[i] = value
+                progress.advance(len(batch))
         return found
+
+    def _batches(self, order: Sequence[int], examples: Sequence[Example], most: int) -> Iterator[list[int]]:
+        """`order` in runs of at most `most` examples whose logits fit beside the model."""
+        shape, itemsize = self.model.config.get_text_config(), self.model.dtype.itemsize
+        room, batch = HEADROOM * (free_bytes() or SCORING), list[int]()
+        for i in order:
+            some = [examples[at] for at in (*batch, i)]
+            longest, first = max(len(e.ids) for e in some), min(e.prompt for e in some) if self._keeps else 0
+            row = forward(shape, longest, itemsize) + (longest - first + 1) * shape.vocab_size * (itemsize + 2 * 4)
+            if batch and (len(some) > most or len(some) * row > room):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
 
     def _places(self, sampling: Sampling, lengths: Sequence[int]) -> int:
         """How many rows are drawn together, of prompts of so many tokens."""

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from align.report import charts
-from align.report.wording import as_dict, count, evidence, number, percent, plural, shorten
+from align.report.wording import as_dict, count, evidence, number, percent, shorten
+from align.report.words import say
 
 Block = dict[str, Any]
 TEXTS = ["row_id", "prompt", "response", "evidence"]
@@ -36,19 +37,26 @@ class Chapter:
     def note(self, text: str, warn: bool = False) -> None:
         self.blocks.append({"kind": "note", "text": text, "warn": warn})
 
-    def code(self, text: str) -> None:
-        """What somebody types, as it is."""
-        self.blocks.append({"kind": "code", "text": text})
+    def code(self, text: str, fold: str = "") -> None:
+        """What somebody types, as it is; with a title `fold` folded beneath it."""
+        self.blocks.append({"kind": "code", "text": text, "fold": fold})
 
     def facts(self, items: Iterable[tuple[str, str]]) -> None:
         self.blocks.append({"kind": "facts", "items": list(items)})
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", text: int = 1) -> None:
-        """A table whose first `text` columns are words and whose others are numbers."""
-        self.blocks.append({"kind": "table", "columns": columns, "rows": rows, "caption": caption, "text": text})
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "", text: int = 1,
+        foreign: Sequence[int] = (), fold: str = "",
+    ) -> None:  # fmt: skip
+        """A table whose first `text` columns are words and whose others are numbers; columns `foreign` hold English
+        in any language. One with a title `fold` is folded beneath it."""
+        self.blocks.append({
+            "kind": "table", "columns": list(columns), "rows": rows, "caption": caption, "text": text,
+            "foreign": list(foreign), "fold": fold,
+        })  # fmt: skip
 
     def figures(self, items: Iterable[tuple[str, str, str]], wide: bool = False) -> None:
-        """Charts side by side: (title, svg, caption); `wide`: fewer of them."""
+        """Charts side by side: (title, svg, caption); `wide` ones have more room."""
         if found := [{"title": t, "svg": s, "caption": c} for t, s, c in items]:
             self.blocks.append({"kind": "figures", "items": found, "wide": wide})
 
@@ -62,7 +70,7 @@ def columns(path: Path, names: Sequence[str], filters: Any = None) -> pa.Table |
 
 def ingest(data: Path, metrics: Mapping[str, Any]) -> Chapter:
     """Sources, their shapes, the splits, and what could not be read."""
-    chapter = Chapter("ingest", "What was read")
+    chapter = Chapter("ingest", say("What was read"))
     rows = pq.read_table(data / "rows.parquet", columns=["source", "use", "split"])
     counted = rows.group_by(["source", "use"]).aggregate([([], "count_all")]).to_pylist()
     body = []
@@ -70,18 +78,22 @@ def ingest(data: Path, metrics: Mapping[str, Any]) -> Chapter:
         source = r["source"]
         read, bad = metrics.get(f"read.{source}"), metrics.get(f"quarantined.{source}", 0)
         shape = str(metrics.get(f"shape.{source}", "–"))
-        body.append([source, r["use"], shape, number(read), count(r["count_all"]), number(bad)])
-    chapter.lead = f"{plural(rows.num_rows, 'row')} from {plural(len({r['source'] for r in counted}), 'source')}."
-    chapter.table(["source", "use", "shape", "read", "taken", "quarantined"], body, text=3)
+        body.append([source, say(r["use"]), shape, number(read), count(r["count_all"]), number(bad)])
+    sources = len({r["source"] for r in counted})
+    chapter.lead = say("{rows:row} from {sources:source}.", rows=rows.num_rows, sources=sources)
+    names = ["source", "use", "shape", "read", "taken", "quarantined"]
+    chapter.table([say(name) for name in names], body, text=3)
     splits = rows.group_by(["split", "use"]).aggregate([([], "count_all")]).to_pylist()
     uses = [u for u in ("instructions", "prompts", "preferences", "evaluation") if any(r["use"] == u for r in splits)]
     cells = {(r["split"], r["use"]): r["count_all"] for r in splits}
     order = [s for s in ("sft", "preference", "rejection", "evaluation") if any(r["split"] == s for r in splits)]
     chapter.table(
-        ["split", *uses],
+        [say("split"), *(say(u) for u in uses)],
         [[s, *(number(cells.get((s, u))) for u in uses)] for s in order],
-        "Prompts of instruction and prompt sources are shared out by a hash of the normalised prompt; all rows of "
-        "evaluation and preference sources go to the split of that name.",
+        say(
+            "Prompts of instruction and prompt sources are shared out by a hash of the normalised prompt; all rows of "
+            "evaluation and preference sources go to the split of that name."
+        ),
     )
     bad_rows = columns(data / "quarantine.parquet", ["source", "file", "line", "reason", "text"])
     if bad_rows is not None and bad_rows.num_rows:
@@ -96,20 +108,19 @@ def ingest(data: Path, metrics: Mapping[str, Any]) -> Chapter:
             for (s, reason), n in most
             for f in [firsts[s, reason]]
         ]
-        caption = f"Quarantined rows by reason{_rest(reasons, most)}."
-        chapter.table(["source", "reason", "first at", "text", "rows"], listed, caption, 4)
+        more = len(reasons) - len(most)
+        caption = say("Quarantined rows by reason; {n:further reason} not listed.", n=more) if more else say(
+            "Quarantined rows by reason.")  # fmt: skip
+        names = ["source", "reason", "first at", "text", "rows"]
+        chapter.table([say(name) for name in names], listed, caption, 4, foreign=(1,))
     else:
-        chapter.note("No row was quarantined.")
+        chapter.note(say("No row was quarantined."))
     return chapter
-
-
-def _rest(all_: Mapping[Any, int], shown: Sequence[Any]) -> str:
-    return f"; {len(all_) - len(shown)} further reasons are not listed" if len(all_) > len(shown) else ""
 
 
 def funnel(filtered: Path, data: Path, metrics: Mapping[str, Any], examples: int) -> Chapter:
     """Rows in, dropped per rule with examples, kept; and how the kept differ from the read and from a random subset."""
-    chapter = Chapter("filter", "What the filter kept")
+    chapter = Chapter("filter", say("What the filter kept"))
     table = pq.read_table(filtered / "instructions.parquet", columns=["row_id", "kept", "reason"])
     read, kept = table.num_rows, pc.sum(table.column("kept")).as_py() or 0
     gone = table.filter(pc.invert(table.column("kept")))
@@ -117,17 +128,18 @@ def funnel(filtered: Path, data: Path, metrics: Mapping[str, Any], examples: int
     rules = dict.fromkeys([*str(metrics.get("rules", "")).split(", "), *sorted(counted, key=str)])
     shown = _examples(filtered, data, gone, examples)
     share = percent(kept / read) if read else "–"
-    chapter.lead = f"{count(kept)} of {plural(read, 'row')} kept ({share} %), {count(read - kept)} dropped."
-    steps: list[Block] = [{"name": "read", "rows": read, "share": 1.0, "class": "read", "examples": []}]
+    told = {"kept": kept, "read": read, "share": share, "dropped": read - kept}
+    chapter.lead = say("{kept} of {read:row} kept ({share} %), {dropped} dropped.", **told)
+    steps: list[Block] = [{"name": say("read"), "rows": read, "share": 1.0, "class": "read", "examples": []}]
     steps += [
-        {"name": str(rule or "no reason given").replace("_", " "), "rows": counted[rule], "class": "drop",
+        {"name": str(rule or say("no reason given")).replace("_", " "), "rows": counted[rule], "class": "drop",
          "share": counted[rule] / max(1, read), "examples": shown.get(rule, [])}
         for rule in rules if rule in counted or rule
     ]  # fmt: skip
-    steps.append({"name": "kept", "rows": kept, "share": kept / max(1, read), "class": "keep", "examples": []})
+    steps.append({"name": say("kept"), "rows": kept, "share": kept / max(1, read), "class": "keep", "examples": []})
     chapter.blocks.append({"kind": "funnel", "steps": steps})
-    told = [(k, v) for k, v in metrics.items() if k not in ("read", "kept", "rules") and not k.startswith("dropped.")]
-    chapter.facts([(k.replace("_", " ").replace(".", ", "), number(v)) for k, v in told])
+    more = [(k, v) for k, v in metrics.items() if k not in ("read", "kept", "rules") and not k.startswith("dropped.")]
+    chapter.facts([(k.replace("_", " ").replace(".", ", "), number(v)) for k, v in more])
     _before_after(chapter, filtered)
     return chapter
 
@@ -173,17 +185,19 @@ def _before_after(chapter: Chapter, filtered: Path) -> None:
     """Lengths, scores, languages and sources of what was read, what was kept, and a random subset of that size."""
     path = filtered / "distributions.parquet"
     if not path.is_file():
-        chapter.note("How the kept rows differ from the read ones is not known: distributions.parquet is missing.")
+        text = "How the kept rows differ from the read ones is not known: distributions.parquet is missing."
+        chapter.note(say(text))
         return
     measures: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in pq.read_table(path).to_pylist():
-        groups = measures.setdefault(row["measure"], {name: [] for name in GROUPS.values()})
-        groups[GROUPS[row["which"]]].append(row)
-    colours = {"read": charts.GREY, "kept": charts.BLUE, "random": charts.ORANGE}
+        groups = measures.setdefault(row["measure"], {say(name): [] for name in GROUPS.values()})
+        groups[say(GROUPS[row["which"]])].append(row)
+    colours = {say("read"): charts.GREY, say("kept"): charts.BLUE, say("random"): charts.ORANGE}
     figures = []
     for measure, groups in measures.items():
         buckets = {b["bucket"]: b["low"] for rows in groups.values() for b in rows}
-        title, x = MEASURES.get(measure, (f"Score: {measure}", measure))
+        known = MEASURES.get(measure)
+        title, x = (say(w) if w else w for w in known) if known else (say("Score: {measure}", measure=measure), measure)
         shares = {
             g: {b["bucket"]: b["count"] / sum(b["count"] for b in rows) for b in rows}
             for g, rows in groups.items()
@@ -196,23 +210,28 @@ def _before_after(chapter: Chapter, filtered: Path) -> None:
             points = {g: {low: of.get(b, 0.0) for b, low in buckets.items()} for g, of in shares.items()}
             svg = charts.steps(points, x=x, key=f"filter-{measure}", colours=colours, octaves=octaves)
             told = (
-                "the steps are powers of 2"
-                if octaves
-                else "of those that have this score, the outer 1 % in the end bins"
-            )
-            figures.append((title, svg, f"Share of rows; {told}."))
+                say("Share of rows; the steps are powers of 2.") if octaves
+                else say("Share of rows; of those that have this score, the outer 1 % in the end bins.")
+            )  # fmt: skip
+            figures.append((title, svg, told))
         elif len(buckets) > 1:
-            top = sorted(buckets, key=lambda b: (-shares["read"].get(b, 0), b))[:SHOWN]
+            top = sorted(buckets, key=lambda b: (-shares[say("read")].get(b, 0), b))[:SHOWN]
             values = {b: {g: of.get(b, 0.0) for g, of in shares.items()} for b in top}
-            rest = f"; {plural(len(buckets) - SHOWN, 'rarer one')} not shown" if len(buckets) > SHOWN else ""
+            more = len(buckets) - SHOWN
+            told = (
+                say("Share of rows, as guessed from the text; {n:rarer one} not shown.", n=more) if more > 0
+                else say("Share of rows, as guessed from the text.")
+            )  # fmt: skip
             svg = charts.bars(values, key=f"filter-{measure}", colours=colours)
-            figures.append((title, svg, f"Share of rows, as guessed from the text{rest}."))
+            figures.append((title, svg, told))
         else:
-            chapter.note(f"{title}: all rows are {next(iter(buckets))}.")
+            chapter.note(say("{title}: all rows are {bucket}.", title=title, bucket=next(iter(buckets))))
     chapter.figures(figures)
-    chapter.note("Random is what a control arm trains on: as many rows as were kept, drawn from all with a response.")
-    if len({b["bucket"] for b in measures.get("source", {}).get("read", [])}) > 1:
+    text = "Random is what a control arm trains on: as many rows as were kept, drawn from all with a response."
+    chapter.note(say(text))
+    if len({b["bucket"] for b in measures.get("source", {}).get(say("read"), [])}) > 1:
         counts = {g: {b["bucket"]: b["count"] for b in rows} for g, rows in measures["source"].items()}
-        names = sorted(counts["read"], key=lambda s: (-counts["read"][s], s))
+        read = counts[say("read")]
+        names = sorted(read, key=lambda s: (-read[s], s))
         body = [[s, *(count(counts[g].get(s, 0)) for g in counts)] for s in names]
-        chapter.table(["source", *counts], body)
+        chapter.table([say("source"), *counts], body)

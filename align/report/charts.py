@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
+
+from align.report.words import say
 
 INK, MUTED, GRID = "#000001", "#000002", "#000003"
 BLUE, ORANGE, GREY, GREEN, RED, PURPLE = "#000004", "#000005", "#000006", "#000007", "#000008", "#000009"
@@ -93,7 +96,7 @@ def lines(
     if zero:
         rule = alt.Chart(alt.Data(values=[{"y": 0}])).mark_rule(color=MUTED, strokeDash=[3, 3]).encode(y="y:Q")
         chart = rule + chart
-    return draw(chart, f"{y} by {x}: {', '.join(series)}", key)
+    return draw(chart, say("{y} by {x}: {names}", y=y, x=x, names=", ".join(series)), key)
 
 
 def distribution(
@@ -183,7 +186,7 @@ def _steps(
     if rule is not None:
         mark = alt.Chart(alt.Data(values=[{"x": rule}])).mark_rule(color=INK, strokeDash=[3, 3]).encode(x="x:Q")
         chart = chart + mark
-    return draw(chart, f"Distribution of {x}: {', '.join(names)}", key)
+    return draw(chart, say("Distribution of {x}: {names}", x=x, names=", ".join(names)), key)
 
 
 def bars(
@@ -212,7 +215,7 @@ def bars(
     )  # fmt: skip
     if len(series) > 1:
         chart = chart.encode(yOffset=alt.YOffset("s:N", sort=series))
-    return draw(chart, f"{x or 'share'} of {', '.join(values)}", key)
+    return draw(chart, say("{x} of {names}", x=x or say("share"), names=", ".join(values)), key)
 
 
 def columns(values: Mapping[int, float], *, x: str, y: str, key: str, colours: Mapping[int, str] | None = None) -> str:
@@ -229,7 +232,7 @@ def columns(values: Mapping[int, float], *, x: str, y: str, key: str, colours: M
             color=alt.Color("f:N", scale=None),
         )
     )
-    return draw(chart, f"{y} by {x}", key)
+    return draw(chart, say("{y} by {x}", y=y, x=x), key)
 
 
 def calibration(points: Sequence[tuple[float, float, float, float, int]], *, x: str, y: str, key: str) -> str:
@@ -249,12 +252,13 @@ def calibration(points: Sequence[tuple[float, float, float, float, int]], *, x: 
         x=across, y=alt.Y("l:Q", title=y, scale=vertical, axis=axis), y2="h:Q"
     )
     dots = base.mark_point(color=BLUE, filled=True, opacity=1, size=45).encode(x=across, y="o:Q")
-    return draw(diagonal + spread + dots, f"{y} by {x}", key)
+    return draw(diagonal + spread + dots, say("{y} by {x}", y=y, x=x), key)
 
 
 def room(labels: Iterable[str]) -> int:
     """Pixels that the longest label takes in a wide font: the reader's font is not the renderer's."""
-    return min(220, 8 + round(7.1 * max(map(len, labels), default=0)))
+    wide = (sum(12 if east_asian_width(c) in "WF" else 7.1 for c in label) for label in labels)
+    return min(220, 8 + round(max(wide, default=0)))
 
 
 def forest(rows: Sequence[Mapping[str, Any]], *, x: str, key: str) -> str:
@@ -272,4 +276,4 @@ def forest(rows: Sequence[Mapping[str, Any]], *, x: str, key: str) -> str:
     spread = base.mark_rule(strokeWidth=2.5).encode(x=across, x2="high:Q", y=down, color=colour)
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x="diff:Q", y=down, color=colour)
     zero = alt.Chart(alt.Data(values=[{"v": 0}])).mark_rule(color=INK, strokeWidth=1).encode(x="v:Q")
-    return draw(zero + spread + dots, "Paired differences with 95 % intervals", key)
+    return draw(zero + spread + dots, say("Paired differences with 95 % intervals"), key)

@@ -7,7 +7,8 @@ from typing import Any
 from align.paired import needed
 from align.report.evidence import Difference, Evidence, Result
 from align.report.outline import Outline
-from align.report.wording import MINUS, count, percent, plural, points, with_interval
+from align.report.wording import MINUS, count, percent, points, with_interval
+from align.report.words import lowered, raised, say
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Finding:
     text: str
     suite: str = ""
     """The suite it is about, where there are several."""
+    asked: bool = False
+    """Whether it answers a question of the outline by the evaluation."""
 
 
 def findings(evidence: Evidence, measured: Mapping[str, Finding], filtered: Mapping[str, Any]) -> list[Finding]:
@@ -30,13 +33,15 @@ def findings(evidence: Evidence, measured: Mapping[str, Finding], filtered: Mapp
         for asked in part.questions:
             claims = [(suite, *compare(evidence, suite, asked.model, asked.against)) for suite in evidence.suites]
             if len({(verdict, text) for _, verdict, text in claims}) <= 1 or len(claims) == 1:
-                _, verdict, text = claims[0] if claims else ("", "unknown", "Not measured: nothing was evaluated.")
+                nothing = ("", "unknown", say("Not measured: nothing was evaluated."))
+                _, verdict, text = claims[0] if claims else nothing
                 claims = [("", verdict, text)]
             if part.stage == "filter" and (read := filtered.get("read")):
                 suite, verdict, text = claims[0]
-                kept = f"{count(int(filtered['kept']))} of {plural(int(read), 'row')} were kept."
+                kept = say("{kept} of {read:row} were kept.", kept=int(filtered["kept"]), read=int(read))
                 claims[0] = (suite, verdict, f"{kept} {text}")
-            found += [Finding(asked.topic, verdict, text, suite) for suite, verdict, text in claims]
+            topic = say(asked.topic, round=part.round)
+            found += [Finding(topic, verdict, text, suite, True) for suite, verdict, text in claims]
     return found
 
 
@@ -44,82 +49,106 @@ def compare(evidence: Evidence, suite: str, model: str, against: str) -> tuple[s
     """The verdict in the primary metric, and sentences for every metric."""
     for name in (model, against):
         if name not in evidence.models:
-            part = evidence.outline.part(name)
-            adds = f"; {part.added_by} adds it" if part and part.added_by else ""
-            return "unknown", f"Not measured: {evidence.outline.title(name)} was not evaluated{adds}."
+            part, title = evidence.outline.part(name), evidence.outline.title(name)
+            if part and part.added_by:
+                return "unknown", say("Not measured: {model} was not evaluated; {key} adds it.", model=title,
+                                      key=part.added_by)  # fmt: skip
+            return "unknown", say("Not measured: {model} was not evaluated.", model=title)
     pairs = [(mode, evidence.difference(suite, mode, model, against)) for mode in evidence.modes]
     graded = [(mode, d) for mode, d in pairs if d]
     if not graded:
-        return "unknown", "Not measured: no question is graded for both models."
+        return "unknown", say("Not measured: no question is graded for both models.")
     verdict = next((d.verdict for mode, d in graded if mode == evidence.primary), "unknown")
-    measure = evidence.measures[suite]
     sentences = [
-        _sentence(evidence.outline, f"{mode} {measure}", d, first=i == 0) for i, (mode, d) in enumerate(graded)
+        _sentence(evidence.outline, metric(evidence, suite, mode), d, first=i == 0)
+        for i, (mode, d) in enumerate(graded)
     ]
+    seeded = next((d for _, d in graded if d.seeds > 1 and d.seed_sd is not None), None)
+    if seeded and seeded.seed_sd is not None:
+        text = "Over {n} seeds, whose means have a standard deviation of {sd} points; it is in the intervals."
+        sentences.append(say(text, n=seeded.seeds, sd=points(seeded.seed_sd, sign=False)))
     if verdict == "unknown":
-        sentences.insert(0, f"Not measured in the primary metric ({evidence.primary}).")
+        sentences.insert(0, say("Not measured in the primary metric ({mode}).", mode=say(evidence.primary)))
     return verdict, " ".join(sentences)
 
 
-def _sentence(outline: Outline, metric: str, d: Difference, first: bool) -> str:
-    interval = f"[{points(d.low, sign=False)}, {points(d.high, sign=False)}]"
-    size = points(abs(d.diff), sign=False)
+def metric(evidence: Evidence, suite: str, mode: str) -> str:
+    """What is measured on a suite in a mode: greedy accuracy."""
+    return say(f"{mode} {evidence.measures[suite]}")
+
+
+def interval(d: Difference) -> str:
+    """The interval of a difference, in points."""
+    return f"[{points(d.low, False)}, {points(d.high, False)}]"
+
+
+def _sentence(outline: Outline, measure: str, d: Difference, first: bool) -> str:
     if not first:
-        return f"{metric.capitalize()}: {points(d.diff)} points {interval}{doubt(d.verdict, d.differ, d.p)}."
-    who, other, where = outline.title(d.model), outline.title(d.against), f"on {plural(d.n, 'question')}"
-    who = who[0].upper() + who[1:]
+        return say("{metric}: {points} points {interval}{doubt}.", metric=raised(measure), points=points(d.diff),
+                   interval=interval(d), doubt=say(", no more than its seeds differ by") if d.within_seeds else
+                   doubt(d.verdict, d.differ, d.p))  # fmt: skip
+    who, other = raised(outline.title(d.model)), outline.title(d.against)
+    told: dict[str, Any] = {"who": who, "other": other, "metric": measure, "interval": interval(d), "n": d.n,
+                            "size": points(abs(d.diff), sign=False), "points": points(d.diff)}  # fmt: skip
     if d.verdict == "up":
-        return f"{who} raised {metric} by {size} points over {other} {interval} {where}."
+        return say("{who} raised {metric} by {size} points over {other} {interval} on {n:question}.", **told)
     if d.verdict == "down":
-        return f"{who} lowered {metric} by {size} points against {other} {interval} {where}."
+        return say("{who} lowered {metric} by {size} points against {other} {interval} on {n:question}.", **told)
     if d.differ == 0:
-        return f"{who} scores exactly as {other} does {where}, in {metric}: {few(0, None)}."
+        text = "{who} scores exactly as {other} does on {n:question}, in {metric}: {why}."
+        return say(text, **told, why=few(0, None))
     if d.verdict == "few":
-        return (
-            f"{who} differs from {other} on too few questions to tell: {points(d.diff)} points of {metric} {interval} "
-            f"{where}, but {few(d.differ, d.p)}."
+        text = (
+            "{who} differs from {other} on too few questions to tell: {points} points of {metric} {interval} on "
+            "{n:question}, but {why}."
         )
-    return (
-        f"{who} is not shown to differ from {other}: {points(d.diff)} points of {metric}, "
-        f"and the interval {interval} includes 0, {where}."
+        return say(text, **told, why=few(d.differ, d.p))
+    if d.within_seeds:
+        text = "{who} differs from {other} by no more than its seeds do: {points} points of {metric} on {n:question}."
+        return say(text, **told)
+    text = (
+        "{who} is not shown to differ from {other}: {points} points of {metric}, and the interval {interval} includes "
+        "0, on {n:question}."
     )
+    return say(text, **told)
 
 
 def doubt(verdict: str, differ: int, p: float | None) -> str:
     """Why a difference that has just been stated is not shown; nothing where it is."""
     if verdict == "few":
-        return f", too few to tell: {few(differ, p)}"
-    return ", an interval that includes 0" if verdict == "open" else ""
+        return say(", too few to tell: {why}", why=few(differ, p))
+    return say(", an interval that includes 0") if verdict == "open" else ""
 
 
 def few(differ: int, p: float | None) -> str:
     """Why so many questions that differ are too few."""
     if differ < needed():
-        so_many = {0: "none of them differs", 1: "1 of them differs"}.get(differ, f"{differ} of them differ")
-        return f"{so_many}, and {needed()} must before any difference can be shown"
-    return f"only {differ} of them differ, and the exact test gives p = {p:.2g}"
+        some = say("1 of them differs") if differ == 1 else say("{n} of them differ", n=differ)
+        so_many = some if differ else say("none of them differs")
+        return say("{so_many}, and {n} must before any difference can be shown", so_many=so_many, n=needed())
+    return say("only {n} of them differ, and the exact test gives p = {p}", n=differ, p=f"{p:.2g}")
 
 
-def verdicts(evidence: Evidence, found: Sequence[Finding]) -> str:
+def verdicts(found: Sequence[Finding]) -> str:
     """Which stages are shown to help and, above all, which are not."""
-    leads = {"up": "Shown to help", "down": "Shown to harm", "open": "Not shown to help", "few": "Too few to tell",
-             "unknown": "Not measured"}  # fmt: skip
-    arms = [f for f in found if f.topic in {asked.topic for asked in evidence.outline.questions}]
+    leads = {
+        "up": "Shown to help: {topics}.", "down": "Shown to harm: {topics}.", "open": "Not shown to help: {topics}.",
+        "few": "Too few to tell: {topics}.", "unknown": "Not measured: {topics}.",
+    }  # fmt: skip
     said = []
     for verdict, lead in leads.items():
-        topics = [
-            (f.topic if f.topic == "DPO" else f.topic[0].lower() + f.topic[1:]) + (f" ({f.suite})" if f.suite else "")
-            for f in arms if f.verdict == verdict
-        ]  # fmt: skip
+        topics = [lowered(f.topic) + (f" ({f.suite})" if f.suite else "")
+                  for f in found if f.asked and f.verdict == verdict]  # fmt: skip
         if topics:
-            said.append(f"{lead}: {', '.join(topics)}.")
+            said.append(say(lead, topics=", ".join(topics)))
     return " ".join(said)
 
 
 def headline(evidence: Evidence) -> str:
     """One or two sentences: where the final model ends up."""
     final, name = evidence.final, evidence.outline.title
-    parts, silent = [], []
+    several = len(evidence.suites) > 1
+    told, silent = [], []
     for suite in evidence.suites:
         results = {m: evidence.result(suite, m, evidence.primary) for m in ("base", evidence.first, final or "")}
         last = results.get(final or "")
@@ -127,35 +156,39 @@ def headline(evidence: Evidence) -> str:
             silent.append(suite)
             continue
         before = [
-            f"{percent(r.mean)} % for {name(m)}" for m, r in results.items() if m != final and r and r.mean is not None
-        ]
-        lead = f"{suite}: the" if len(evidence.suites) > 1 else "The"
-        tail = f", against {' and '.join(before)}" if before else ""
-        of = plural(last.graded, "held-out question")
-        share, how = percent(last.mean), evidence.primary
-        did = (
-            f"answers {share} % of {of} correctly"
+            say("{share} % for {model}", share=percent(r.mean), model=name(m))
+            for m, r in results.items() if m != final and r and r.mean is not None
+        ]  # fmt: skip
+        tail = say(", against {before}", before=say(" and ").join(before)) if before else ""
+        how = metric(evidence, suite, evidence.primary)
+        sentence = say(
+            "The final model ({model}) answers {share} % of {n:held-out question} correctly ({how}){tail}."
             if evidence.measures[suite] == "accuracy"
-            else f"scores {share} % on {of}"
-        )
-        parts.append(f"{lead} final model ({final}) {did} ({how} {evidence.measures[suite]}){tail}.")
+            else "The final model ({model}) scores {share} % on {n:held-out question} ({how}){tail}.",
+            model=final, share=percent(last.mean), n=last.graded, how=how, tail=tail,
+        )  # fmt: skip
+        told.append(f"{suite}: {lowered(sentence)}" if several else sentence)
     if silent:
-        which = f" of {', '.join(silent)}" if len(evidence.suites) > 1 else ""
-        parts.append(f"No answer{which} is graded, so nothing is claimed about quality{' there' if parts else ''}.")
-    return " ".join(parts) or "Nothing was evaluated."
+        which = ", ".join(silent)
+        told.append(
+            say("No answer of {suites} is graded, so nothing is claimed about quality there.", suites=which) if told
+            else say("No answer of {suites} is graded, so nothing is claimed about quality.", suites=which) if several
+            else say("No answer is graded, so nothing is claimed about quality.")
+        )  # fmt: skip
+    return " ".join(told) or say("Nothing was evaluated.")
 
 
 def summary(evidence: Evidence) -> dict[str, list[Any]]:
     """The result table, one row per model and suite: what `align run` prints."""
     several = len(evidence.suites) > 1
     modes = sorted(evidence.modes, key=lambda m: m != "greedy")
-    columns = ["suite"] * several + [
-        "model",
-        *(f"{mode} %" for mode in modes),
-        f"Δ {evidence.primary} v. {evidence.first}",
+    columns = [say("suite")] * several + [
+        say("model"),
+        *(f"{say(mode)} %" for mode in modes),
+        say("Δ {mode} v. {model}", mode=say(evidence.primary), model=evidence.first),
         "n",
     ]
-    columns += ["unreadable %", "ungraded %", "truncated %"]
+    columns += [say("unreadable %"), say("ungraded %"), say("truncated %")]
     rows = []
     for suite in evidence.suites:
         for model in evidence.models:
@@ -163,8 +196,8 @@ def summary(evidence: Evidence) -> dict[str, list[Any]]:
             if not any(results):
                 continue
             delta = evidence.difference(suite, evidence.primary, model, evidence.first)
-            change = f"{points(delta.diff)} [{points(delta.low, False)}, {points(delta.high, False)}]" if delta else ""
-            change += " too few to tell" if delta and delta.verdict == "few" else ""
+            change = f"{points(delta.diff)} {interval(delta)}" if delta else ""
+            change += f" {say('too few to tell')}" if delta and delta.verdict == "few" else ""
             row = [suite] * several + [model, *(accuracy(r) for r in results), change]
             row += [questions([r for r in results if r]), *totals([r for r in results if r])]
             rows.append([cell.replace(MINUS, "-") for cell in row])
@@ -175,13 +208,13 @@ def accuracy(r: Result | None) -> str:
     """A result as text: per cent with its interval, or that nothing was graded."""
     if r is None:
         return "–"
-    return with_interval(r.mean, r.low, r.high) if r.mean is not None else "ungraded"
+    return with_interval(r.mean, r.low, r.high) if r.mean is not None else say("ungraded")
 
 
 def questions(results: list[Result]) -> str:
     """How many questions were asked; where fewer are graded, how many of them."""
     items, graded = max(r.items for r in results), max(r.graded for r in results)
-    return count(items) if graded == items else f"{count(graded)} of {count(items)}"
+    return count(items) if graded == items else say("{graded} of {items}", graded=graded, items=items)
 
 
 def totals(results: list[Result]) -> list[str]:

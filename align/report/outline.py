@@ -4,13 +4,14 @@ The table of stages (flows/stages.py) fills it in; nothing here or in the chapte
 """
 
 from align.config import Config
+from align.report.words import say
 
 
 class Question(Config):
     """What a stage did, answered by comparing two models."""
 
     topic: str
-    """What the answer is headed."""
+    """What the answer is headed; {round} stands for the round of its stage."""
     model: str
     """The model that the stage made better, or not."""
     against: str
@@ -24,6 +25,10 @@ class Part(Config):
     """Its name in the DAG; of a stage that trains a policy also the model's."""
     title: str
     """What people call it, or the model it makes, in a sentence."""
+    round: int = 1
+    """Which round of the chain it is of."""
+    seed: int = 1
+    """Which seed of the last policy it is of."""
     policy: bool = False
     """Whether it trains a policy, which is then evaluated."""
     control: bool = False
@@ -32,6 +37,14 @@ class Part(Config):
     """The key of the recipe that adds it, where it is not always there."""
     questions: tuple[Question, ...] = ()
     """What is asked about it."""
+
+    @property
+    def called(self) -> str:
+        """Its title in the language that is spoken, with its round."""
+        title = say(self.title)
+        if self.seed > 1:
+            return say("{title}, seed {seed}", title=title, seed=self.seed)
+        return title if self.round == 1 else say("{title}, round {round}", title=title, round=self.round)
 
 
 class Outline(Config):
@@ -48,8 +61,10 @@ class Outline(Config):
 
     def title(self, model: str) -> str:
         """What a model is called in a sentence."""
+        if model == "base":
+            return say("the base model")
         part = self.part(model)
-        return "the base model" if model == "base" else part.title if part else model
+        return part.called if part else model
 
     def is_control(self, model: str) -> bool:
         """Whether a model is only there to be compared with."""

@@ -1,38 +1,44 @@
 """The report as HTML and as Markdown."""
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from align.report import charts
-from align.report.chapters import Chapter
 from align.report.evidence import VERDICTS, Difference, Evidence
-from align.report.findings import Finding, accuracy, questions, totals
+from align.report.findings import accuracy, interval, metric, questions, totals
+from align.report.opening import told
 from align.report.wording import count, percent, points
+from align.report.words import Language, say, speaking, spoken
 
 TEMPLATE = "templates/report.html.jinja"
+SCRIPT = "templates/examples.js"
 
 
-def html(
-    title: str, lead: Sequence[str], findings: Sequence[Finding], evidence: Evidence, chapters: Sequence[Chapter]
-) -> str:
-    """The page, complete in itself. Everything that comes from data is escaped."""
-    return render(
-        TEMPLATE,
-        title=title,
-        lead=lead,
-        findings=findings,
-        verdicts=VERDICTS,
-        suites=[_suite(evidence, suite) for suite in evidence.suites],
-        primary=evidence.primary,
-        first=evidence.first,
-        chapters=chapters,
-    )
+def html(content: Mapping[str, Any], more: Sequence[Mapping[str, Any]] = (), **extra: Any) -> str:
+    """The page of what align/report/content.py found, complete in itself, with chapters `more` behind its own.
+
+    Everything that comes from data is escaped. `extra` are further values of the template.
+    """
+    language: Language = content["language"]
+    with speaking(language):
+        given = {**content, "title": content["title"] or say("Alignment report"), **extra}
+        chapters = [*content["chapters"], *more]
+        browsed = any(block["kind"] == "examples" for chapter in chapters for block in chapter["blocks"])
+        return render(
+            TEMPLATE, **given | {"chapters": chapters, "verdicts": VERDICTS, "script": SCRIPT if browsed else ""}
+        )
 
 
 def render(template: str, **values: Any) -> str:
-    """A template beside the report's, filled in. Everything is escaped but what a template passes through `svg`."""
+    """A template beside the report's, filled in, in the language that is spoken.
+
+    Everything is escaped but what a template passes through `svg`. The page may load nothing, and runs no script but
+    the file `script` beside the template, which is put into it.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -42,11 +48,24 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["svg"] = Markup  # only ever applied to charts, whose texts the renderer has escaped
+    script = values.pop("script", "")
+    code = (Path(__file__).parent / script).read_text(encoding="utf-8") if script else ""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    allowed = f"'sha256-{digest}'" if code else "'none'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+    environment.globals |= {"say": say, "language": spoken(), "code": Markup(code), "policy": policy}
     return environment.get_template(path.name).render(**values)
 
 
+def results(evidence: Evidence) -> dict[str, Any]:
+    """The result table and the forest plots of each suite."""
+    return {
+        "models": evidence.models, "primary": evidence.primary, "first": evidence.first,
+        "suites": [_suite(evidence, suite) for suite in evidence.suites],
+    }  # fmt: skip
+
+
 def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
-    """The result table and the forest plots of a suite."""
     modes = sorted(evidence.modes, key=lambda m: m != "greedy")
     rows = []
     for model in evidence.models:
@@ -68,8 +87,26 @@ def _suite(evidence: Evidence, suite: str) -> dict[str, Any]:
             "answers": count(sum(r.answers for r in results.values())),
             "totals": totals(list(results.values())),
         })  # fmt: skip
-    measure, plots = evidence.measures[suite], _plots(evidence, suite)
-    return {"name": suite, "measure": measure, "modes": modes, "rows": rows, "plots": plots}
+    shown = [{"mode": mode, "metric": metric(evidence, suite, mode)} for mode in modes]
+    return {
+        "name": suite,
+        "modes": shown,
+        "rows": rows,
+        "plots": _plots(evidence, suite),
+        "power": _power(evidence, suite),
+    }
+
+
+def _power(evidence: Evidence, suite: str) -> str:
+    """How small a difference the items can show: the largest over the differences of two of the chain's policies."""
+    chain = [m for m in evidence.models if m != "base"]
+    pairs = [evidence.difference(suite, evidence.primary, a, b) for a in chain for b in chain]
+    known = [(d.detectable, d.n) for d in pairs if d and d.detectable is not None]
+    if not known:
+        return ""
+    size, n = max(known)
+    text = "{n:question} show a true difference of {points} points between two of the policies in four cases of five."
+    return say(text, n=n, points=points(size, sign=False))
 
 
 def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
@@ -77,7 +114,6 @@ def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
     plots = []
     pairs = {(asked.model, asked.against) for asked in evidence.outline.questions}
     for mode in evidence.modes:
-        metric = f"{mode} {evidence.measures[suite]}"
         found = [d for (s, m, *_), d in evidence.differences.items() if (s, m) == (suite, mode) and _later(evidence, d)]
         # differences to an untuned base are so large that beside them no other could be read
         asked = [d for d in found if (d.model, d.against) in pairs]
@@ -85,12 +121,12 @@ def _plots(evidence: Evidence, suite: str) -> list[dict[str, Any]]:
         if data:
             key = f"forest-{evidence.suites.index(suite)}-{mode}"
             plots.append({
-                "title": metric,
+                "title": metric(evidence, suite, mode),
                 "primary": mode == evidence.primary,
-                "svg": charts.forest(data, x="percentage points", key=key),
+                "svg": charts.forest(data, x=say("percentage points"), key=key),
                 "rows": [
-                    (d.model, d.against, points(d.diff), span(d), count(d.n), count(d.differ), VERDICTS[d.verdict])
-                    for d in found
+                    (d.model, d.against, points(d.diff), interval(d), count(d.n), count(d.differ),
+                     say(VERDICTS[d.verdict])) for d in found
                 ],
             })  # fmt: skip
     return plots
@@ -101,24 +137,28 @@ def _later(evidence: Evidence, d: Difference) -> bool:
     return evidence.outline.place(d.model) > evidence.outline.place(d.against)
 
 
-def span(d: Difference) -> str:
-    """The interval of a difference, in points."""
-    return f"[{points(d.low, False)}, {points(d.high, False)}]"
-
-
 def _line(d: Difference) -> dict[str, Any]:
     ends = {k: round(100 * v, 3) for k, v in (("diff", d.diff), ("low", d.low), ("high", d.high))}
     return {"label": f"{d.model} \u2212 {d.against}", "kind": d.verdict, **ends}
 
 
-def markdown(title: str, lead: Sequence[str], findings: Sequence[Finding], table: Mapping[str, Sequence[Any]]) -> str:
+def markdown(content: Mapping[str, Any]) -> str:
     """The findings and the result table for the Prefect UI and a README."""
 
     def line(cells: Sequence[Any]) -> str:
         return f"| {' | '.join(str(c).replace('|', chr(92) + '|') for c in cells)} |"
 
+    with speaking(content["language"]):
+        title = content["title"] or say("Alignment report")
+        names = {finding["verdict"]: say(VERDICTS[finding["verdict"]]) for finding in content["findings"]}
+    table = content["table"]
     rule = ["---", *("---:" for _ in table["columns"][1:])]
     result = [line(table["columns"]), line(rule), *map(line, table["rows"])]
-    claims = [f"- **{f.topic}{' · ' if f.suite else ''}{f.suite}** ({VERDICTS[f.verdict]}): {f.text}" for f in findings]
+    claims = [
+        f"- **{f['topic']}{' · ' if f['suite'] else ''}{f['suite']}** ({names[f['verdict']]}): {f['text']}"
+        for f in content["findings"]
+    ]
+    promoted = [told(content["promotion"])] if content["promotion"] else []
+    lead = [content["chain"]["text"], *promoted, *content["lead"]]
     # names of suites come from recipes: what is markup in them stays text
     return escape("\n".join([f"# {title}", "", "\n\n".join(lead), "", *result, "", *claims, ""]), quote=False)

@@ -7,7 +7,8 @@ from align.report.chapters import Chapter
 from align.report.evidence import VERDICTS, kind_of
 from align.report.findings import Finding, doubt
 from align.report.outline import Outline
-from align.report.wording import count, percent, plural, points
+from align.report.wording import count, percent, points
+from align.report.words import say
 
 Metrics = Mapping[str, Any]
 
@@ -38,29 +39,33 @@ def findings(gates: Mapping[str, Metrics], rounds: int) -> dict[str, Finding]:
 
 def _finding(k: int, m: Metrics, rounds: int) -> Finding:
     verdict = kind_of(m["verdict"])
-    interval = f"[{points(m['gain.low'], False)}, {points(m['gain.high'], False)}]"
-    text = (
-        f"On {plural(m['prompts.graded'], 'prompt')} held out from training, the policy that round {k} began with "
-        f"scores {percent(m['score.before'])} %, the one that it ended with {percent(m['score.after'])} %: "
-        f"{points(m['gain'])} points {interval}{doubt(verdict, m['prompts.differ'], m.get('gain.p'))}."
-    )
-    if not m["shown"]:
-        rest = "" if k == rounds else ", and later rounds were skipped"
-        text += f" The rounds end with the policy that this one began with{rest}."
-    return Finding(f"Whether to go on after round {k}", verdict, text)
+    text = say(
+        "On {n:prompt} held out from training, the policy that round {k} began with scores {before} %, the one that it "
+        "ended with {after} %: {points} points {interval}{doubt}.",
+        n=m["prompts.graded"], k=k, before=percent(m["score.before"]), after=percent(m["score.after"]),
+        points=points(m["gain"]), interval=f"[{points(m['gain.low'], False)}, {points(m['gain.high'], False)}]",
+        doubt=doubt(verdict, m["prompts.differ"], m.get("gain.p")),
+    )  # fmt: skip
+    if not m["shown"] and k == rounds:
+        text += " " + say("The rounds end with the policy that this one began with.")
+    elif not m["shown"]:
+        text += " " + say("The rounds end with the policy that this one began with, and later rounds were skipped.")
+    return Finding(say("Whether to go on after round {k}", k=k), verdict, text)
 
 
 def chapter(gates: Mapping[str, Metrics], rounds: int) -> Chapter:
     """What each gate found, in a table."""
-    found = Chapter("rounds", "The rounds")
+    found = Chapter("rounds", say("The rounds"))
     helped = sum(m["shown"] for m in gates.values())
-    found.lead = f"{plural(helped, 'round')} of {count(rounds)} shown to help on prompts held out from training."
+    text = "{helped:round} of {rounds} shown to help on prompts held out from training."
+    found.lead = say(text, helped=helped, rounds=rounds)
     body = [
-        [str(k), VERDICTS[kind_of(m["verdict"])], percent(m["score.before"]), percent(m["score.after"]),
+        [str(k), say(VERDICTS[kind_of(m["verdict"])]), percent(m["score.before"]), percent(m["score.after"]),
          f"{points(m['gain'])} [{points(m['gain.low'], False)}, {points(m['gain.high'], False)}]",
          count(m["prompts.graded"]), count(m["prompts.differ"])]
         for k, m in enumerate(gates.values(), 1)
     ]  # fmt: skip
     names = ["round", "verdict", "before %", "after %", "gain", "prompts", "of them differ"]
-    found.table(names, body, "A round that is not shown to help is the last, and its policy is not kept.", text=2)
+    caption = say("A round that is not shown to help is the last, and its policy is not kept.")
+    found.table([say(name) for name in names], body, caption, text=2)
     return found

@@ -1,13 +1,13 @@
 """Ratings of rows by a language model behind any OpenAI-compatible endpoint (AlpaGasus, Chen et al. 2023)."""
 
 import math
-import re
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
+from align import patterns
 from align.answered import Answers, Budget, ask_kept
 from align.endpoint import Endpoint, Question, fill
 from align.rules.pool import Drop, Pool
@@ -64,8 +64,8 @@ class Rating(Endpoint):
     @classmethod
     def _captures(cls, pattern: str) -> str:
         try:
-            groups = re.compile(pattern).groups
-        except (re.error, OverflowError, RecursionError) as e:
+            groups = patterns.compiled(pattern).groups
+        except ValueError as e:
             raise ValueError(f"is no regular expression ({e})") from e
         if groups < 1:
             raise ValueError("needs a group that captures the rating")
@@ -89,7 +89,10 @@ class Rating(Endpoint):
         """The rating in an answer and the words after it; no rating where there is none on the scale."""
         if answer is None:
             return None, "not asked: max_spend_tokens is reached"
-        match = re.search(self.pattern, answer)
+        try:
+            match = patterns.search(self.pattern, answer)
+        except TimeoutError:
+            return None, f"searching for the rating took longer than {patterns.SECONDS:g} s: {answer.strip()[:200]}"
         try:
             rating = float(match[1]) if match else math.nan
         except (TypeError, ValueError):  # the group took no part in the match, or matched no number

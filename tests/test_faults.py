@@ -1,0 +1,63 @@
+"""Every write, fsync, link, rename and mkdir on the store fails in turn, once or from then on, or is where the process
+is killed: nothing acknowledged is lost, nothing is half visible, and the next run completes with the same digests."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from flows.recipe import ROOT
+from storage import room, upkeep
+from storage.store import Store
+
+TESTS = Path(__file__).parent
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+
+
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes operations fail."""
+    if COMPILER is None or sys.platform != "linux":
+        pytest.skip("needs a C compiler and Linux")
+    made = tmp_path_factory.mktemp("faults") / "faults.so"
+    words = [COMPILER, "-shared", "-fPIC", "-o", str(made), str(TESTS / "faults.c"), "-ldl"]
+    subprocess.run(words, check=True, capture_output=True, text=True)
+    return made
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: what is waited for here is the disk."""
+    if not Path("/dev/shm").is_dir():
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("mode", [1, 2, 3], ids=["once", "for good", "killed twice in a row"])
+def test_at_every_operation(preloaded: Path, memory: Path, mode: int) -> None:
+    path = os.pathsep.join([str(ROOT), str(TESTS)])
+    done = subprocess.run(
+        [sys.executable, TESTS / "faulty.py", memory, str(mode)], capture_output=True, text=True,
+        env={**os.environ, "LD_PRELOAD": str(preloaded), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []
+    assert found["operations"] > 100
+
+
+def test_a_run_that_never_began_is_no_damage_and_gc_removes_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "runs" / "20260101-000000-abcd").mkdir(parents=True)
+    (tmp_path / "runs" / "20260101-000000-abcd" / "lock").touch()
+    assert list(upkeep.verify(store)) == []
+    room.collect(store)
+    assert list((tmp_path / "runs").iterdir()) == []
