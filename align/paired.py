@@ -34,6 +34,10 @@ class Paired(NamedTuple):
     verdict: Verdict
     error: float
     """The standard error of the mean."""
+    seeds: int = 1
+    """Of how many seeds a policy on either side was trained (align/seeds.py)."""
+    seed_sd: float | None = None
+    """The standard deviation of the seeds' means; None where there is one."""
 
 
 def paired(values: ArrayLike, *, level: float = 0.95) -> Paired:
@@ -45,15 +49,18 @@ def paired(values: ArrayLike, *, level: float = 0.95) -> Paired:
     """
     x = np.asarray(values, dtype=np.float64)
     low, high = interval(x, level=level)
+    p, said = verdict(x, low, high, level)
+    return Paired(float(x.mean()), low, high, int(x.size), int(np.count_nonzero(x)), p, said, centre_and_error(x)[1])
+
+
+def verdict(x: NDArray[np.float64], low: float, high: float, level: float) -> tuple[float | None, Verdict]:
+    """The exact test's p of the differences `x`, None where FEW or more differ, and the verdict with this interval."""
     differences = x[x != 0]
     p = exact_p(differences) if differences.size < FEW else None
     excludes = low > 0 or high < 0
-    verdict: Verdict = "not shown"
     if differences.size < needed(level) or (excludes and p is not None and p > 1 - level):
-        verdict = "too few to tell"
-    elif excludes:
-        verdict = "better" if low > 0 else "worse"
-    return Paired(float(x.mean()), low, high, int(x.size), int(differences.size), p, verdict, centre_and_error(x)[1])
+        return p, "too few to tell"
+    return p, ("better" if low > 0 else "worse") if excludes else "not shown"
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float], *, level: float = 0.95) -> Paired:

@@ -20,6 +20,8 @@ ANSWERS = _table(
     reasoning=(TEXT, "The reasoning block before the response; null where there is none. Never graded."),
     likeliest=(TEXT, "Of multiple_choice: the option of the highest log-probability, whatever its length; else null."),
     logp=(REAL, "Log-probability in nats of a response that was not drawn, with the end of its turn; else null."),
+    score=(REAL, "Of a benchmark: what lm-evaluation-harness gave; null where evaluate grades."),
+    detail=(TEXT, "Of a benchmark: the metric, and what was expected; else null."),
 )
 OPTIONS = _table(
     "How likely one policy finds the options of multiple-choice items.",
@@ -44,7 +46,7 @@ EVALUATIONS = _table(
     status=(
         TEXT,
         "correct, wrong, unreadable (nothing to grade in the response), ungraded (item or judge failed) or scored "
-        "(nothing is right or wrong: perplexity, and contests of a judge).",
+        "(nothing is right or wrong: perplexity, and a tie before a judge; preferred is correct).",
     ),
     finish_reason=(TEXT, "stop or truncated; null where nothing is drawn."),
     detail=(TEXT, "Why, in words."),
@@ -70,12 +72,33 @@ COMPARISONS = _table(
         REAL,
         "Two-sided p of the exact test (McNemar's for right and wrong); null where 25 or more differ.",
     ),
+    seeds=(WHOLE, "Seeds of the model, or of a pair the more; 1 but for chain.seeds."),
+    seed_sd=(REAL, "Standard deviation of the seeds' means, which is in the interval; null where there is one seed."),
     detectable=(REAL, "The smallest true difference that so many items would have shown in four cases of five."),
     verdict=(
         TEXT,
         "better or worse (the interval excludes 0, and the exact test does not object), not shown (it includes 0), or "
         "too few to tell (too few items differ); null where the model stands alone.",
     ),
+)
+WIN_RATES = _table(
+    "How often a judge prefers each model's answers to a baseline's, as it is and with the effect of length taken out.",
+    suite=(TEXT, "The suite."),
+    mode=(TEXT, "greedy or sampled."),
+    model=(TEXT, "The model."),
+    baseline=(TEXT, "What it is compared with: reference (answers), or a model."),
+    n=(WHOLE, "Items with a verdict."),
+    wins=(WHOLE, "Answers that are preferred in both orders."),
+    ties=(WHOLE, "Answers that tie, or whose verdict flips with the order."),
+    losses=(WHOLE, "Answers to which the baseline's are preferred."),
+    win_rate=(REAL, "The mean over items; a tie is half a win."),
+    low=(REAL, "Lower end of its 95 % interval."),
+    high=(REAL, "Upper end."),
+    lc_win_rate=(REAL, "The win rate at equal length (align/grading/length_control.py)."),
+    lc_low=(REAL, "Lower end of its 95 % interval."),
+    lc_high=(REAL, "Upper end."),
+    length_effect=(REAL, "Log-odds that a much longer answer adds to winning: phi of the regression."),
+    longer=(REAL, "Characters by which the answers are longer than the baseline's, on average."),
 )
 PROMOTION = _table(
     "Why the final model may become champion, or may not: every rule with what became of it.",

@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 
 from align import tables
 from align.paired import paired
+from align.seeds import mean_of_seeds, seeded_difference
 from align.stats import mean_interval
+from flows import sweep
+from flows.points import Point
 from tasks import evaluate
 from tasks.promote import Contest, PromoteConfig, promote
 
@@ -82,6 +85,37 @@ def of_differences(runs: int, n: int, gain: float, samples: int, seed: int = 0) 
     return share_held(runs, gain, draw)
 
 
+def of_seeds(runs: int, n: int, seeds: int, sd: float, seed: int = 0) -> tuple[float, float]:
+    """Of policies that are no better on average and differ by their seed (`sd` of their true means): coverage of the
+    interval of their difference, and the share of runs that call them better or worse."""
+    rng, held, called = np.random.default_rng(seed), 0, 0
+    for _ in range(runs):
+        ease = 0.2 + 0.6 * rng.beta(*EASE, n)
+        made = [rng.binomial(1, np.clip(ease + rng.normal(0, sd), 0, 1)) for _ in range(seeds)]
+        sides = (made, [rng.binomial(1, ease)])
+        found = seeded_difference(*([{str(i): float(v) for i, v in enumerate(m)} for m in side] for side in sides))
+        held += found.low <= 0 <= found.high
+        called += found.verdict in ("better", "worse")
+    return held / runs, called / runs
+
+
+def swept(runs: int, points: int, suites: int, n: int = 100, seed: int = 0) -> float:
+    """The share of sweeps over settings that change nothing whose best point is called better than the first."""
+    rng, wrong = np.random.default_rng(seed), 0
+    for _ in range(runs):
+        ease = {f"suite {s}": rng.beta(*EASE, n) for s in range(suites)}
+        tried = [Point((f"x={k}",)) for k in range(points)]
+        found: list[sweep.Scores] = [
+            {s: [{str(i): float(v) for i, v in enumerate(rng.binomial(1, p))}] for s, p in ease.items()} for _ in tried
+        ]
+        for point, scores in zip(tried, found, strict=True):
+            point.results = {suite: mean_of_seeds(each) for suite, each in scores.items()}
+        sweep.compare(tried, found, points)
+        best = max(tried, key=lambda p: p.mean)
+        wrong += any(d.verdict == "better" for d in best.against.values())
+    return wrong / runs
+
+
 def answers(rng: np.random.Generator, suites: Suites, mode: str) -> Iterator[dict[str, Any]]:
     """Rows of EVALUATIONS of the models dpo and sft."""
     samples = 4 if mode == "sampled" else 1
@@ -132,6 +166,15 @@ def main() -> None:
     print("promoted without being better, %")
     for name, (mode, suites) in PROMOTIONS.items():
         print(f"  {name:33}{100 * promoted(options.promotions, mode, suites):9.1f}", flush=True)
+    print("best point of a sweep called better without being so, %")
+    for points, many in ((2, 1), (5, 1), (16, 1), (5, 3)):
+        name = f"{points} points, suites: {many}"
+        print(f"  {name:33}{100 * swept(options.promotions, points, many):9.1f}", flush=True)
+    print("policies whose means differ by their seed alone, by 4 points: coverage, and called better or worse, %")
+    for seeds in (1, 2, 3, 5):
+        for n in (100, 400):
+            held, called = of_seeds(options.promotions, n, seeds, 0.04)
+            print(f"  {f'{seeds} seeds, {n} questions':33}{100 * held:9.1f}{100 * called:9.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ class Chain(Config):
     rewards: int = Field(default=1, ge=1, le=16)
     """Reward models that select asks, of different seeds."""
 
+    seeds: int = Field(default=1, ge=1, le=16)
+    """How often the last policy is trained, with seeds that follow on the stage's own; the others' stages are called
+    dpo_s2 and so on, and all are evaluated. What seeds differ by is in the interval of every comparison of that policy;
+    the weights that the run ends with are the first's."""
+
     grpo: Literal["none", "sft_rs", "dpo"] = "none"
     """The policy that online RL goes on from, the newest of several rounds; none leaves that stage out."""
 

@@ -7,7 +7,6 @@ a model that never answers) is for the stage that reads them.
 import codecs
 import os
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +20,8 @@ from align.grading.graders import PythonGrader
 from align.models.arguments import Training
 from align.models.base import BaseConfig
 from align.text import quote, short
-from flows import check_base, check_promote, check_rounds, check_training
+from flows import check_base, check_promote, check_rounds, check_suites, check_training
+from flows.check_suites import splits
 from flows.explain import listed
 from flows.recipe import Recipe
 from tasks.grpo import GrpoConfig
@@ -42,7 +42,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
         yield from (f"{where}{problem}" for problem in _own(config))
     for rule in (
         _data,
-        _suites,
+        check_suites.problems,
         _samples,
         check_training.adapters,
         check_training.shares,
@@ -136,7 +136,11 @@ def _model(path: Path) -> str | None:
     return None if (path / "config.json").is_file() else f"{short(path)} is no model directory (it has no config.json)."
 
 
-PLACES: dict[str, Callable[[Path], str | None]] = {"warehouse": _warehouse, "embedding": _model}
+def _folder(path: Path) -> str | None:
+    return None if path.is_dir() else f"{short(path)} is no directory."
+
+
+PLACES: dict[str, Callable[[Path], str | None]] = {"warehouse": _warehouse, "embedding": _model, "include": _folder}
 
 
 def _source(source: Source) -> Iterator[str]:
@@ -186,12 +190,6 @@ def _ending(pattern: str) -> Iterator[str]:
         yield f"ending: {quote(pattern)} is no regular expression (RE2): {short(error)}."
 
 
-def _splits(recipe: Recipe, source: Source) -> set[str]:
-    """The splits that rows of a source can be in."""
-    fixed = {"preferences": "preference", "evaluation": "evaluation"}.get(source.use)
-    return {fixed} if fixed else {name for name, share in recipe.ingest.split.items() if share > 0}
-
-
 def _data(recipe: Recipe) -> Iterator[str]:
     sources = recipe.ingest.sources
     if not sources:
@@ -201,23 +199,6 @@ def _data(recipe: Recipe) -> Iterator[str]:
         yield "ingest.sources: none has use: instructions, which is what filter and sft work on."
     elif not recipe.ingest.split.get("sft"):
         yield "ingest.split: sft has no share, so that there is nothing to train on."
-
-
-def _suites(recipe: Recipe) -> Iterator[str]:
-    sources = recipe.ingest.sources
-    evaluated = {name for name, s in sources.items() if "evaluation" in _splits(recipe, s)}
-    found = "*" in recipe.evaluate.suites and any(sources[n].use != "instructions" for n in evaluated)
-    for name in recipe.evaluate.suites:
-        if name == "*" or name in evaluated:
-            found = found or name in evaluated
-            continue
-        near = get_close_matches(name[:100], evaluated, 1)
-        others = f"did you mean {near[0]}?" if near else f"sources that have some: {', '.join(evaluated) or 'none'}."
-        what = "has no evaluation rows" if name in sources else "names no source"
-        yield f"evaluate.suites.{short(name)}: {what}; {others}"
-        found = True  # one sentence is enough
-    if sources and not found:
-        yield "evaluate.suites: there are 0 evaluation items; give ingest a source with use: evaluation."
 
 
 def _samples(recipe: Recipe) -> Iterator[str]:
@@ -232,7 +213,7 @@ def _samples(recipe: Recipe) -> Iterator[str]:
         unknown = [use for use in config.use if use not in get_args(Use)]
         if unknown:
             yield f"{stage}.use: {quote(unknown[0])} is none of {', '.join(get_args(Use))}."
-        elif sources and not any(s.use in config.use and asked_of & _splits(recipe, s) for s in sources):
+        elif sources and not any(s.use in config.use and asked_of & splits(recipe, s) for s in sources):
             listing = " or ".join(sorted(asked_of))
             yield f"{stage}.split: no source of use {' or '.join(config.use) or 'any'} has rows in {listing}."
     if recipe.pairs.reward:

@@ -8,6 +8,11 @@ from flows.recipe import Recipe
 def rounds(recipe: Recipe) -> Iterator[str]:
     """Mistakes of chain.rounds and of the gate between them."""
     chain, split = recipe.chain, recipe.sample.split
+    if chain.seeds > 1 and chain.rounds > 1 and chain.grpo == "none":
+        yield (
+            "chain.seeds: which policy several rounds end with is known when they end, and seeds are of one that is "
+            "named; set it or chain.rounds to 1."
+        )
     if chain.rounds == 1:
         for name in chain.changed("reward_each_round", "gate"):
             yield f"chain.{name}: has no effect where chain.rounds is 1; leave it out, or raise that."

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from align.config import Config, Metrics
 from flows.recipe import Recipe
 from flows.rounds import of_round
+from flows.seeds import MARK, further, seeds
 from flows.stages import TABLE, contender, contest, outline
 from flows.stages import row as row_of
 from storage.build import Output
@@ -77,10 +78,11 @@ def dag(r: Recipe, walk: Walk) -> None:
     if r.chain.grpo != "none":
         start = done["newest" if r.chain.rounds > 1 else r.chain.grpo]
         judge = done["reward"] if r.grpo.reward_weight else None
-        stage(
-            "grpo", base=base, rows=rows, adapter=start, samples=done["sample"]["samples.parquet"],
-            scores=done["pairs"]["scores.parquet"], scorer=(r.reward.base or base) if judge else None, reward=judge,
-        )  # fmt: skip
+        for name, seed in _seeds(r, "grpo"):
+            stage(
+                name, seed, base=base, rows=rows, adapter=start, samples=done["sample"]["samples.parquet"],
+                scores=done["pairs"]["scores.parquet"], scorer=(r.reward.base or base) if judge else None, reward=judge,
+            )  # fmt: skip
         if r.controls.longer:
             stage("sft_longer", base=base, rows=filtered["kept.parquet"], adapter=start)
     policies: dict[str, Node | None] = {
@@ -94,7 +96,8 @@ def dag(r: Recipe, walk: Walk) -> None:
     if champion := contender(r):
         made = Output(champion.artifact)
         answers["champion"] = stage("answer of champion", base=champion.base, rows=rows, adapter=made)
-    evaluated = stage("evaluate", rows=rows, **{name: node["answers.parquet"] for name, node in answers.items()})
+    given = {name: node["answers.parquet"] for name, node in answers.items()}
+    evaluated = stage("evaluate", rows=rows, seeds=seeds(r), **given)
     if r.promote.against != "none":
         stage("promote", graded=evaluated, contest=contest(r))
     stage("report", outline=outline(r), **done)
@@ -138,7 +141,18 @@ def _round(
             scorer=scorer if judge else None, reward=judge,
         )  # fmt: skip
         pairs = preferred["pairs.parquet"]
-    if r.dpo.unpaired:
-        return stage("dpo", base=base, labels=preferred["labels.parquet"], adapter=chosen)
-    frozen = stage("reference", base=base, pairs=pairs, adapter=chosen)
-    return stage("dpo", base=base, pairs=pairs, adapter=chosen, reference=frozen)
+    made = []
+    frozen = None if r.dpo.unpaired else stage("reference", base=base, pairs=pairs, adapter=chosen)
+    for name, seed in _seeds(r, "dpo"):
+        if r.dpo.unpaired:
+            made.append(stage(name, seed, base=base, labels=preferred["labels.parquet"], adapter=chosen))
+            continue
+        if seed and r.dpo.limit:  # another seed takes other pairs
+            frozen = stage(name.replace("dpo", "reference"), seed, base=base, pairs=pairs, adapter=chosen)
+        made.append(stage(name, seed, base=base, pairs=pairs, adapter=chosen, reference=frozen))
+    return made[0]
+
+
+def _seeds(r: Recipe, name: str) -> list[tuple[str, int]]:
+    """The stage with each of its seeds, as `stage` takes them."""
+    return [(name, 0), *((f"{name} of {MARK}{k}", k - 1) for k in further(r, name))]

@@ -44,7 +44,8 @@ class Sweep:
     model: str
     mode: str
     level: float
-    """The level of each difference's interval: together they hold at 95 % (Bonferroni; Dunn, 1961)."""
+    """The level of each difference's interval: those of all points and suites hold together at 95 % (Bonferroni; Dunn,
+    1961)."""
     points: Sequence[Point]
     first: Point
     """The point that the others are compared with."""

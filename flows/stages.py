@@ -14,6 +14,7 @@ from align.models.engine import Sampling
 from align.models.memory import Load
 from align.report.outline import Outline, Part, Question
 from flows.rounds import of_round
+from flows.seeds import further, of_seed
 from tasks.answer import AnswerConfig, answer
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
@@ -108,7 +109,8 @@ class Stage:
 def _answers(recipe: "Recipe") -> AnswerConfig:
     """What of evaluate's settings decides what is drawn: another grader draws nothing again."""
     e = recipe.evaluate
-    return AnswerConfig(suites=e.asked, **{name: getattr(e, name) for name in Sampling.model_fields})
+    shared = {name: getattr(e, name) for name in Sampling.model_fields}
+    return AnswerConfig(suites=e.asked, benchmarks=e.benchmarks, **shared)
 
 
 def _reference(recipe: "Recipe") -> ReferenceConfig:
@@ -221,7 +223,15 @@ def outline(recipe: "Recipe") -> Outline:
     again = [part for k in range(2, recipe.chain.rounds + 1) for part in _round(repeated, k)]
     against = Question(topic="The run against the champion", model=final(recipe), against="champion")
     before = Part(stage="champion", title="the champion", control=True, questions=(against,))
-    return Outline(parts=(*([before] if contender(recipe) else []), *parts[:after], *again, *parts[after:]))
+    whole = (*([before] if contender(recipe) else []), *parts[:after], *again, *parts[after:])
+    return Outline(parts=tuple(each for part in whole for each in (part, *_seeded(recipe, part))))
+
+
+def _seeded(recipe: "Recipe", part: Part) -> list[Part]:
+    """The parts of a stage's further seeds, which are there to be compared with the first."""
+    told = {"control": True, "added_by": "chain.seeds", "questions": ()}
+    seeds = further(recipe, part.stage)
+    return [part.model_copy(update={"stage": of_seed(part.stage, k), "seed": k, **told}) for k in seeds]
 
 
 def _part(recipe: "Recipe", s: Stage) -> Part:

@@ -29,8 +29,8 @@ CHAPTERS = [
     ("selected", "SELECT artifact, arm, sample_id FROM selections WHERE row_id = $1 OR sample_id = $1"),
     (
         "evaluated",
-        "SELECT artifact, suite, model, mode, sample_index, status, response FROM evaluations WHERE row_id = $1 "
-        "ORDER BY artifact, model, mode, sample_index",
+        "SELECT artifact, suite, model, mode, turn, sample_index, status, response FROM evaluations WHERE row_id = $1 "
+        "ORDER BY artifact, model, mode, turn, sample_index",
     ),
 ]
 

@@ -8,20 +8,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from align import tables
-from align.config import EXECUTION, Metrics, Seed
+from align.config import EXECUTION, Config, Metrics, Seed
 from align.errors import StageError
+from align.grading.against import Pairwise, about, contested, win_rates
 from align.grading.conversation import items_of
 from align.grading.grade import Grade, ungraded
 from align.grading.graders import AnyGrader, NoGrader
 from align.grading.kept_grades import grade_kept
 from align.grading.likely import about_expected, about_options, grade_expected, grade_option
 from align.grading.suites import OTHERS, Asked, Items, items
+from align.models.benchmarks import Benchmarks
 from align.models.engine import Sampling
 from align.models.tools import has_tools
-from align.paired import paired_difference
 from align.power import detectable, worst_error
 from align.progress import tell
-from align.stats import item_means, mean_interval
+from align.seeds import mean_of_seeds, seeded_difference, spread
+from align.stats import item_means
 
 Row = dict[str, Any]
 Mode = Literal["greedy", "sampled"]
@@ -33,17 +35,21 @@ class SuiteConfig(Asked):
     grader: AnyGrader = NoGrader()
     """What grades the responses of kind generate; never the reward model, which would judge the policy that it helped
     to train."""
+    pairwise: Pairwise | None = None
+    """In place of a grader: a judge that compares each response with a baseline's; a tie scores 0.5."""
     guard: Annotated[float | None, EXECUTION] = Field(default=None, ge=0, le=1)
     """How far a model may fall on this suite and still be promoted, as a share: 0.02 is two points; null: any."""
 
     @property
     def by_itself(self) -> bool:
         """Whether a response is written, and its grade depends on nothing that another model says."""
-        return self.kind == "generate"
+        return self.kind == "generate" and self.pairwise is None
 
     def contradictions(self) -> Iterator[str]:
-        for name in self.changed("grader", "turns") if self.kind != "generate" else ():
+        for name in self.changed("grader", "turns", "pairwise") if self.kind != "generate" else ():
             yield f"{name}: has no effect where kind is {self.kind}; leave it out."
+        for name in self.changed("grader") if self.pairwise and self.kind == "generate" else ():
+            yield f"{name}: has no effect where a judge compares responses; leave it out, or leave pairwise out."
         for name in self.changed("options") if self.kind != "multiple_choice" else ():
             yield f"{name}: has no effect where kind is {self.kind}; leave it out, or set kind to multiple_choice."
 
@@ -53,6 +59,8 @@ class EvaluateConfig(Sampling):
 
     suites: dict[str, SuiteConfig] = {OTHERS: SuiteConfig()}
     """Suites by the name of their source; `*` stands for every other source with evaluation rows (but instructions)."""
+    benchmarks: Benchmarks = Benchmarks()
+    """Public benchmarks, by lm-evaluation-harness, beside the suites."""
     primary: Mode = "greedy"
     """The mode by which the recipe's models are compared."""
     n: int = Field(default=4, ge=0, le=100_000)
@@ -87,31 +95,67 @@ class EvaluateConfig(Sampling):
 
     def suite(self, name: str) -> SuiteConfig:
         """The settings of a suite."""
-        return self.suites.get(name) or self.suites[OTHERS]
+        return self.suites.get(name) or self.suites.get(OTHERS) or SuiteConfig()
 
 
-def evaluate(config: EvaluateConfig, out: Path, *, rows: Path, cache: Path | None = None, **answers: Path) -> Metrics:
+class Seeds(Config):
+    """Policies that differ in nothing but the seed of their training."""
+
+    of: dict[str, tuple[str, ...]]
+    """A policy with those that stand for it too: what is compared is their mean."""
+
+
+def evaluate(
+    config: EvaluateConfig,
+    out: Path,
+    *,
+    rows: Path,
+    seeds: Seeds | None = None,
+    cache: Path | None = None,
+    **answers: Path,
+) -> Metrics:
     """Grade the answers of each policy (answers.parquet, by the policy's name) to the items of `rows`.
 
-    Writes evaluations.parquet (EVALUATIONS) and comparisons.parquet (COMPARISONS: every ordered pair of models). Grades
-    are kept per item and text in the directory `cache`. Raises StageError for whatever a grader raises.
+    Writes evaluations.parquet (EVALUATIONS), comparisons.parquet (COMPARISONS: every ordered pair of models) and, of
+    suites with a pairwise judge, win_rates.parquet (WIN_RATES). A policy with several `seeds` is compared by their
+    mean, with an interval that says what they differ by (align/seeds.py), and with its own seeds by its first. Grades
+    are kept per item and text in the directory `cache`. Raises StageError for whatever a grader raises, and where a
+    judge fails its audit.
     """
     config.check()
-    suites, metrics = items(config.limits, rows, config.seed)
+    suites, metrics = items(config.limits, rows, config.seed, may_be_none=bool(config.benchmarks.tasks))
     given = {model: tables.read(path) for model, path in answers.items()}
+    graded = list(_benchmarked(given, suites))
+    public = list(dict.fromkeys(a["suite"] for a in graded))
+    rates: list[Row] = []
     for suite, asked in suites.items():
         most = 100 * detectable(worst_error(len(asked)))
-        tell(
-            f"{suite}: {len(asked)} items can show differences between two models of {most:.1f} points, or smaller ones"
-        )
-    graded = [row for suite in suites for row in _graded(config, suite, suites, given, cache)]
+        told = f"{len(asked)} items can show differences between two models of {most:.1f} points, or smaller ones"
+        tell(f"{suite}: {told}")
+        found, more = _graded(config, suite, suites, given, rows, cache)
+        graded += found
+        metrics |= {f"{name}.{suite}": value for name, value in more.items()}
+        if judged := config.suite(suite).pairwise:
+            rates += win_rates(suite, judged.baseline, found, config.seed)
     tables.write(out / "evaluations.parquet", graded, tables.EVALUATIONS)
-    comparisons = [c for suite in suites for c in _compare(config, suite, list(given), graded)]
+    if any(config.suite(suite).pairwise for suite in suites):
+        tables.write(out / "win_rates.parquet", rates, tables.WIN_RATES)
+    comparisons = [c for suite in (*suites, *public) for c in _compare(config, suite, list(given), graded, seeds)]
     tables.write(out / "comparisons.parquet", comparisons, tables.COMPARISONS)
     return {
         "primary": config.primary, "models": len(given), "responses": len(graded), **metrics,
-        **_metrics(config, graded, comparisons),
+        **_metrics(config, graded, comparisons), **about(rates),
     }  # fmt: skip
+
+
+def _benchmarked(given: Mapping[str, list[Row]], suites: Items) -> Iterator[Row]:
+    """Every model's answers to public benchmarks, which are graded already."""
+    for model, said in given.items():
+        for a in said:
+            if a.get("score") is not None:
+                if a["suite"] in suites:
+                    raise StageError(f"A benchmark and a source are both called {a['suite']}; rename the source.")
+                yield a | {"model": model, "status": {1.0: "correct", 0.0: "wrong"}.get(a["score"], "scored")}
 
 
 def _metrics(config: EvaluateConfig, graded: list[Row], comparisons: list[Row]) -> Metrics:
@@ -124,7 +168,9 @@ def _metrics(config: EvaluateConfig, graded: list[Row], comparisons: list[Row]) 
         if c["against"] is None:
             suite, at = c["suite"], f"{c['suite']}.{c['mode']}.{c['model']}"
             kind, of = config.suite(suite).kind, groups[c["suite"], c["mode"], c["model"]]
-            if c["mean"] is not None:
+            if c["seed_sd"] is not None:
+                metrics[f"seed_sd.{at}"] = c["seed_sd"]
+            if c["mean"] is not None and config.suite(suite).pairwise is None:
                 metrics[f"{'byte_probability' if kind == 'perplexity' else 'accuracy'}.{at}"] = c["mean"]
             counts = Counter(a["status"] for a in of)
             metrics |= {f"{status}.{at}": counts[status] for status in ("unreadable", "ungraded")}
@@ -149,20 +195,28 @@ def _detectable(config: EvaluateConfig, comparisons: list[Row]) -> Metrics:
 
 
 def _graded(
-    config: EvaluateConfig, suite: str, suites: Items, given: dict[str, list[Row]], cache: Path | None
-) -> Iterator[Row]:
-    """Every model's answers to one suite with their grades. All are graded together, so equal texts once."""
+    config: EvaluateConfig, suite: str, suites: Items, given: dict[str, list[Row]], rows: Path, cache: Path | None
+) -> tuple[list[Row], Metrics]:
+    """Every model's answers to one suite with their grades, and what a judge was like. All are graded together."""
     asked, told = suites[suite], config.suite(suite)
-    answers = [{**a, "model": model} for model, rows in given.items() for a in rows if a["suite"] == suite]
+    answers = [{**a, "model": model} for model, said in given.items() for a in said if a["suite"] == suite]
     if strange := {a["row_id"] for a in answers} - asked.keys():
         raise StageError(f"{len(strange)} answers are to items that are not asked, such as {min(strange)}.")
-    letters = told.options == "letters"
-    grades = iter(_grades(told, [a for a in answers if a["response"] is not None], asked, cache))
+    said = [a for a in answers if a["response"] is not None]
+    metrics: Metrics = {}
+    if told.pairwise:
+        outcomes, metrics = contested(told.pairwise, said, asked, rows, cache)
+        for a, outcome in zip(said, outcomes, strict=True):
+            a["longer"] = outcome.longer
+        grades = iter([outcome.grade for outcome in outcomes])
+    else:
+        grades = iter(_grades(told, said, asked, cache))
     for a in answers:
         row = asked[a["row_id"]]
         grade = _unanswered(row) if a["response"] is None else next(grades)
-        raw = grade_option(row, a["likeliest"], letters).score if a.get("likeliest") else None
-        yield a | {"score": grade.score, "status": grade.status, "detail": grade.detail, "score_raw": raw}
+        raw = grade_option(row, a["likeliest"], told.options == "letters").score if a.get("likeliest") else None
+        a |= {"score": grade.score, "status": grade.status, "detail": grade.detail, "score_raw": raw}
+    return answers, metrics
 
 
 def _grades(told: SuiteConfig, answers: list[Row], asked: Mapping[str, Row], cache: Path | None) -> list[Grade]:
@@ -179,7 +233,9 @@ def _unanswered(item: Row) -> Grade:
     return ungraded(f"its tools cannot be given to the model, or {why}" if has_tools(item["messages"]) else why)
 
 
-def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: list[Row]) -> Iterator[Row]:
+def _compare(
+    config: EvaluateConfig, suite: str, models: list[str], answers: list[Row], seeds: Seeds | None = None
+) -> Iterator[Row]:
     """COMPARISONS rows: each model alone, then each ordered pair on the items that are graded for both."""
     scores: dict[tuple[str, str], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     for a in answers:
@@ -187,16 +243,23 @@ def _compare(config: EvaluateConfig, suite: str, models: list[str], answers: lis
             scores[a["mode"], a["model"]][a["row_id"]].append(a["score"])
     for mode in ("greedy", "sampled") if config.n else ("greedy",):
         means = {model: item_means(scores[mode, model]) for model in models}
-        alone = {m: mean_interval(list(v.values())) for m, v in means.items() if v}
+        every = {
+            model: [means[m] for m in (model, *(seeds.of.get(model, ()) if seeds else ())) if means.get(m)]
+            for model in models if means[model]
+        }  # fmt: skip
         for model in models:
             row: Row = {"suite": suite, "mode": mode, "model": model, "against": None, "n": len(means[model]),
-                        "mean": None}  # fmt: skip
-            if model in alone:
-                row |= {"mean": alone[model].value, "low": alone[model].low, "high": alone[model].high}
+                        "mean": None, "seeds": len(every.get(model, [])) or 1, "seed_sd": None}  # fmt: skip
+            if model in every:
+                alone = mean_of_seeds(every[model])
+                row |= {"n": alone.n, "mean": alone.value, "low": alone.low, "high": alone.high,
+                        "seed_sd": spread(every[model])}  # fmt: skip
             yield row
-            for other in models if model in alone else ():
-                if other != model and means[model].keys() & means[other].keys():
-                    d = paired_difference(means[model], means[other])
+            for other in every if model in every else ():
+                alike = seeds and {model, other} <= {*seeds.of, *sum(seeds.of.values(), ())}
+                both = [[means[m]] if alike else every[m] for m in (model, other)]
+                if other != model and set.intersection(*(set(m) for side in both for m in side)):
+                    d = seeded_difference(*both)
                     yield row | {"against": other, "n": d.n, "diff": d.value, "diff_low": d.low, "diff_high": d.high,
                                  "differ": d.differ, "p_exact": d.p, "verdict": d.verdict,
-                                 "detectable": detectable(d.error)}  # fmt: skip
+                                 "detectable": detectable(d.error), "seeds": d.seeds, "seed_sd": d.seed_sd}  # fmt: skip

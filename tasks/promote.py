@@ -173,10 +173,14 @@ def _moved(found: Rule, contest: Contest) -> str:
     """How the model stands to the other on a suite, with the interval."""
     model, other = _name(contest.model), _name(contest.against)
     interval = f"[{points(found['diff_low'], sign=False)}, {points(found['diff_high'], sign=False)}]"
-    on, size = f"on {plural(found['n'], 'item')}", points(abs(found["diff"]), sign=False)
+    seeds = f", over {plural(found['seeds'], 'seed')}" if (found["seeds"] or 1) > 1 else ""
+    on, size = f"on {plural(found['n'], 'item')}{seeds}", points(abs(found["diff"]), sign=False)
     if found["verdict"] == "too few to tell":
         differ = f"{count(found['differ'])} of them"
         said = f"{model} differs from {other} by {points(found['diff'])} points {interval} {on}, but only in {differ}"
+    elif found["verdict"] == "not shown" and not found["diff_low"] <= 0 <= found["diff_high"]:
+        moved = points(found["diff"])
+        said = f"{model} differs from {other} by no more than its seeds do: {moved} points {interval} {on}"
     elif found["diff_low"] > 0:
         said = f"{model} is {size} points above {other} {interval} {on}"
     elif found["diff_high"] < 0:

@@ -97,7 +97,7 @@ def run(
         for model, adapter in {"base": None, **models}.items()
         if model == "base" or adapter
     }
-    metrics = evaluate(config, out, rows=folder / "rows.parquet", **answers)
+    metrics = evaluate(config, out, rows=folder / "rows.parquet", seeds=None, **answers)
     assert all(isinstance(v, (int, float, str)) for v in metrics.values())
     return tables.read(out / "evaluations.parquet"), tables.read(out / "comparisons.parquet"), metrics
 

@@ -38,7 +38,7 @@ def evaluated(folder: Path, suite: SuiteConfig, n: int = 200, **said: Callable[[
     out = folder / "out"
     out.mkdir()
     config = EvaluateConfig(suites={"quiz": suite}, n=0)
-    metrics = evaluate(config, out, rows=folder / "rows.parquet", cache=folder / "cache", **given)
+    metrics = evaluate(config, out, rows=folder / "rows.parquet", cache=folder / "cache", seeds=None, **given)
     compared = {(c["model"], c["against"]): c for c in tables.read(out / "comparisons.parquet")}
     return tables.read(out / "evaluations.parquet"), compared, metrics
 

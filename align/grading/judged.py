@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from align import tables
+from align.answered import Budget
 from align.errors import StageError
 from align.grading.audit import Audit, audit
 from align.grading.pairwise import Contest, PairJudge, Verdict
@@ -57,12 +58,7 @@ def judged(
     It is audited on references of prompts, else on what people chose in preference rows of `rows`, and on those.
     """
     budget = judge.budget()
-    people = [
-        Contest(r["row_id"], r["prompt"], r["chosen"], r["rejected"])
-        for r in tables.read(rows, columns=["row_id", "prompt", "chosen", "rejected"], use="preferences")
-        if (r["chosen"] or "").strip() and (r["rejected"] or "").strip()
-    ]
-    people.sort(key=lambda c: c.row_id)  # ids are hashes: no source comes first
+    people = preferred(rows)
     references = {
         c.row_id: Contest(c.row_id, c.prompt, c.reference, "", c.reference) for _, _, c in todo if c.reference
     }
@@ -70,14 +66,32 @@ def judged(
     good = list(references.values()) or people or real
     metrics = audit(audited, judge, good, real, people, cache, budget)
     verdicts = judge.compare(real, cache, budget)
-    for outcome in ("first", "second", "tie", "none"):
-        metrics[f"judge.{outcome}"] = sum(v.winner == outcome for v in verdicts)
-    metrics |= {
+    metrics |= outcomes(verdicts, budget)
+    return [(a, b, c, v) for (a, b, c), v in zip(todo, verdicts, strict=True)], metrics
+
+
+def preferred(rows: Path) -> list[Contest]:
+    """What people chose in the preference rows of ROWS, as first, in the order of the ids: these are hashes, so that no
+    source comes first."""
+    columns = ["row_id", "prompt", "chosen", "rejected"]
+    found = [
+        Contest(r["row_id"], r["prompt"], r["chosen"], r["rejected"])
+        for r in tables.read(rows, columns=columns, use="preferences")
+        if (r["chosen"] or "").strip() and (r["rejected"] or "").strip()
+    ]
+    return sorted(found, key=lambda c: c.row_id)
+
+
+def outcomes(verdicts: Sequence[Verdict], budget: Budget) -> dict[str, float]:
+    """How a judge decided, and what it cost, as metrics."""
+    found: dict[str, float] = {
+        f"judge.{outcome}": sum(v.winner == outcome for v in verdicts) for outcome in ("first", "second", "tie", "none")
+    }
+    return found | {
         "judge.flips": sum(v.flipped for v in verdicts) / max(1, len(verdicts)),
         "judge.questions": budget.questions,
         "judge.tokens": budget.tokens,
     }
-    return [(a, b, c, v) for (a, b, c), v in zip(todo, verdicts, strict=True)], metrics
 
 
 def verdict_rows(judge: PairJudge, found: Sequence[Judged]) -> Iterator[Row]:

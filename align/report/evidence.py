@@ -60,6 +60,15 @@ class Difference:
     """A key of VERDICTS."""
     detectable: float | None = None
     """The smallest true difference that so many items would have shown in four cases of five."""
+    seeds: int = 1
+    """Seeds of the policy that has more of them; what they differ by is in the interval."""
+    seed_sd: float | None = None
+    """The standard deviation of the seeds' means."""
+
+    @property
+    def within_seeds(self) -> bool:
+        """Whether it is not shown although the interval excludes 0, because seeds differ by as much."""
+        return self.verdict == "open" and not self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ def load(graded: Path, metrics: Mapping[str, Any], outline: Outline) -> Evidence
             differences[row["suite"], row["mode"], row["model"], row["against"]] = Difference(
                 row["suite"], row["mode"], row["model"], row["against"], row["n"],
                 row["diff"], row["diff_low"], row["diff_high"], row["differ"], row["p_exact"], kind_of(row["verdict"]),
-                row.get("detectable"),
+                row.get("detectable"), row.get("seeds") or 1, row.get("seed_sd"),
             )  # fmt: skip
     suites = list(dict.fromkeys(table.column("suite").to_pylist()))
     models = {model for _, model, _ in results}

@@ -63,6 +63,10 @@ def compare(evidence: Evidence, suite: str, model: str, against: str) -> tuple[s
         _sentence(evidence.outline, metric(evidence, suite, mode), d, first=i == 0)
         for i, (mode, d) in enumerate(graded)
     ]
+    seeded = next((d for _, d in graded if d.seeds > 1 and d.seed_sd is not None), None)
+    if seeded and seeded.seed_sd is not None:
+        text = "Over {n} seeds, whose means have a standard deviation of {sd} points; it is in the intervals."
+        sentences.append(say(text, n=seeded.seeds, sd=points(seeded.seed_sd, sign=False)))
     if verdict == "unknown":
         sentences.insert(0, say("Not measured in the primary metric ({mode}).", mode=say(evidence.primary)))
     return verdict, " ".join(sentences)
@@ -81,7 +85,8 @@ def interval(d: Difference) -> str:
 def _sentence(outline: Outline, measure: str, d: Difference, first: bool) -> str:
     if not first:
         return say("{metric}: {points} points {interval}{doubt}.", metric=raised(measure), points=points(d.diff),
-                   interval=interval(d), doubt=doubt(d.verdict, d.differ, d.p))  # fmt: skip
+                   interval=interval(d), doubt=say(", no more than its seeds differ by") if d.within_seeds else
+                   doubt(d.verdict, d.differ, d.p))  # fmt: skip
     who, other = raised(outline.title(d.model)), outline.title(d.against)
     told: dict[str, Any] = {"who": who, "other": other, "metric": measure, "interval": interval(d), "n": d.n,
                             "size": points(abs(d.diff), sign=False), "points": points(d.diff)}  # fmt: skip
@@ -98,6 +103,9 @@ def _sentence(outline: Outline, measure: str, d: Difference, first: bool) -> str
             "{n:question}, but {why}."
         )
         return say(text, **told, why=few(d.differ, d.p))
+    if d.within_seeds:
+        text = "{who} differs from {other} by no more than its seeds do: {points} points of {metric} on {n:question}."
+        return say(text, **told)
     text = (
         "{who} is not shown to differ from {other}: {points} points of {metric}, and the interval {interval} includes "
         "0, on {n:question}."

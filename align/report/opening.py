@@ -17,6 +17,8 @@ CHAIN = {
     "({metric}, {n:question}).",
     "open": "The chain is not shown to help: {final} scores {after} %, {first} {before} %: {points} points, and the "
     "interval {interval} includes 0 ({metric}, {n:question}).",
+    "seeds": "The chain is not shown to help: {final} scores {after} %, {first} {before} %: {points} points "
+    "{interval}, no more than seeds differ by ({metric}, {n:question}).",
     "few": "Too few questions to tell whether the chain helped: {final} scores {after} %, {first} {before} %: {points} "
     "points {interval}, but {why} ({metric}, {n:question}).",
 }
@@ -53,7 +55,7 @@ def chain(evidence: Evidence) -> dict[str, str]:
 def _sentence(evidence: Evidence, suite: str, d: Difference) -> str:
     why = few(d.differ, d.p) if d.verdict == "few" else ""
     told = {"final": d.model, "first": d.against, "metric": metric(evidence, suite, evidence.primary), "n": d.n}
-    return say(CHAIN[d.verdict], why=why, **told, **_numbers(evidence, suite, d))
+    return say(CHAIN["seeds" if d.within_seeds else d.verdict], why=why, **told, **_numbers(evidence, suite, d))
 
 
 def _numbers(evidence: Evidence, suite: str, d: Difference) -> dict[str, str]:

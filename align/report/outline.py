@@ -27,6 +27,8 @@ class Part(Config):
     """What people call it, or the model it makes, in a sentence."""
     round: int = 1
     """Which round of the chain it is of."""
+    seed: int = 1
+    """Which seed of the last policy it is of."""
     policy: bool = False
     """Whether it trains a policy, which is then evaluated."""
     control: bool = False
@@ -40,6 +42,8 @@ class Part(Config):
     def called(self) -> str:
         """Its title in the language that is spoken, with its round."""
         title = say(self.title)
+        if self.seed > 1:
+            return say("{title}, seed {seed}", title=title, seed=self.seed)
         return title if self.round == 1 else say("{title}, round {round}", title=title, round=self.round)
 
 

@@ -145,6 +145,16 @@ SENTENCES = {
     "The rounds end with the policy that this one began with, and later rounds were skipped.":
         "이 라운드를 시작한 정책으로 라운드를 마치며, 이후 라운드는 건너뛰었습니다.",
     "Whether to go on after round {k}": "{k}라운드 이후 계속 여부",
+    # seeds
+    "Over {n} seeds, whose means have a standard deviation of {sd} points; it is in the intervals.":
+        "시드 {n}개의 결과이며, 시드별 평균의 표준편차는 {sd}%p입니다. 구간에 반영했습니다.",
+    "{who} differs from {other} by no more than its seeds do: {points} points of {metric} on {n:question}.":
+        "{who:은} {other:과} 시드 간 차이 이상으로 다르지 않습니다. {metric} {points}%p, 문항 {n}개.",
+    "The chain is not shown to help: {final} scores {after} %, {first} {before} %: {points} points {interval}, no more than "
+    "seeds differ by ({metric}, {n:question}).":
+        "체인의 효과가 입증되지 않았습니다. {first} {before}%, {final} {after}%로 {points}%p {interval} 차이이지만 시드 간 차이를 "
+        "넘지 않습니다 ({metric}, 문항 {n}개).",
+    ", no more than its seeds differ by": ", 시드 간 차이를 넘지 않음",
     # power
     "{n:question} show a true difference of {points} points between two of the policies in four cases of five.":
         "문항 {n}개로는 두 정책 사이에 실제로 {points}%p 차이가 있을 때 다섯 번 중 네 번 입증할 수 있습니다.",

@@ -4,6 +4,7 @@ SENTENCES = {
     # stages (flows/stages.py)
     "the base model": "기반 모델",
     "{title}, round {round}": "{title} {round}라운드",
+    "{title}, seed {seed}": "{title} 시드 {seed}",
     "reading the data": "데이터 읽기",
     "what has come since the champion": "챔피언 이후 새로 들어온 데이터",
     "the filter": "필터",
