@@ -75,9 +75,10 @@ def progress(stages: Sequence[Cost], running: Sequence[Running]) -> Chapter:
     chapter.lead = say("{done} of {n:stage} done.", done=done, n=len(stages))
     for stage in running:
         far = f"{count(stage.done)} / {count(stage.total) if stage.total else '?'}" if stage.label else ""
-        text = " · ".join(filter(None, [say("is running"), stage.label, far]))
-        chapter.blocks.append({"kind": "progress", "stage": stage.stage, "text": text, "done": stage.done,
-                               "total": stage.total})  # fmt: skip
+        chapter.blocks.append({
+            "kind": "progress", "stage": stage.stage, "text": " · ".join(filter(None, [say("is running"), far])),
+            "label": stage.label if stage.label != stage.stage else "", "done": stage.done, "total": stage.total,
+        })  # fmt: skip
     if coming:
         chapter.note(say("Still to come: {stages}.", stages=", ".join(coming)))
     return chapter
