@@ -1,10 +1,10 @@
 """The servers that stages are forked from: they have touched no device and run no thread.
 
-`python -m flows.stage_server FD FD`. On each socket FD come the sockets of stages, one for each: on the first those of
-stages that only read, which start at once, on the second those that wait until torch and trl are imported, which takes
-seconds. For each a supervisor is forked, which forks the stage itself into a process group of its own, watches it, and
-ends it when its caller goes away. When the first socket closes, the servers go too. flows/processes.py is the caller's
-side.
+`python -m flows.stage_server FD FD [late]`. On each socket FD come the sockets of stages, one for each: on the first
+those of stages that only read, which start at once, on the second those that wait until torch and trl are imported,
+which takes seconds (and begins, where it is `late`, with the first of them). For each a supervisor is forked, which
+forks the stage itself into a process group of its own, watches it, and ends it when its caller goes away. When the
+first socket closes, the servers go too. flows/processes.py is the caller's side.
 """
 
 import builtins
@@ -25,6 +25,7 @@ from typing import Any
 from align import digests
 from align.errors import AlignError
 from align.parent import end_with_parent
+from flows.processes import GPU_PEAK
 from flows.ranks import spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself
@@ -106,7 +107,8 @@ def _run(caller: Connection) -> None:
                 metrics = what[0](*what[1:], **request["inputs"])
             else:
                 metrics = spread(*what, request["inputs"], request["processes"], request["compute"])
-        answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        answer: tuple[Any, ...] = ("done", {**metrics, **_device_memory()}, seconds)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__
         answer = ("failed", kind, str(error), traceback.format_exc())
@@ -114,6 +116,14 @@ def _run(caller: Connection) -> None:
         stream.flush()
     caller.send(answer)
     os._exit(0)
+
+
+def _device_memory() -> dict[str, int]:
+    """The most memory that the stage's tensors took on a GPU, in MB, where it used one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {GPU_PEAK: round(max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) / 1e6)}
 
 
 def _forward(caller: Connection) -> None:
@@ -158,7 +168,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import flows.stages  # noqa: F401
 
-    reading, training = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+    reading, training = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    late = "late" in sys.argv[3:]
     parent = os.getpid()
     if os.fork():
         training.close()
@@ -167,6 +178,8 @@ if __name__ == "__main__":
     else:
         end_with_parent()
         reading.close()
+        if late:
+            select.select([training], [], [])
         warm()
         _freeze()
         if os.getppid() == parent:

@@ -100,6 +100,11 @@ class Stage:
         return self.load is not None
 
     @property
+    def memory(self) -> int:
+        """MB of the machine's memory that a job of it asks for: what loads a model reads its weights there first."""
+        return 16_000 if self.gpu else 4_000
+
+    @property
     def tags(self) -> list[str]:
         """What its task is tagged with in the UI."""
         kinds = {None: "reads", "sample": "samples", "score": "scores"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import InputError
-from align.report import answers, chapters, chapters_models, chapters_training, opening, page, rounds
+from align.report import FORMAT, answers, chapters, chapters_models, chapters_training, opening, page, rounds
 from align.report.chapters import Chapter
 from align.report.evidence import Evidence, load
 from align.report.findings import Finding, findings, headline, summary, verdicts
@@ -15,8 +15,6 @@ from align.report.outline import Outline
 from align.report.words import Language, speaking
 
 Content = dict[str, Any]
-FORMAT = 1
-"""The version of what `content` returns; a page made of another is made anew."""
 
 
 def content(

@@ -48,6 +48,7 @@ SENTENCES = {
     "sampled accuracy": "샘플링 정확도",
     "greedy mean score": "그리디 평균 점수",
     "sampled mean score": "샘플링 평균 점수",
+    "{share} %": "{share}%",
     # verdicts and grades
     "better": "향상",
     "worse": "하락",
