@@ -11,13 +11,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from flows.graph import parents
 from flows.plan import plan
 from flows.recipe import load
-from storage import records
+from storage import layout, records
 from storage.store import Attempt, Store
 
 ALIGN = [sys.executable, "-m", "flows.cli"]
@@ -34,6 +36,18 @@ VERBS = {
 
 def history(store: Store, attempts: int) -> int:
     """Records of so many attempts, 13 to a run; returns the number of runs."""
+    runs = 0
+    for told in told_runs(store, attempts):
+        runs += 1
+        for name, value in told.items():
+            path = store.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(records.encode(value), encoding="utf-8")
+    return runs
+
+
+def told_runs(store: Store, attempts: int) -> Iterator[dict[str, dict[str, Any]]]:
+    """The records of each run, by name."""
     recipe = load()
     stages = list(parents(recipe))
     known = plan(Store(store.root / "none"), recipe)[0].request
@@ -42,35 +56,28 @@ def history(store: Store, attempts: int) -> int:
     for n in range(attempts // len(stages)):
         second = f"2026-01-{1 + n // 86400 % 28:02}T{n // 3600 % 24:02}:{n // 60 % 60:02}:{n % 60:02}.{n % 10**6:06}Z"
         run_id = f"{second[:19].replace('-', '').replace(':', '').replace('T', '-')}-{n:04x}"
-        folder = store.root / "runs" / run_id
-        _put(
-            folder / "run.json", {"run_id": run_id, "recipe": f"recipe-{n % 7}", "started_at": second, "source": source}
-        )
+        started = {"run_id": run_id, "recipe": f"recipe-{n % 7}", "started_at": second, "source": source}
+        told: dict[str, dict[str, Any]] = {layout.started(run_id): started}
         for i, stage in enumerate(stages):
             digest = f"{n:08x}{i:08x}"
             artifact, key, values = f"{stage}-{digest}", digest * 2, {f"loss.{k}": n / (k + 1) for k in range(20)}
             inputs = {"rows": {"artifact": artifact, "digest": digest * 4}}
             attempt = Attempt(stage, key, artifact, known.canonical, inputs,
                               known.code, {"torch": "2.13.0"}, values, 1.5, second)  # fmt: skip
-            _put(store.root / "attempts" / key / f"{second}.json", asdict(attempt))
-            _put(folder / "stages" / f"{i:03}-{stage}.json", {
+            told[layout.attempt(key, second)] = asdict(attempt)
+            told[layout.stage(run_id, i, stage)] = {
                 "run_id": run_id, "ended_at": second, "stage": stage, "key": key, "artifact": artifact,
                 "status": "ran", "seconds": 1.5, "reason": "never ran", "metrics": values,
-            })  # fmt: skip
+            }  # fmt: skip
             entries = {"metrics.json": {"sha256": digest * 4, "bytes": 1000, "rows": None}}
-            _put(store.root / "artifacts" / artifact / "manifest.json", {
+            told[layout.manifest(artifact)] = {
                 "artifact": artifact, "stage": stage, "kind": "dataset", "created_at": second, "files": entries,
-            })  # fmt: skip
-        _put(folder / "finished.json", {"run_id": run_id, "status": "done", "finished_at": second})
-    return attempts // len(stages)
+            }  # fmt: skip
+        told[layout.finished(run_id)] = {"run_id": run_id, "status": "done", "finished_at": second}
+        yield told
 
 
-def _put(path: Path, value: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(records.encode(value), encoding="utf-8")
-
-
-def cost(store: Path, words: list[str]) -> tuple[float, float]:
+def cost(store: Path | str, words: list[str]) -> tuple[float, float]:
     """CPU seconds and peak memory in MB of one `align` process."""
     child = subprocess.Popen([*ALIGN, *words, "--store", str(store)], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(child.pid, 0)

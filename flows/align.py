@@ -26,7 +26,6 @@ from flows.show import say
 from flows.slots import unshared
 from flows.task import TASKS
 from flows.work import Work
-from storage.store import Store
 
 
 def _called() -> str:
@@ -50,7 +49,7 @@ def align(
     """Run a recipe: a path, or the name of a file in recipes/. `overrides` are `dotted.key=value`."""
     with leaving():
         asked = runs.words(recipe, overrides or [], select, refresh)
-        return execute(load(recipe, overrides or []), Store(runs.store_path(store)), select, refresh, Tasks(), asked)
+        return execute(load(recipe, overrides or []), runs.store_at(store), select, refresh, Tasks(), asked)
 
 
 class Tasks:

@@ -19,6 +19,7 @@ from flows import ending, show
 from flows import run as running
 from flows.cli_model import app as model_verbs
 from flows.cli_store import app as store_verbs
+from flows.cli_transfer import app as transfer_verbs
 from flows.given import identifier, open_store
 from flows.options import Json, Overrides, Select, StoreDir
 
@@ -30,6 +31,7 @@ app = App(
 )
 app.update(store_verbs)
 app.update(model_verbs)
+app.update(transfer_verbs)
 
 
 @app.command

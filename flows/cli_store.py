@@ -218,7 +218,7 @@ def tag(
         return
     if remove is not None:
         if not tags.is_name(remove) or not tags.remove(opened, remove):
-            raise InputError(f"{remove}: no such tag in {opened.root}; `align runs` shows them.")
+            raise InputError(f"{remove}: no such tag in {opened.where}; `align runs` shows them.")
     elif run_id is None or name is None:
         raise InputError("Name a run and what it shall be called, for instance `align tag RUN baseline`.")
     elif not tags.is_name(name):

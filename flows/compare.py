@@ -51,9 +51,10 @@ class Recorded:
             raise InputError(f"{artifact.id} of run {self.id} holds no {name}.")
         if wrong := self.store.damage(artifact, name):
             raise InputError(f"{wrong}; `align run` makes damaged artifacts again.")
-        if lacks := [c for c in columns if c not in pq.read_schema(artifact.path / name).names]:
+        path = self.store.fetch(artifact.id, name)
+        if lacks := [c for c in columns if c not in pq.read_schema(path).names]:
             raise InputError(f"{artifact.id}/{name} is of another version: it has no column {lacks[0]}.")
-        return artifact.path / name
+        return path
 
     def holds(self, name: str) -> list[str]:
         """The stages whose artifacts hold a file of that name."""
@@ -91,7 +92,7 @@ def two(store: Store, one: str, other: str | None) -> tuple[Recorded, Recorded]:
             found.sort(key=lambda r: (r.run["started_at"], r.id))
             return found[0], found[1]
     raise InputError(
-        f"There is no other run than {first['run_id']} in {store.root} to compare with; `align run` makes one."
+        f"There is no other run than {first['run_id']} in {store.where} to compare with; `align run` makes one."
     )
 
 

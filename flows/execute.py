@@ -147,7 +147,7 @@ def execute(
         progress_of(store, log.run.id),
         Processes(by.forward, late=bool(send)) as processes,
     ):
-        by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
+        by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.where)
 
         def tell(work: Work) -> None:
             if work.skipped:

@@ -13,7 +13,7 @@ from align.report.wording import percent, with_interval
 from align.report.words import Language, say, speaking
 from flows import reporting
 from flows.show import final_of
-from storage import champions, files, runs
+from storage import champions, runs
 from storage.store import Store, now
 
 SHOWN = 40  # runs in a chart, the latest
@@ -77,13 +77,13 @@ def _scores(store: Store, evaluated: dict[str, Any], final: str) -> list[Score]:
     artifact, mode = store.artifact(evaluated["artifact"]), evaluated["metrics"].get("primary", "greedy")
     if artifact is None or store.damage(artifact, "comparisons.parquet"):
         return []
-    rows = tables.read(artifact.path / "comparisons.parquet", mode=mode, model=final)
+    rows = tables.read(store.fetch(artifact.id, "comparisons.parquet"), mode=mode, model=final)
     alone = sorted((r for r in rows if r["against"] is None), key=lambda r: str(r["suite"]))
     return [Score(r["suite"], mode, r["mean"], r["low"], r["high"], r["n"]) for r in alone]
 
 
 def _verdict(store: Store, decided: dict[str, Any] | None) -> str:
-    said = files.read_json(store.root / "artifacts" / decided["artifact"] / "promotion.json") if decided else None
+    said = store.content(decided["artifact"], "promotion.json") if decided else None
     return str(said.get("verdict", "")) if isinstance(said, dict) else ""
 
 
@@ -94,7 +94,7 @@ def write(store: Store) -> tuple[Path, list[Entry]]:
     """
     found = [_with_page(store, entry) for entry in entries(store)]
     if not found:
-        raise InputError(f"No run in {store.root} has finished a stage; `align run` makes one.")
+        raise InputError(f"No run in {store.where} has finished a stage; `align run` makes one.")
     asked = runs.source(store, found[-1].run_id).get("report") or {}
     language: Language = asked["language"] if asked.get("language") in get_args(Language) else "en"
     with speaking(language):

@@ -1,36 +1,46 @@
 """What people give the command line beside a recipe: a store, and ids of what is in it."""
 
 import re
+from pathlib import Path
 from tempfile import TemporaryFile
 
 from align.errors import InputError
 from align.text import quote, short
-from flows.run import store_path
+from flows.run import store_at
+from storage.places import is_url
 from storage.store import Store
 
 
 def open_store(given: str | None, *, there: bool = False, write: bool = False) -> Store:
     """The store that is meant. `there`: it has to exist; `write`: it has to take new files. Creates nothing."""
     if given is not None and not given.strip():
-        raise InputError("--store is empty; name a directory.")
-    path = store_path(given)
-    name = short(path)
-    if bad := next((c for c in str(path.absolute()) if c in "*?[\0"), None):
-        raise InputError(f"The store {name} has {bad!r} in its path, which stands for other names; choose another.")
+        raise InputError("--store is empty; name a directory or a URL.")
+    store = store_at(given)
+    if is_url(store.where):
+        if there and not store.exists():
+            raise InputError(f"There is no store {store.where}; `align run` makes one, --store names another.")
+        _usable(store.root, there=False, write=write, called=f"cache {short(store.root)} of the store {store.where}")
+    else:
+        _usable(store.root, there=there, write=write, called=f"store {short(given or store.root)}")
+    return store
+
+
+def _usable(path: Path, *, there: bool, write: bool, called: str) -> None:
+    if bad := next((c for c in str(path) if c in "*?[\0"), None):
+        raise InputError(f"The {called} has {bad!r} in its path, which stands for other names; choose another.")
     try:
         if path.exists() and not path.is_dir():
-            raise InputError(f"The store {name} is a file; name a directory with --store.")
+            raise InputError(f"The {called} is a file; name a directory with --store.")
         if there and not path.exists():
-            raise InputError(f"There is no store {name}; `align run` makes one, --store names another.")
-        above = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+            raise InputError(f"There is no {called}; `align run` makes one, --store names another.")
+        above = next(p for p in (path, *path.parents) if p.exists())
         if not above.is_dir():
-            raise InputError(f"The store {name} would lie in a file; name a directory with --store.")
+            raise InputError(f"The {called} would lie in a file; name a directory with --store.")
         if write:
             with TemporaryFile(dir=above):
                 pass
     except OSError as error:
-        raise InputError(f"The store {name} cannot be used ({error.strerror}); name another with --store.") from None
-    return Store(path)
+        raise InputError(f"The {called} cannot be used ({error.strerror}); name another with --store.") from None
 
 
 def identifier(text: str) -> str:

@@ -40,7 +40,7 @@ def samples_of(store: Store, run_id: str | None) -> tuple[Path, Path]:
     artifact = store.artifact(rows["artifact"])
     if artifact is None:
         raise InputError(f"{rows['artifact']}, with the prompts of run {run}, was removed; `align run` makes it again.")
-    return artifact.path / rows["file"], samples / "samples.parquet"
+    return store.fetch(artifact.id, rows["file"]), samples / "samples.parquet"
 
 
 def serve(session: Session, language: Language, port: int, browser: bool) -> None:

@@ -5,9 +5,8 @@ from prefect.artifacts import create_table_artifact
 
 from align.errors import StageError
 from align.redact import leaving
-from flows.run import store_path
+from flows.run import store_at
 from storage.room import collect, usage
-from storage.store import Store
 from storage.upkeep import verify
 
 
@@ -20,13 +19,13 @@ def maintain(keep_runs: int | None = None, keep_days: float | None = None, store
         keep_days: Age in days up to which runs and caches of rows are kept. None: any.
         store: Directory of the store. None: $ALIGN_STORE, else .align.
     """
-    log, opened = get_run_logger(), Store(store_path(store))
+    log, opened = get_run_logger(), store_at(store)
     with leaving():
         checked = list(verify(opened))
         damaged = [(name, problem) for name, problem in checked if problem]
         # Whether something is needed, damaged records cannot say: then nothing goes.
         done = collect(opened, bool(damaged), keep_runs, keep_days)
-        where = f"`{opened.root}`"
+        where = f"`{opened.where}`"
         found = [{"by": by, "name": name, "things": n, "MB": _mb(size)} for by, name, n, size in usage(opened)]
         create_table_artifact(found, key="align-disk", description=f"What takes disk in {where}")
         removed = [{"path": str(p), "MB": _mb(size)} for p, size in done.paths if not damaged]
@@ -39,7 +38,7 @@ def maintain(keep_runs: int | None = None, keep_days: float | None = None, store
             name, problem = damaged[0]
             more = f", and {len(damaged) - 1} more" if len(damaged) > 1 else ""
             raise StageError(
-                f"{len(damaged)} of {len(checked)} in {opened.root} damaged: {name}: {problem}{more}; `align run` "
+                f"{len(damaged)} of {len(checked)} in {opened.where} damaged: {name}: {problem}{more}; `align run` "
                 "makes damaged artifacts again. Nothing was removed."
             )
     return f"{len(checked)} whole, {len(removed)} removed"

@@ -6,7 +6,9 @@ from cyclopts import Parameter
 
 Overrides = Annotated[list[str] | None, Parameter(name="--set", negative="", help="dotted.key=value; may be repeated")]
 Select = Annotated[str | None, Parameter(name="--select", help="stages: a, +a, a+, several separated by spaces")]
-StoreDir = Annotated[str | None, Parameter(name="--store", help="the store; default $ALIGN_STORE, else .align")]
+StoreDir = Annotated[
+    str | None, Parameter(name="--store", help="a directory, s3://... or gs://...; default $ALIGN_STORE, else .align")
+]
 RunId = Annotated[
     str | None, Parameter(name="--run", help="a run's id, the beginning of one, or a tag; default latest")
 ]

@@ -18,7 +18,7 @@ from flows import chain
 from flows.recipe import Recipe
 from flows.since import goes_on
 from flows.stages import final
-from storage import champions, files, runs
+from storage import champions, runs
 from storage.champions import Champion
 from storage.runs import StageRun
 from storage.store import Store
@@ -75,7 +75,7 @@ def crowned(store: Store, recipe: Recipe) -> Recipe:
         return recipe.model_copy(update={"champion": None})
     if store.artifact(found.artifact) is None:
         raise InputError(
-            f"The champion of {recipe.name}, {found.artifact}, is not in {store.root} any more; name another run with "
+            f"The champion of {recipe.name}, {found.artifact}, is not in {store.where} any more; name another run with "
             "`align promote RUN`, or set promote.against to sft."
         )
     try:
@@ -115,7 +115,7 @@ def settle(store: Store, recipe: Recipe, run_id: str, stages: Iterable[StageRun]
             text = f"{model} waits for approval, which `align promote {run_id}` gives: {decision.verdict}"
             return Promotion("waits", text, decision)
         return Promotion("not promoted", f"{model} was not approved by people: {decision.verdict}", decision)
-    with runs.in_use(store):  # nothing is removed between a look at the artifact and its being a champion's
+    with store.in_use():  # nothing is removed between a look at the artifact and its being a champion's
         while after is not None and store.artifact(decision.artifact):
             if made := _crown(store, decision, recipe.base.model_dump(mode="json"), after):
                 return Promotion("promoted", _told(made, decision.verdict), decision)
@@ -149,7 +149,7 @@ def by_hand(store: Store, run: str, recipe: Recipe, force: str | None) -> Promot
         )
     if force is not None:
         decision = replace(decision, verdict=f"{decision.verdict}; promoted by hand: {force.strip()}")
-    with runs.in_use(store):
+    with store.in_use():
         made = _crown(store, decision, recipe.base.model_dump(mode="json"), last)
     if made is None:
         raise InputError(f"Another champion of {recipe.name} was made meanwhile; `align runs` shows it.")
@@ -161,7 +161,7 @@ def _decision(store: Store, recipe: Recipe, run_id: str, stages: Iterable[StageR
     decided, made = by.get("promote"), by.get(final(recipe))
     if decided is None or made is None or decided.artifact is None or made.artifact is None:
         return None
-    said: Any = files.read_json(store.root / "artifacts" / decided.artifact / "promotion.json")
+    said: Any = store.content(decided.artifact, "promotion.json")
     if not isinstance(said, dict) or said.get("model") != made.stage:
         return None
     return Decision(

@@ -17,7 +17,7 @@ from align.report.chapters_run import Cost, Made, Settings
 from flows.processes import GPU_PEAK, PEAK
 from flows.recipe import Recipe, load
 from flows.stages import row
-from storage import files, going, runs
+from storage import going, runs
 from storage.store import Artifact, Attempt, Store
 from storage.views import connect
 
@@ -40,8 +40,9 @@ class Recorded:
     @property
     def artifacts(self) -> dict[str, Artifact]:
         """The artifacts that there are, by stage."""
-        found = ((s["stage"], self.store.artifact(s["artifact"])) for s in self.stages if s["artifact"])
-        return {stage: artifact for stage, artifact in found if artifact}
+        made = [s for s in self.stages if s["artifact"]]
+        found = self.store.each(lambda s: self.store.artifact(s["artifact"]), made)
+        return {s["stage"]: artifact for s, artifact in zip(made, found, strict=True) if artifact}
 
     @property
     def running(self) -> dict[str, dict[str, Any]]:
@@ -52,7 +53,7 @@ class Recorded:
     def written(self) -> dict[str, Any] | None:
         """What the page shows of the stages, where the stage report has written that down."""
         report = self.artifacts.get("report")
-        found = files.read_json(report.path / "page.json") if report else None
+        found = self.store.content(report.id, "page.json") if report else None
         return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
     def attempt(self, stage: dict[str, Any]) -> Attempt | None:

@@ -23,7 +23,6 @@ from flows.stages import row
 from flows.work import Work
 from storage import build
 from storage.build import Output, Request
-from storage.runs import in_use
 from storage.store import Attempt, Store
 
 Inputs = dict[str, Output | Config]
@@ -76,7 +75,7 @@ def perform(call: Call, store: Store, lend: Lend) -> tuple[Attempt, bool]:
     read_code(recipe)
     function, config, inputs = _node(recipe, call)
     _check(call, store, function, config, inputs)
-    with in_use(store), Processes(forward=True, late=not row(call.node).gpu) as processes:
+    with store.in_use(), Processes(forward=True, late=not row(call.node).gpu) as processes:
         work = Work(
             call.node, function, config, store, inputs={**inputs}, files={}, recipe=recipe.name, run=call.run,
             refresh=call.refresh, order=0, memory=None, slots=Slots(lend=lend), compute=recipe.compute,

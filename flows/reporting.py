@@ -18,7 +18,7 @@ from flows.recorded import Recorded, recorded
 from flows.show import run_of
 from flows.stages import outline
 from storage import champions, runs
-from storage.store import Store, now
+from storage.store import Artifact, Store, now
 
 REFRESH = 10
 """Seconds after which a browser reads the page of a run that goes on anew."""
@@ -39,7 +39,7 @@ def chosen(store: Store, name: str | None) -> Recorded:
             return found
         some = some or (found if found.artifacts else None)
     if some is None:
-        raise InputError(f"No run in {store.root} has finished a stage; `align run` makes one.")
+        raise InputError(f"No run in {store.where} has finished a stage; `align run` makes one.")
     return some
 
 
@@ -137,6 +137,13 @@ def _content(of: Recorded) -> dict[str, Any]:
             f"Run {of.id} is of another version, which this one cannot read; `align show {of.id}` shows it."
         )
     asked = of.recipe.report
-    folders = {stage: artifact.path for stage, artifact in of.artifacts.items() if stage != "report"}
+    folders = {stage: _shown(of.store, artifact) for stage, artifact in of.artifacts.items() if stage != "report"}
     return content(outline(of.recipe), folders, title=asked.title, language=asked.language, examples=asked.examples,
                    items=asked.answers)  # fmt: skip
+
+
+def _shown(store: Store, artifact: Artifact) -> Path:
+    """The directory of an artifact with all files but weights, to be read."""
+    shown = [name for name in artifact.files if not name.startswith(("adapter/", "model/"))]
+    store.each(lambda name: store.fetch(artifact.id, name), shown)
+    return artifact.path

@@ -18,7 +18,6 @@ from flows.paths import here
 from flows.recipe import load
 from flows.remote import Call, perform, sentence
 from flows.stages import STAGES
-from storage.store import Store
 
 
 def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
@@ -54,7 +53,7 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         with leaving():
             given = [*slices, *(overrides or [])]
             asked = runs.words(recipe, given, select, refresh)
-            return execute(load(recipe, given), Store(runs.store_path(store)), select, refresh, Tasks(), asked)
+            return execute(load(recipe, given), runs.store_at(store), select, refresh, Tasks(), asked)
 
     about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
     return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)
@@ -81,7 +80,7 @@ def called(call: dict[str, Any], store: str | None) -> State[None]:
     log = get_run_logger()
     try:
         with leaving():
-            attempt, ran = perform(Call.model_validate(call), Store(runs.store_path(store)), leased)
+            attempt, ran = perform(Call.model_validate(call), runs.store_at(store), leased)
     except Exception as error:
         log.error("%s", redact("".join(format_exception(error))))
         return Failed(message=redact(sentence(error)))

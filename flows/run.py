@@ -16,6 +16,7 @@ from flows.plan import Planned, plan, read_code
 from flows.promotion import Promotion, crowned, settle
 from flows.recipe import Recipe, load, names
 from flows.since import nothing_new
+from storage import places
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
 
@@ -34,9 +35,9 @@ class Outcome:
     """Why nothing was run, where nothing was."""
 
 
-def store_path(given: str | Path | None = None) -> Path:
-    """The store: what is given, else $ALIGN_STORE, else .align in the working directory."""
-    return Path(given or os.environ.get("ALIGN_STORE") or ".align")
+def store_at(given: str | Path | None = None) -> Store:
+    """The store: what is given, a directory or a URL, else $ALIGN_STORE, else .align in the working directory."""
+    return places.at(given or os.environ.get("ALIGN_STORE") or ".align")
 
 
 def run(
@@ -48,7 +49,7 @@ def run(
 ) -> Outcome:
     """Run a recipe and return what happened: as a flow run where a Prefect server is up (flows.server.connect), else in
     this process alone. Raises AlignError."""
-    store = store or Store(store_path())
+    store = store or store_at()
     loaded = crowned(store, load(recipe, overrides))
     if note := nothing_new(store, loaded):
         return Outcome("", (), note=note)
@@ -75,7 +76,7 @@ def _flow(recipe: str, overrides: Sequence[str], store: Store, select: str | Non
     begun: list[Log] = []
     token = _BEGUN.set(begun)
     try:
-        outcome: Outcome = align(recipe, list(overrides), select, refresh, str(store.root))
+        outcome: Outcome = align(recipe, list(overrides), select, refresh, store.where)
         return outcome
     except Exception as error:
         url = os.environ["PREFECT_API_URL"]
@@ -95,7 +96,7 @@ def _flow(recipe: str, overrides: Sequence[str], store: Store, select: str | Non
         _BEGUN.reset(token)
         if begun and begun[-1].lost:
             said = f"align: The Prefect server at {os.environ['PREFECT_API_URL']} went away: its UI lost this run."
-            print(redact(f"{said} What was done is in {store.root}."), file=sys.stderr, flush=True)
+            print(redact(f"{said} What was done is in {store.where}."), file=sys.stderr, flush=True)
 
 
 def flow_run_name(recipe: Recipe, part: str = "") -> str:

@@ -30,7 +30,7 @@ def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
     loaded = load(recipe)
     try:
         with serving(store, port, named(recipe), loaded) as (running, children):
-            print(f"Prefect UI: {running.ui} (store {store.root}). Ctrl-C ends it.")
+            print(f"Prefect UI: {running.ui} (store {store.where}). Ctrl-C ends it.")
             # Only people see it here: what is redirected ends in files that others may read.
             shown = f" {running.login}" if sys.stdout.isatty() else ""
             print(f"The UI asks for a login:{shown} (kept in {store.root / 'server' / 'login'}).", flush=True)
@@ -55,7 +55,7 @@ def serving(
             **server.settings(home),
             **running.clients,
             "PREFECT_WORKER_QUERY_SECONDS": "3",
-            "ALIGN_STORE": str(store.root),
+            "ALIGN_STORE": store.where,
         }
         os.environ.update(environment)  # before prefect is imported here
         make(recipe, loaded, dict.fromkeys(WIDTH, "process"), environment, folder, tell="ALIGN_NOTIFY" in environment)
@@ -94,7 +94,7 @@ def _only_one(store: Store) -> Iterator[None]:
                 if attempt == 9:
                     up = files.read_json(path.with_name("address.json"))
                     where = f"at {up['ui']}" if up else "and about to be up"
-                    raise InputError(f"The store {store.root} is served already, {where}.") from None
+                    raise InputError(f"The store {store.where} is served already, {where}.") from None
                 time.sleep(0.05)
         yield
 

@@ -109,7 +109,7 @@ def outcome(store: Store, done: Any) -> None:
     say(f"run {done.run_id}: {len(ran)} stages ran in {seconds:.0f} s, {cached} cached{rest}")
     artifacts = {s.stage: s.artifact for s in done.stages}
     if "report" in artifacts:
-        folder = store.root / "artifacts" / artifacts["report"]
+        folder = store.fetch(artifacts["report"])
         summary = folder / "summary.json"
         if result := files.read_json(summary):
             table(result["columns"], result["rows"])
@@ -175,7 +175,7 @@ def run_of(store: Store, name: str) -> dict[str, Any]:
     wanted = meant(store, name)
     match = [run for run in runs.history(store) if run["run_id"].startswith(wanted)]
     if not match or not wanted:
-        raise InputError(f"{name}: no such run in {store.root}; `align runs` lists them.")
+        raise InputError(f"{name}: no such run in {store.where}; `align runs` lists them.")
     return match[-1]
 
 
@@ -186,7 +186,7 @@ def latest_run(store: Store, run_id: str | None, stage: str) -> dict[str, Any]:
     for run in reversed(runs.history(store)):
         if any(s["stage"] == stage and s["artifact"] for s in runs.stages(store, run["run_id"])):
             return run
-    raise InputError(f"No run in {store.root} has finished {stage}; `align run` makes one.")
+    raise InputError(f"No run in {store.where} has finished {stage}; `align run` makes one.")
 
 
 def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
@@ -197,7 +197,7 @@ def artifact_of(store: Store, run_id: str | None, stage: str) -> Path:
             artifact = store.artifact(record["artifact"])
             if artifact is None:
                 raise InputError(f"{record['artifact']} was removed; `align run {run['recipe']}` makes it again.")
-            return artifact.path
+            return store.fetch(artifact.id)
     raise InputError(f"Run {run['run_id']} did not finish {stage}; `align show {run['run_id']}` says what it did.")
 
 
@@ -257,7 +257,7 @@ def lookup(store: Store, id_: str) -> Any:
             return {**run, "source": runs.source(store, wanted), "stages": runs.stages(store, wanted)}
     if artifact := store.artifact(id_):
         made = made_by(store, id_)
-        return {"artifact": id_, "stage": artifact.stage, "kind": artifact.kind, "path": str(artifact.path),
+        return {"artifact": id_, "stage": artifact.stage, "kind": artifact.kind, "path": store.path_of(id_),
                 "files": artifact.files, "attempts": made}  # fmt: skip
     if attempts := store.attempt_records(id_):
         return attempts

@@ -32,7 +32,7 @@ def goes_on(store: Store, recipe: Recipe, champion: Champion) -> Champion:
     known = next((name for name in read if name and store.artifact(name)), None)
     if known is None:
         raise InputError(
-            f"What run {champion.run_id} read, which made the champion of {recipe.name}, is not in {store.root} any "
+            f"What run {champion.run_id} read, which made the champion of {recipe.name}, is not in {store.where} any "
             "more, so that nobody knows what is new; set chain.rows to all."
         )
     return champion.model_copy(update={"rows": known})
@@ -46,7 +46,7 @@ def nothing_new(store: Store, recipe: Recipe) -> str:
     champion, stage = recipe.champion, TABLE["ingest"]
     if champion is None or not champion.rows:
         return ""
-    with runs.in_use(store), Processes() as processes:
+    with store.in_use(), Processes() as processes:
 
         def call(*asked: Any) -> dict[str, Any]:
             return processes.run(asked[0], asked[1], asked[2], asked[3], models=False)
@@ -54,10 +54,10 @@ def nothing_new(store: Store, recipe: Recipe) -> str:
         asked = build.request(store, "ingest", stage.function, stage.config_of(recipe), {})
         attempt, _ = build.build(store, asked, call=call)
         if attempt.artifact != champion.rows:
-            folder = store.root / "artifacts"
-            table = pq.read_table(folder / attempt.artifact / "rows.parquet", columns=["row_id", "split"])
+            read = store.fetch(attempt.artifact, "rows.parquet")
+            table = pq.read_table(read, columns=["row_id", "split"])
             table = table.filter(pc.not_equal(table["split"], "evaluation"))
-            if pc.any(unknown(table, folder / champion.rows / "rows.parquet")).as_py():
+            if pc.any(unknown(table, store.fetch(champion.rows, "rows.parquet"))).as_py():
                 return ""
     return (
         f"nothing new: no row and no label has come to {recipe.name} since run {champion.run_id}, which made its "

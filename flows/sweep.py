@@ -60,7 +60,7 @@ def sweep(
     level = compare(tried, found, n)
     ranked = sorted(tried, key=lambda p: -p.mean)
     words = ["align", "run", recipe, *(w for o in [*asked.fixed, *ranked[0].settings] for w in ("--set", o))]
-    command = shlex.join([*words, "--store", str(store.root)]) if ranked[0].results else ""
+    command = shlex.join([*words, "--store", store.where]) if ranked[0].results else ""
     return Sweep(
         compared, first.evaluate.primary, level, ranked, tried[0], command, asked.axes, seed if searched else None
     )
@@ -111,7 +111,8 @@ def _one(point: Point, recipe: str, overrides: list[str], store: Store, model: s
     evaluated = next((s.artifact for s in outcome.stages if s.stage == "evaluate"), None)
     artifact = store.artifact(evaluated) if evaluated else None
     named = newest_of(store, outcome.run_id) if model == "newest" else model
-    scores = scores_of(artifact.path, loaded.evaluate.primary, _seeds(loaded, named)) if artifact else {}
+    folder = store.fetch(artifact.id, "evaluations.parquet").parent if artifact else None
+    scores = scores_of(folder, loaded.evaluate.primary, _seeds(loaded, named)) if folder else {}
     point.results = {suite: mean_of_seeds(found) for suite, found in scores.items()}
     return scores
 

@@ -37,7 +37,7 @@ def _task(stage: Stage) -> Task[..., Any]:
             log.info("%s was skipped: %s", work.name, work.skipped)
             return skipped(work.skipped)
         attempt, ran = found
-        where = work.store.root / "artifacts" / attempt.artifact
+        where = f"{attempt.artifact} in {work.store.where}"
         log.info("%s %s: %s", work.name, "ran" if ran else "was there already", where)
         try:
             publish(work, attempt)
@@ -69,8 +69,7 @@ def skipped(why: str) -> State[Done]:
 
 def publish(work: Work, attempt: Attempt) -> None:
     """Show an attempt in the Prefect UI: its metrics as a table, the filter's funnel, the report."""
-    folder = work.store.root / "artifacts" / attempt.artifact
-    where = f"`{attempt.artifact}` in `{work.store.root}`"
+    where = f"`{attempt.artifact}` in `{work.store.where}`"
 
     def key(what: str) -> str:
         return re.sub("[^a-z0-9]+", "-", f"{work.recipe} {what}".lower()).strip("-")
@@ -79,8 +78,10 @@ def publish(work: Work, attempt: Attempt) -> None:
     if attempt.stage == "filter":
         create_table_artifact(funnel(attempt.metrics), key=key("filter funnel"), description=f"Rows dropped by {where}")
     if attempt.stage == "promote":
+        folder = work.store.fetch(attempt.artifact)
         create_markdown_artifact(verdict(folder), key=key("promotion"), description=f"Verdict of {where}")
     if attempt.stage == "report":
+        folder = work.store.fetch(attempt.artifact)
         summary = (folder / "summary.md").read_text(encoding="utf-8")
         page = f"The whole report: `{folder / 'report.html'}` (`align report --open`)"
         create_markdown_artifact(f"{summary}\n\n{page}\n", key=key("report"), description=f"Report of {where}")

@@ -148,7 +148,7 @@ class Work:
         found, wrong = self.store.lookup(request.key)
         if found is None or found == hit:
             raise StageError(
-                f"another machine says that it is done, but it is not in {self.store.root} ({wrong or 'no attempt'}); "
+                f"another machine says that it is done, but it is not in {self.store.where} ({wrong or 'no attempt'}); "
                 "all workers must use one store ($ALIGN_STORE)."
             )
         return found, True

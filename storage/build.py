@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from align import digests
-from storage import identity
+from storage import identity, layout
 from storage.store import Attempt, Store
 
 
@@ -51,7 +51,7 @@ def request(
         if isinstance(value, Output):
             artifact = store.artifact(value.artifact)
             if artifact is None:
-                raise FileNotFoundError(store.root / "artifacts" / value.artifact)
+                raise FileNotFoundError(store.root / layout.artifact(value.artifact))
             described[role] = {
                 "artifact": value.artifact,
                 "file": value.file,
@@ -124,8 +124,7 @@ def build(store: Store, request: Request, refresh: bool = False, call: Call = di
 def _path(store: Store, value: Input) -> Path | BaseModel | None:
     if not isinstance(value, Output):
         return value
-    folder = store.root / "artifacts" / value.artifact
-    return folder / value.file if value.file else folder
+    return store.fetch(value.artifact, value.file)
 
 
 Inputs = dict[str, dict[str, Any]]

@@ -10,10 +10,9 @@ gc`.
 import re
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
-from storage import files, records, runs
+from storage import layout, runs
 from storage.store import Store, now
 
 
@@ -37,7 +36,7 @@ class Champion:
 
 def history(store: Store, recipe: str) -> list[Champion]:
     """All champions of the recipe of that name, oldest first; damaged records are left out."""
-    return _read(_folder(store, recipe))
+    return _read(store, _folder(recipe))
 
 
 def current(store: Store, recipe: str) -> Champion | None:
@@ -47,12 +46,12 @@ def current(store: Store, recipe: str) -> Champion | None:
 
 def every(store: Store) -> list[Champion]:
     """The champion of each recipe that has one."""
-    return [found[-1] for path in _folders(store) if (found := _read(path))]
+    return [found[-1] for path in _folders(store) if (found := _read(store, path))]
 
 
 def all_of(store: Store) -> list[Champion]:
     """All champions of all recipes."""
-    return [champion for path in _folders(store) for champion in _read(path)]
+    return [champion for path in _folders(store) for champion in _read(store, path)]
 
 
 def latest(store: Store) -> Champion | None:
@@ -63,7 +62,7 @@ def latest(store: Store) -> Champion | None:
 
 def last_number(store: Store, recipe: str) -> int:
     """The number of the champion, also where its record is damaged; 0 where there is none."""
-    return max((int(name[:-5]) for name in _numbered(_folder(store, recipe))), default=0)
+    return max((int(name[:-5]) for name in _numbered(store, _folder(recipe))), default=0)
 
 
 def crown(
@@ -72,25 +71,25 @@ def crown(
 ) -> Champion | None:  # fmt: skip
     """Make a model the champion that follows number `after`. None where another has followed it already."""
     champion = Champion(recipe, after + 1, run_id, model, artifact, decision, base, verdict, now())
-    path = _folder(store, recipe) / f"{champion.number:06d}.json"
+    name = f"{_folder(recipe)}/{champion.number:06d}.json"
     if last_number(store, recipe) != after:
         return None
-    return champion if records.write(path, asdict(champion)) else None
+    return champion if store.write(name, asdict(champion)) else None
 
 
-def _folder(store: Store, recipe: str) -> Path:
+def _folder(recipe: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9.+-]", "_", recipe)[:60].lstrip(".")
-    return store.root / "champions" / f"{readable}-{sha256(recipe.encode()).hexdigest()[:8]}"
+    return f"{layout.CHAMPIONS}/{readable}-{sha256(recipe.encode()).hexdigest()[:8]}"
 
 
-def _folders(store: Store) -> list[Path]:
-    return [store.root / "champions" / name for name in files.names(store.root / "champions")]
+def _folders(store: Store) -> list[str]:
+    return [f"{layout.CHAMPIONS}/{name}" for name in store.names(layout.CHAMPIONS)]
 
 
-def _numbered(folder: Path) -> list[str]:
-    return [name for name in files.names(folder) if re.fullmatch(r"\d+\.json", name)]
+def _numbered(store: Store, folder: str) -> list[str]:
+    return [name for name in store.names(folder) if re.fullmatch(r"\d+\.json", name)]
 
 
-def _read(folder: Path) -> list[Champion]:
-    found = (records.read(folder / name, "champion") for name in _numbered(folder))
+def _read(store: Store, folder: str) -> list[Champion]:
+    found = (store.read(f"{folder}/{name}", "champion") for name in _numbered(store, folder))
     return [Champion(**{f.name: record[f.name] for f in fields(Champion)}) for record in found if record]

@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from align import whole
-from storage import files, runs
+from storage import files, layout, runs
 from storage.store import Store
 
 _CHUNK = 4000  # units read before they are written: bounds the memory of making the index anew
@@ -82,26 +82,40 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+def stage_run(record: dict[str, Any]) -> dict[str, Any]:
+    """The row of a stage's record."""
+    return {**record, "metrics": metrics_of(record["metrics"])}
+
+
+def attempt(record: dict[str, Any]) -> dict[str, Any]:
+    """The row of an attempt's record."""
+    inputs = record["inputs"].items()
+    parents = [{"parent": i.get("artifact") or i.get("digest"), "role": role} for role, i in inputs]
+    return {**record, "config": _json(record["config"]), "versions": _json(record["versions"]), "parents": parents}
+
+
+def artifact(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The row of an artifact's manifest."""
+    entries = manifest["files"]
+    return {
+        **manifest,
+        "bytes": sum(entry["bytes"] for entry in entries.values()),
+        "rows": sum(entry.get("rows") or 0 for entry in entries.values()),
+        "files": [{"name": file, "bytes": entry["bytes"]} for file, entry in entries.items()],
+    }
+
+
 def _stage_runs(store: Store, run_id: str) -> Iterable[dict[str, Any]]:
-    for s in runs.stages(store, run_id):
-        yield {**s, "metrics": metrics_of(s["metrics"])}
+    return map(stage_run, runs.stages(store, run_id))
 
 
 def _attempts(store: Store, key: str) -> Iterable[dict[str, Any]]:
-    for a in store.attempt_records(key):
-        parents = [{"parent": i.get("artifact") or i.get("digest"), "role": role} for role, i in a["inputs"].items()]
-        yield {**a, "config": _json(a["config"]), "versions": _json(a["versions"]), "parents": parents}
+    return map(attempt, store.attempt_records(key))
 
 
 def _artifacts(store: Store, name: str) -> Iterable[dict[str, Any]]:
-    if (manifest := store.manifest(name)) and manifest["artifact"] == name:
-        entries = manifest["files"]
-        yield {
-            **manifest,
-            "bytes": sum(entry["bytes"] for entry in entries.values()),
-            "rows": sum(entry.get("rows") or 0 for entry in entries.values()),
-            "files": [{"name": file, "bytes": entry["bytes"]} for file, entry in entries.items()],
-        }
+    manifest = store.manifest(name)
+    return [artifact(manifest)] if manifest and manifest["artifact"] == name else []
 
 
 def _json(value: Any) -> str:
@@ -125,7 +139,7 @@ ATTEMPTS = Table(
         *((n, _TEXT) for n in ("stage", "key", "artifact")), ("seconds", pa.float64()),
         *((n, _TEXT) for n in ("created_at", "config", "versions")), ("parents", pa.list_(PARENT)),
     ]),
-    _folder_units("attempts"),
+    _folder_units(layout.ATTEMPTS),
     _attempts,
 )  # fmt: skip
 ARTIFACTS = Table(
@@ -135,7 +149,7 @@ ARTIFACTS = Table(
         *((n, _TEXT) for n in ("artifact", "stage", "kind", "created_at")), ("bytes", pa.int64()), ("rows", pa.int64()),
         ("files", pa.list_(pa.struct([("name", pa.string()), ("bytes", pa.int64())]))),
     ]),
-    _folder_units("artifacts"),
+    _folder_units(layout.ARTIFACTS),
     _artifacts,
 )  # fmt: skip
 
@@ -157,6 +171,8 @@ class _Segment:
 
 def table(store: Store, wanted: Table) -> list[pa.Table | ds.Dataset]:
     """All rows of a table, up to date. They stay readable whatever other processes do to the index meanwhile."""
+    if store.journal:
+        return store.journal.table(wanted)
     folder = store.root / "cache" / "index" / wanted.name
     with ExitStack() as stack:
         try:

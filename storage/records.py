@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "verdict": str, "promoted_at": str,
     },
 }  # fmt: skip
+_FIELDS = KINDS | {"entry": {"records": dict}}  # an entry of a journal (storage/journal.py) holds records
 _CHECK = re.compile(r'\{\n "check": "([0-9a-f]{16})",')
 
 
@@ -61,17 +62,27 @@ def problem(path: Path, kind: str) -> str | None:
 
 def _parse(path: Path, kind: str) -> tuple[dict[str, Any] | None, str | None]:
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse(path.read_bytes(), kind)
+    except OSError as error:
+        return None, f"cannot be read ({error})"
+
+
+def parse(data: bytes, kind: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The fields of a record, or what is wrong with it."""
+    try:
+        text = data.decode("utf-8")
         value = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        return None, "is not JSON" if isinstance(error, ValueError) else f"cannot be read ({error})"
+    except RecursionError as error:
+        return None, f"cannot be read ({error})"
+    except ValueError:
+        return None, "is not JSON"
     if not isinstance(value, dict):
         return None, "is not a record"
     if "check" in value:  # records without one were written by an earlier version
         stamp = _CHECK.match(text)
         if stamp is None or _digest("{" + text[stamp.end() :]) != stamp[1]:
             return None, "is not what was written"
-    wrong = [name for name, kinds in KINDS[kind].items() if not isinstance(value.get(name, ...), kinds)]
+    wrong = [name for name, kinds in _FIELDS[kind].items() if not isinstance(value.get(name, ...), kinds)]
     if kind == "manifest" and not wrong:
         wrong = [f"files: {name}" for name, entry in value["files"].items() if not _is_entry(name, entry)]
     if wrong:

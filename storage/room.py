@@ -1,15 +1,16 @@
 """Disk: what takes it (`align du`), and removing what nothing needs (`align gc`)."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, cast
 
 from align import whole
-from storage import champions, files, runs
+from storage import champions, files, layout, runs
+from storage.places import is_url
 from storage.store import Store
 from storage.tags import names as named
 
@@ -20,7 +21,7 @@ UNFINISHED = timedelta(days=7)  # a training that was not resumed for so long is
 class Collected:
     """What was removed, or would be."""
 
-    paths: list[tuple[Path, int]]  # with their bytes
+    paths: list[tuple[PurePath, int]]  # with their bytes; in a bucket, names
     before: int  # bytes of the store
     busy: bool  # runs are going on: artifacts, attempts and runs were left alone
 
@@ -40,21 +41,41 @@ def collect(
     removed while one is going on: the lock that runs share is held from before the first record is read until the last
     file is gone.
     """
+    if is_url(store.where):
+        from storage import room_shared
+
+        return room_shared.collect(cast(Any, store), dry_run, keep_runs, keep_days)
     before = files.size(store.root)
     with ExitStack() as stack:
         try:
-            stack.enter_context(runs.in_use(store, alone=True))
+            stack.enter_context(store.in_use(alone=True))
             busy = False
         except BlockingIOError:
             busy = True
         found = [] if busy else list(_unneeded(store, keep_runs, keep_days))
         found += _abandoned(store)
-        sized = [(path, files.size(path)) for path in dict.fromkeys(found)]
+        return Collected([*_removed(store, found, dry_run)], before, busy)
+
+
+def _removed(store: Store, found: Iterable[Path], dry_run: bool) -> Iterator[tuple[PurePath, int]]:
+    abandoned = store.root / "tmp"
+    for path, size in [(path, files.size(path)) for path in dict.fromkeys(found)]:
         if not dry_run:
-            abandoned = store.root / "tmp"
-            for path, _ in sized:
-                (_remove_abandoned if path.parent == abandoned else _remove)(path)
-    return Collected(sized, before, busy)
+            (_remove_abandoned if path.parent == abandoned else _remove)(path)
+        yield path, size
+
+
+def leftovers(
+    store: Store, here: set[str] | None, dry_run: bool, keep_days: float | None
+) -> list[tuple[PurePath, int]]:
+    """Remove from this machine's directory of a shared store what processes left that were killed, and what it keeps of
+    artifacts that are not `here` (None: nobody knows, as runs are going on), or only list it."""
+    found = [*_abandoned(store)]
+    if here is not None:
+        gone = {name for name in files.names(store.root / layout.ARTIFACTS) if name not in here}
+        found += [store.root / layout.artifact(name) for name in sorted(gone)]
+        found += [*_given_up(store), *_stale_caches(store, lambda name: name in here, keep_days)]
+    return [*_removed(store, found, dry_run)]
 
 
 def _remove(path: Path) -> None:
@@ -85,27 +106,32 @@ def _unneeded(store: Store, keep_runs: int | None, keep_days: float | None) -> I
     history = runs.history(store)
     kept = {run["run_id"] for run in history}
     if keep_runs is not None or keep_days is not None:
-        kept = _kept(store, history, keep_runs, keep_days)
-        yield from (store.root / "runs" / run["run_id"] for run in history if run["run_id"] not in kept)
+        kept = kept_runs(store, history, keep_runs, keep_days)
+        yield from (store.root / layout.run(run["run_id"]) for run in history if run["run_id"] not in kept)
     # A run without a readable record is not removed: its stages still say what it used.
-    unread = set(files.names(store.root / "runs")) - {run["run_id"] for run in history}
+    unread = set(store.names(layout.RUNS)) - {run["run_id"] for run in history}
     records = [stage for run_id in sorted(kept | unread) for stage in runs.stages(store, run_id)]
     used, keys = {s["artifact"] for s in records}, {s["key"] for s in records}
     used |= {champion.artifact for champion in champions.every(store)}
-    gone = {path.name for path in _inside(store.root / "artifacts") if path.name not in used}
-    yield from (store.root / "artifacts" / name for name in sorted(gone))
-    for folder in _inside(store.root / "attempts"):
+    gone = {path.name for path in _inside(store.root / layout.ARTIFACTS) if path.name not in used}
+    yield from (store.root / layout.artifact(name) for name in sorted(gone))
+    for folder in _inside(store.root / layout.ATTEMPTS):
         made = {a.artifact for a in store.attempts(folder.name)} if folder.name not in keys else set()
         if made and all(name in gone or not _is_there(store, name) for name in made):
             yield folder
+    yield from _given_up(store)
+    yield from _stale_caches(store, lambda name: name not in gone and _is_there(store, name), keep_days)
+
+
+def _given_up(store: Store) -> Iterator[Path]:
+    """Checkpoints of what is done or was not resumed, and locks that nobody holds."""
     for folder in _inside(store.root / "checkpoints"):
         stage, _, key = folder.name.rpartition("-")
         if any(a.stage == stage for a in store.attempts(key)) or _unchanged(folder) > UNFINISHED:
             yield folder
-    for run in _inside(store.root / "runs"):
+    for run in _inside(store.root / layout.RUNS):
         if runs.never_began(run) and not files.is_locked(run / "lock"):
             yield run
-    yield from _stale_caches(store, gone, keep_days)
     yield from (lock for lock in _inside(store.root / "locks") if lock.name != "in-use" and not files.is_locked(lock))
 
 
@@ -118,7 +144,8 @@ def _is_there(store: Store, artifact: str) -> bool:
     return store.manifest(artifact) is not None
 
 
-def _kept(store: Store, history: list[dict[str, Any]], keep_runs: int | None, keep_days: float | None) -> set[str]:
+def kept_runs(store: Store, history: list[dict[str, Any]], keep_runs: int | None, keep_days: float | None) -> set[str]:
+    """The ids of runs that one of the two keeps, or a name."""
     kept = set(named(store).values())
     if keep_days is not None:
         oldest = (datetime.now(UTC) - timedelta(days=keep_days)).isoformat()
@@ -134,10 +161,9 @@ def _kept(store: Store, history: list[dict[str, Any]], keep_runs: int | None, ke
     return kept
 
 
-def _stale_caches(store: Store, gone: set[str], keep_days: float | None) -> Iterator[Path]:
-    for path in _inside(store.root / "cache" / "verified"):
-        if path.stem in gone or not _is_there(store, path.stem):
-            yield path
+def _stale_caches(store: Store, here: Callable[[str], bool], keep_days: float | None) -> Iterator[Path]:
+    for folder in ("verified", "damaged"):
+        yield from (path for path in _inside(store.root / "cache" / folder) if not here(path.stem))
     for path in _inside(store.root / "cache" / "digests"):
         known = files.read_json(path)
         if not isinstance(known, dict) or not Path(str(known.get("path"))).exists():
@@ -161,7 +187,7 @@ def _abandoned(store: Store) -> Iterator[Path]:
         if not files.is_locked(_lock_of(path)):
             yield path
     hour_ago = datetime.now(UTC).timestamp() - 3600  # a file that is being written is renamed within seconds
-    for name in ("artifacts", "attempts", "runs", "tags", "champions", "cache"):
+    for name in (*layout.LASTING, "cache"):
         for path in files.walk(store.root / name):
             with suppress(FileNotFoundError):
                 if whole.is_draft(path) and path.stat().st_mtime < hour_ago:
@@ -177,13 +203,27 @@ def usage(store: Store) -> list[tuple[str, str, int, int]]:
 
     An artifact that runs of several recipes use counts for each; what no run uses is `(no run)`.
     """
+    if is_url(store.where):
+        from storage import room_shared
+
+        return room_shared.usage(cast(Any, store))
+    sizes = {path.name: files.size(path) for path in _inside(store.root / layout.ARTIFACTS)}
+    manifests = {name: store.manifest(name) for name in sizes}
+    found = groups(store, sizes, manifests)
+    for path in _inside(store.root):
+        found.append(("folder", path.name, sum(1 for _ in files.walk(path)), files.size(path)))
+    return ordered([*found, ("store", store.where, len(sizes), files.size(store.root))])
+
+
+def groups(
+    store: Store, sizes: Mapping[str, int], manifests: Mapping[str, Mapping[str, Any] | None]
+) -> list[tuple[str, str, int, int]]:
+    """Artifacts by recipe, stage and age, as in `usage`."""
     now = datetime.now(UTC)
-    sizes, stage_of, age_of = {}, {}, {}
-    for path in _inside(store.root / "artifacts"):
-        manifest = store.manifest(path.name)
-        sizes[path.name] = files.size(path)
-        stage_of[path.name] = manifest["stage"] if manifest else "(damaged)"
-        age_of[path.name] = _age(now, manifest["created_at"]) if manifest else "(damaged)"
+    stage_of, age_of = {}, {}
+    for name, manifest in manifests.items():
+        stage_of[name] = manifest["stage"] if manifest else "(damaged)"
+        age_of[name] = _age(now, manifest["created_at"]) if manifest else "(damaged)"
     recipes: dict[str, set[str]] = {}
     for run in runs.history(store):
         for stage in runs.stages(store, run["run_id"]):
@@ -191,13 +231,15 @@ def usage(store: Store) -> list[tuple[str, str, int, int]]:
                 recipes.setdefault(run["recipe"], set()).add(stage["artifact"])
     recipes["(no run)"] = set(sizes) - set().union(*recipes.values())
     found = [("recipe", name, len(names), sum(sizes[n] for n in names)) for name, names in sorted(recipes.items())]
-    for by, groups in (("stage", stage_of), ("age", age_of)):
-        for group in sorted(set(groups.values())):
-            names = {name for name in sizes if groups[name] == group}
+    for by, of in (("stage", stage_of), ("age", age_of)):
+        for group in sorted(set(of.values())):
+            names = {name for name in sizes if of[name] == group}
             found.append((by, group, len(names), sum(sizes[n] for n in names)))
-    for path in _inside(store.root):
-        found.append(("folder", path.name, sum(1 for _ in files.walk(path)), files.size(path)))
-    found.append(("store", str(store.root), len(sizes), files.size(store.root)))
+    return found
+
+
+def ordered(found: Iterable[tuple[str, str, int, int]]) -> list[tuple[str, str, int, int]]:
+    """What takes disk without what takes none, the largest first."""
     return sorted(
         (f for f in found if f[2]), key=lambda f: (("store", "folder", "stage", "recipe", "age").index(f[0]), -f[3])
     )

@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage import files, records
+from storage import files, layout
 from storage.store import Store, now
+
+STARTED = "started"
+"""What the journal says of a run whose end was not told."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class StageRun:
 class Run:
     """A run in progress.
 
-    While its process lives, it holds a lock; a run without lock and end was interrupted. It also shares the store's
-    `in-use` lock, so that nothing is removed beneath it: `align gc` takes that lock alone.
+    While its process lives, it is_alive in the store; a run that is not and has no end was interrupted. It also shares
+    the store's use, so that nothing is removed beneath it: `align gc` has that alone.
     """
 
     def __init__(
@@ -40,32 +43,38 @@ class Run:
         that ask for it, where that is known; `planned` the stages that are to take part, in order."""
         self.store = store
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        self.path = store.root / "runs" / self.id
         self._stages = 0
+        self._records: dict[str, dict[str, Any]] = {}
         with ExitStack() as locks:
-            locks.enter_context(in_use(store))
-            locks.enter_context(files.locked(self.path / "lock"))
+            locks.enter_context(store.in_use(self.id))
             started = {"run_id": self.id, "recipe": recipe, "started_at": now(), "source": source, "flow_run": flow_run}
-            records.write(self.path / "run.json", {**started, "asked": list(asked), "planned": list(planned)})
+            self._write(layout.started(self.id), {**started, "asked": list(asked), "planned": list(planned)})
+            store.tell(self._records)
             self._locks = locks.pop_all()
 
+    @property
+    def path(self) -> Path:
+        """Its directory on this machine."""
+        return self.store.root / layout.run(self.id)
+
     def stage(self, stage_run: StageRun) -> None:
-        """Record the outcome of a stage."""
+        """Record the outcome of a stage. Raises LeaseLost where the store was not the run's all the time."""
+        self.store.still_used(self.id)
         self._stages += 1
         record = {"run_id": self.id, "ended_at": now(), **asdict(stage_run)}
-        records.write(self.path / "stages" / f"{self._stages:03d}-{stage_run.stage}.json", record)
+        self._write(layout.stage(self.id, self._stages, stage_run.stage), record)
 
     def finish(self, status: str) -> None:
         """Record the end: done, failed or interrupted."""
         try:
-            records.write(self.path / "finished.json", {"run_id": self.id, "status": status, "finished_at": now()})
+            self._write(layout.finished(self.id), {"run_id": self.id, "status": status, "finished_at": now()})
+            self.store.tell(self._records)
         finally:
             self._locks.close()
 
-
-def in_use(store: Store, *, alone: bool = False) -> Any:
-    """The lock that runs share and that removing takes alone. Raises BlockingIOError where `alone` cannot be had."""
-    return files.locked(store.root / "locks" / "in-use", shared=not alone, wait=not alone)
+    def _write(self, name: str, record: dict[str, Any]) -> None:
+        self.store.write(name, record)
+        self._records[name] = record
 
 
 def history(store: Store) -> list[dict[str, Any]]:
@@ -73,13 +82,15 @@ def history(store: Store) -> list[dict[str, Any]]:
 
     Runs that are over are read once and then remembered, so that this costs one directory listing.
     """
+    if store.journal:
+        return _told(store)
     cache = store.root / "cache" / "index" / "runs.json"
     known = _remembered(cache)
-    listed = files.names(store.root / "runs")
+    listed = store.names(layout.RUNS)
     new: dict[str, dict[str, Any]] = {}
     going: list[dict[str, Any]] = []
     for name in listed:
-        if name not in known and (run := _summary(store.root / "runs" / name)):
+        if name not in known and (run := summary(store, name)):
             if run["status"] == "running":
                 going.append(run)
             else:
@@ -89,6 +100,27 @@ def history(store: Store) -> list[dict[str, Any]]:
         known = {name: run for name, run in (known | new).items() if name in here}
         files.remember(cache, {"check": _check(known), "runs": known})
     return sorted([*known.values(), *going], key=lambda run: (run["started_at"], run["run_id"]))
+
+
+def _told(store: Store) -> list[dict[str, Any]]:
+    """`history` from the journal. The end of a run that was interrupted is told for it."""
+    found: list[dict[str, Any]] = store.journal.runs()
+    open_ = [run for run in found if run["status"] == STARTED]
+    for run, now_ in zip(open_, store.each(lambda run: summary(store, run["run_id"]), open_), strict=True):
+        run["status"] = "interrupted"  # its record is gone or damaged
+        if now_:
+            run |= now_
+            if now_["status"] != "running":
+                _settle(store, now_)
+    return sorted(found, key=lambda run: (run["started_at"], run["run_id"]))
+
+
+def _settle(store: Store, run: dict[str, Any]) -> None:
+    name, folder = run["run_id"], layout.stages(run["run_id"])
+    told = {f"{folder}/{file}": store.read(f"{folder}/{file}", "stage") for file in store.names(folder)}
+    told |= {layout.started(name): store.read(layout.started(name), "run")}
+    told |= {layout.finished(name): {k: run[k] for k in ("run_id", "status", "finished_at")}}
+    store.tell({record: value for record, value in told.items() if value})
 
 
 def _remembered(cache: Path) -> dict[str, dict[str, Any]]:
@@ -105,13 +137,14 @@ def _check(known: dict[str, dict[str, Any]]) -> str:
     return sha256(json.dumps(known, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def _summary(path: Path) -> dict[str, Any] | None:
-    # In this order: a run has its lock before its record, and its end before it lets go of the lock.
-    run = records.read(path / "run.json", "run")
+def summary(store: Store, run_id: str) -> dict[str, Any] | None:
+    """A run as in `history`; None where its record is not there or damaged."""
+    # In this order: a run is alive before it has its record, and has its end before it is not any more.
+    run = store.read(layout.started(run_id), "run")
     if run is None:
         return None
-    alive = files.is_locked(path / "lock")
-    end = records.read(path / "finished.json", "finished") or {
+    alive = store.is_alive(run_id)
+    end = store.read(layout.finished(run_id), "finished") or {
         "status": "running" if alive else "interrupted",
         "finished_at": None,
     }
@@ -125,14 +158,14 @@ def never_began(path: Path) -> bool:
 
 def source(store: Store, run_id: str) -> dict[str, Any]:
     """The recipe of a run, as JSON values; {} where its record is damaged."""
-    run = records.read(store.root / "runs" / run_id / "run.json", "run")
+    run = store.read(layout.started(run_id), "run")
     return run["source"] if run else {}
 
 
 def planned(store: Store, run_id: str) -> tuple[list[str], list[str]]:
     """The words after `align run` that asked for a run, and the stages that were to take part; empty where a record
     does not say."""
-    run = records.read(store.root / "runs" / run_id / "run.json", "run") or {}
+    run = store.read(layout.started(run_id), "run") or {}
     asked, stages = ([str(v) for v in found] if isinstance(found := run.get(name), list) else []
                      for name in ("asked", "planned"))  # fmt: skip
     return asked, stages
@@ -140,8 +173,8 @@ def planned(store: Store, run_id: str) -> tuple[list[str], list[str]]:
 
 def stages(store: Store, run_id: str) -> list[dict[str, Any]]:
     """The stage outcomes of a run, in order."""
-    folder = store.root / "runs" / run_id / "stages"
-    found = (records.read(folder / name, "stage") for name in files.names(folder))
+    folder = layout.stages(run_id)
+    found = (store.read(f"{folder}/{name}", "stage") for name in store.names(folder))
     return [record for record in found if record]
 
 

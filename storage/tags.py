@@ -3,8 +3,7 @@
 import re
 from typing import Any
 
-from align import whole
-from storage import champions, files
+from storage import champions, layout
 from storage.store import Store
 
 _NAME = re.compile(r"[\w][\w.-]{0,63}")
@@ -34,8 +33,8 @@ def meant(store: Store, name: str) -> str:
 def tags(store: Store) -> dict[str, str]:
     """Run ids by tag."""
     found: dict[str, Any] = {}
-    for file in files.names(store.root / "tags"):
-        value = files.read_json(store.root / "tags" / file)
+    for file in store.names(layout.TAGS):
+        value = store.load(f"{layout.TAGS}/{file}")
         if file.endswith(".json") and isinstance(value, dict) and isinstance(value.get("run_id"), str):
             found[file.removesuffix(".json")] = value["run_id"]
     return found
@@ -43,12 +42,9 @@ def tags(store: Store) -> dict[str, str]:
 
 def put(store: Store, name: str, run_id: str) -> None:
     """Let `name` mean a run, whatever it meant before."""
-    whole.replace(store.root / "tags" / f"{name}.json", {"run_id": run_id}, durable=True)
+    store.replace(layout.tag(name), {"run_id": run_id})
 
 
 def remove(store: Store, name: str) -> bool:
     """Forget a tag; whether there was one."""
-    path = store.root / "tags" / f"{name}.json"
-    found = path.exists()
-    path.unlink(missing_ok=True)
-    return found
+    return store.remove(layout.tag(name))

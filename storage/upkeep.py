@@ -1,9 +1,8 @@
 """`align verify`: everything in a store read again and compared with what was written."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from storage import champions, files, records, runs
+from storage import champions, layout, runs
 from storage.store import Store
 
 
@@ -12,13 +11,12 @@ def verify(store: Store) -> Iterator[tuple[str, str | None]]:
 
     Files are read in full. Artifacts that a run refers to and that are not there are wrong too.
     """
-    folder = store.root / "artifacts"
-    here = files.names(folder)
+    here = store.names(layout.ARTIFACTS)
     for name in here:
-        yield name, _artifact(store, folder / name)
-    for path, kind in _records(store):
-        if wrong := records.problem(path, kind):
-            yield path.relative_to(store.root).as_posix(), wrong
+        yield name, _artifact(store, name)
+    for name, kind in _records(store):
+        if wrong := store.problem(name, kind):
+            yield name, wrong
     used: dict[str, str] = {}
     for run in runs.history(store):
         for stage in runs.stages(store, run["run_id"]):
@@ -30,34 +28,31 @@ def verify(store: Store) -> Iterator[tuple[str, str | None]]:
         yield name, f"missing, though {whose}"
 
 
-def _artifact(store: Store, path: Path) -> str | None:
-    if not path.is_dir():
+def _artifact(store: Store, name: str) -> str | None:
+    held = store.held(name)
+    if held is None:
         return "not an artifact: a file that does not belong here"
-    manifest = path / "manifest.json"
-    artifact = store.artifact(path.name)
+    artifact = store.artifact(name)
     if artifact is None:
-        wrong = records.problem(manifest, "manifest") if manifest.exists() else None
+        wrong = store.problem(layout.manifest(name), "manifest") if layout.MANIFEST in held else None
         return f"its manifest.json {wrong}" if wrong else "no manifest: it was never finished"
     if damage := store.damage(artifact, thorough=True):
         return damage
-    known = {*artifact.files, "manifest.json"}
-    extra = [name for p in files.tree(path) if (name := p.relative_to(path).as_posix()) not in known]
+    extra = [file for file in held if file not in artifact.files and file != layout.MANIFEST]
     return f"{extra[0]} does not belong to it" if extra else None
 
 
-def _records(store: Store) -> Iterator[tuple[Path, str]]:
-    for key in files.names(store.root / "attempts"):
-        for name in files.names(store.root / "attempts" / key):
-            yield store.root / "attempts" / key / name, "attempt"
-    for recipe in files.names(store.root / "champions"):
-        for name in files.names(store.root / "champions" / recipe):
-            yield store.root / "champions" / recipe / name, "champion"
-    for run_id in files.names(store.root / "runs"):
-        folder = store.root / "runs" / run_id
-        if runs.never_began(folder):
+def _records(store: Store) -> Iterator[tuple[str, str]]:
+    for folder, kind in ((layout.ATTEMPTS, "attempt"), (layout.CHAMPIONS, "champion")):
+        for one in store.names(folder):
+            for name in store.names(f"{folder}/{one}"):
+                yield f"{folder}/{one}/{name}", kind
+    for run_id in store.names(layout.RUNS):
+        here = store.names(layout.run(run_id))
+        if set(here) <= {"lock"}:  # its process ended before it could write a record
             continue
-        yield folder / "run.json", "run"
-        if (folder / "finished.json").exists():
-            yield folder / "finished.json", "finished"
-        for name in files.names(folder / "stages"):
-            yield folder / "stages" / name, "stage"
+        yield layout.started(run_id), "run"
+        if "finished.json" in here:
+            yield layout.finished(run_id), "finished"
+        for name in store.names(layout.stages(run_id)):
+            yield f"{layout.stages(run_id)}/{name}", "stage"

@@ -105,7 +105,7 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, text: str | None, run_id
         con.execute(f"CREATE TEMP VIEW {name} AS {view.select}")
         past = view.select.replace("_stage_runs", "_all_stage_runs")
         con.execute(f"CREATE TEMP VIEW all_{name} AS SELECT r.recipe, v.* FROM ({past}) v JOIN _runs r USING (run_id)")
-    root = str(store.root).replace("'", "''")
+    root = store.where.replace("'", "''")
     for name, view in OF_THE_STORE.items():
         con.execute(f"CREATE TEMP VIEW {name} AS {view.select.replace('{root}', root)}")
 
@@ -113,9 +113,9 @@ def _fill(con: duckdb.DuckDBPyConnection, store: Store, text: str | None, run_id
     con.register("_uses", uses)
     for name, schema in tables.TABLES.items():
         here = _files(store, name, shown.artifacts, left_out) if shown and asked(name) else {}
-        con.register(name, _dataset(here, _with_scores(schema, here)))
+        con.register(name, _dataset(here, _with_scores(store, schema, here), store.disk()))
         past_names = uses["artifact"].unique().to_pylist() if asked(f"all_{name}") else []
-        con.register(f"_all_{name}", _dataset(_files(store, name, past_names, left_out), schema))
+        con.register(f"_all_{name}", _dataset(_files(store, name, past_names, left_out), schema, store.disk()))
         con.execute(
             f"CREATE TEMP VIEW all_{name} AS SELECT u.run_id, u.recipe, d.* "
             f"FROM _uses u JOIN _all_{name} d USING (artifact)"
@@ -163,36 +163,42 @@ def _register(con: duckdb.DuckDBPyConnection, name: str, parts: Iterable[Any], s
 
 
 def _files(store: Store, table: str, artifacts: Iterable[str], left_out: dict[str, str]) -> dict[str, str]:
-    """The file of a table in each artifact that has it, artifact to path."""
-    found, file = {}, f"{table}.parquet"
-    for name in artifacts:
-        artifact = None if name in left_out else store.artifact(name)
+    """The file of a table in each artifact that has it, artifact to its path in the store's file system."""
+    file = f"{table}.parquet"
+
+    def look(name: str) -> tuple[str | None, str | None]:
+        """Its path, or what is wrong with it."""
+        artifact = store.artifact(name)
         if not artifact or file not in artifact.files:
-            continue
-        if wrong := store.damage(artifact, file):
-            left_out[name] = wrong
-        else:
-            found[name] = str(artifact.path / file)
-    return found
+            return None, None
+        wrong = store.damage(artifact, file)
+        return (None, wrong) if wrong else (store.path_on_disk(artifact, file), None)
+
+    asked = [name for name in artifacts if name not in left_out]
+    looked = dict(zip(asked, store.each(look, asked), strict=True))
+    left_out |= {name: wrong for name, (_, wrong) in looked.items() if wrong}
+    return {name: path for name, (path, _) in looked.items() if path}
 
 
-def _with_scores(schema: pa.Schema, found: Mapping[str, str]) -> pa.Schema:
+def _with_scores(store: Store, schema: pa.Schema, found: Mapping[str, str]) -> pa.Schema:
     """The schema and the columns that the files have besides: a score for each rule of the filter that gives one."""
     more: dict[str, pa.DataType] = {}
+    disk = store.disk()
     for path in found.values():
         try:
-            more |= {f.name: f.type for f in pq.read_schema(path) if f.name not in schema.names}
+            there = pq.read_schema(path, filesystem=disk)
+            more |= {f.name: f.type for f in there if f.name not in schema.names}
         except (OSError, pa.ArrowException):
             continue  # it is named when it is read
     return pa.schema([*schema, *more.items()])
 
 
-def _dataset(found: Mapping[str, str], schema: pa.Schema) -> pa.Table | ds.Dataset:
+def _dataset(found: Mapping[str, str], schema: pa.Schema, disk: Any = None) -> pa.Table | ds.Dataset:
     """The files as one dataset with the column `artifact`, by which it is pruned. They are opened when it is read."""
     schema = pa.schema([("artifact", pa.string()), *schema])
     if not found:
         return schema.empty_table()
-    form, disk = ds.ParquetFileFormat(), pa.fs.LocalFileSystem()
+    form, disk = ds.ParquetFileFormat(), disk or pa.fs.LocalFileSystem()
     fragments = [
         form.make_fragment(path, disk, partition_expression=ds.field("artifact") == name)
         for name, path in found.items()

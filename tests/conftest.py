@@ -1,9 +1,11 @@
 """Fixtures that several test modules share: a tiny base model, an adapter of it, a sandbox, and a Prefect server."""
 
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import buckets
 import pytest
 import sandboxes
 import tiny
@@ -77,3 +79,19 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.
             patch.setenv(name, value)
         yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real S3-compatible server."""
+    with buckets.serving(tmp_path_factory.mktemp("s3") / "log") as address:
+        yield address
+
+
+@pytest.fixture
+def url(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in its bucket; the environment has what it takes to use it, and a cache of this test's own."""
+    for name, value in buckets.environment(s3).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ALIGN_CACHE_DIR", str(tmp_path / "cache"))
+    return f"s3://{buckets.BUCKET}/{uuid.uuid4().hex}"

@@ -41,7 +41,10 @@ EXTRAS = {name: declared(requirements) for name, requirements in PROJECT["option
 @pytest.mark.parametrize(
     "folders, allowed",
     [
-        (("align", "flows", "tasks", "storage", "quickstart"), RUNTIME | EXTRAS["sweep"] | EXTRAS["lm-eval"]),
+        (
+            ("align", "flows", "tasks", "storage", "quickstart"),
+            RUNTIME | EXTRAS["sweep"] | EXTRAS["lm-eval"] | EXTRAS["remote"],
+        ),
         (("tests",), RUNTIME | EXTRAS["dev"]),
         (("benchmarks",), RUNTIME | EXTRAS["bench"]),
     ],
@@ -57,6 +60,7 @@ def test_what_is_declared_is_imported() -> None:
     found = imported("align", "flows", "tasks", "storage", "quickstart")
     used = {name for needs in found.values() for names in needs for name in names}
     assert RUNTIME - used == BOUNDS | CALLED_BY_OTHERS
+    assert EXTRAS["remote"] <= used
 
 
 def test_what_is_declared_is_pinned() -> None:

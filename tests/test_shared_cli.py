@@ -1,0 +1,55 @@
+"""The command line on a shared store, as people on two machines use it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import buckets
+import pytest
+
+from flows.cli import main
+from storage import places
+
+TINY = str(Path(__file__).with_name("tiny.yaml"))
+
+
+def align(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "ALIGN_CACHE_DIR": str(cache)},
+    )  # fmt: skip
+
+
+def test_what_was_run_here_is_cached_there_and_no_key_is_kept_anywhere(url, tmp_path, monkeypatch, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    first = align(here, "run", TINY, "--select", "ingest", "--store", url)
+    assert first.returncode == 0 and "1 stages ran" in first.stdout, first.stderr
+    again = align(there, "run", TINY, "--select", "ingest", "--store", url)
+    assert again.returncode == 0 and "0 stages ran in 0 s, 1 cached" in again.stdout, again.stderr
+    monkeypatch.setenv("ALIGN_CACHE_DIR", str(there))
+    main(["sql", "SELECT count(*) AS n, count(DISTINCT source) FROM rows", "--csv", "--store", url])
+    assert capsys.readouterr().out.splitlines()[1] == "400,2"
+    main(["verify", "--store", url])
+    main(["gc", "--store", url])
+    assert "DAMAGED" not in (shown := capsys.readouterr().out)
+    bucket = places.at(url).bucket  # type: ignore[attr-defined]
+    kept = [bucket.get(found.name) for found in bucket.below()]
+    kept += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(kept) > 20 and not any(buckets.SECRET.encode() in data for data in kept)
+    assert buckets.SECRET not in "".join([shown, *(done.stdout + done.stderr for done in (first, again))])
+
+
+@pytest.mark.parametrize(
+    ("store", "says"),
+    [
+        ("s3://no-such-bucket/x", "there is no such bucket"),
+        ("s3://shared/nothing-here", "There is no store s3://shared/nothing-here"),
+        ("s3://id:key@shared/x", "is no store"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_sentence(url, monkeypatch, capsys, store, says):
+    with pytest.raises(SystemExit) as ended:
+        main(["runs", "--store", store])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and says in told and len(told.splitlines()) == 1 and "id:key" not in told
