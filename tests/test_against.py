@@ -130,6 +130,21 @@ def test_a_judge_that_loves_length_is_seen(tmp_path: Path, judging: Any) -> None
     assert rate["lc_win_rate"] < rate["win_rate"]
 
 
+def test_greedy_answers_are_judged_before_the_questions_are_spent(tmp_path: Path, judging: Any) -> None:  # noqa: F811
+    _, url = judging
+    rows = [question(i, "chat", reference=f"worth 5, reference {i}") for i in range(N)]
+    tables.write(tmp_path / "rows.parquet", rows, tables.ROWS)
+    for mode in ("sampled", "greedy"):
+        answers(tmp_path, {mode: [[f"worth 9, {mode}"]] * N}, mode)
+    both = [a for mode in ("sampled", "greedy") for a in tables.read(tmp_path / f"{mode}.parquet")]
+    tables.write(tmp_path / "base.parquet", both, tables.ANSWERS)
+    judge = asked(url, max_questions=2 * N, concurrency=1)
+    suite = SuiteConfig(pairwise=Pairwise(judge=judge, audit=NONE))
+    metrics = evaluate(EvaluateConfig(suites={"chat": suite}, n=1), tmp_path, rows=tmp_path / "rows.parquet",
+                       base=tmp_path / "base.parquet")  # fmt: skip
+    assert (metrics["ungraded.chat.greedy.base"], metrics["ungraded.chat.sampled.base"]) == (0, N)
+
+
 def test_later_turns_are_judged_as_conversations(tmp_path: Path, judging: Any) -> None:  # noqa: F811
     kind, url = judging
     meta = json.dumps({"turns": ["chat question", "And now?"], "reference": ["worth 5, first", "worth 6, second"]})
