@@ -6,7 +6,7 @@ from tempfile import TemporaryFile
 
 from align.errors import InputError
 from align.text import quote, short
-from flows.run import store_at
+from flows.run import store_at, store_name
 from storage.places import is_url
 from storage.store import Store
 
@@ -21,7 +21,7 @@ def open_store(given: str | None, *, there: bool = False, write: bool = False) -
             raise InputError(f"There is no store {store.where}; `align run` makes one, --store names another.")
         _usable(store.root, there=False, write=write, called=f"cache {short(store.root)} of the store {store.where}")
     else:
-        _usable(store.root, there=there, write=write, called=f"store {short(given or store.root)}")
+        _usable(store.root, there=there, write=write, called=f"store {short(store_name(given))}")
     return store
 
 

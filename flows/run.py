@@ -37,7 +37,12 @@ class Outcome:
 
 def store_at(given: str | Path | None = None) -> Store:
     """The store: what is given, a directory or a URL, else $ALIGN_STORE, else .align in the working directory."""
-    return places.at(given or os.environ.get("ALIGN_STORE") or ".align")
+    return places.at(store_name(given))
+
+
+def store_name(given: str | Path | None = None) -> str | Path:
+    """The store that is meant, as it is written."""
+    return given or os.environ.get("ALIGN_STORE") or ".align"
 
 
 def run(
