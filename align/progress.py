@@ -1,13 +1,16 @@
 """Progress for people: a bar on a terminal, a line now and then in a log, and one line per finished stage."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from align import whole
 from align.text import printable
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EVERY = 15.0  # seconds between lines where there is no terminal
+TOLD = "ALIGN_PROGRESS"
+"""The environment variable with the file that a stage tells its progress in, for whoever looks on."""
 _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 
 
@@ -35,6 +40,7 @@ class Progress:
         self.total, self.label, self.done = total, label, 0
         self._bar: rich.progress.Progress | None = None
         self._said, self._silent = time.monotonic(), _SILENT.get()
+        self._told = 0.0
         if sys.stderr.isatty() and not self._silent:
             from rich.console import Console
             from rich.progress import Progress as Bar
@@ -54,11 +60,21 @@ class Progress:
     def advance(self, n: int = 1) -> None:
         """`n` more are done."""
         self.done += n
+        self._tell()
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], n)
         elif not self._silent and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
             print(f"  {self.label}: {self.done} of {self.total or '?'}", file=sys.stderr, flush=True)
+
+    def _tell(self) -> None:
+        """Write how far it is for others, once a second at most; of several ranks the first does."""
+        file, now = os.environ.get(TOLD), time.monotonic()
+        if file and not self._silent and now - self._told >= 1 and os.environ.get("RANK", "0") == "0":
+            self._told = now
+            told = {"label": self.label, "done": self.done, "total": self.total}
+            with suppress(OSError):  # nobody's work fails because it cannot be watched
+                whole.replace(Path(file), told)
 
     def close(self) -> None:
         """Take the bar away. Safe to call twice."""

@@ -49,7 +49,8 @@ def align(
 ) -> runs.Outcome:
     """Run a recipe: a path, or the name of a file in recipes/. `overrides` are `dotted.key=value`."""
     with leaving():
-        return execute(load(recipe, overrides or []), Store(runs.store_path(store)), select, refresh, Tasks())
+        asked = runs.words(recipe, overrides or [], select, refresh)
+        return execute(load(recipe, overrides or []), Store(runs.store_path(store)), select, refresh, Tasks(), asked)
 
 
 class Tasks:

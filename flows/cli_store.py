@@ -1,6 +1,7 @@
 """The verbs that ask or tidy a store; flows/cli.py has those that run, flows/cli_model.py those of a model."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -52,16 +53,34 @@ def trace(row_id: str, *, run: RunId = None, store: StoreDir = None, json_: Json
 def report(
     run_id: str | None = None,
     *,
-    open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    all_: Annotated[bool, Parameter(name="--all", negative="", help="a page of all runs, recipe by recipe")] = False,
+    follow: Annotated[bool, Parameter(negative="", help="renew the page while the run goes on")] = False,
+    open_: Annotated[bool, Parameter(name="--open", negative="", help="show the page in the browser")] = False,
     store: StoreDir = None,
+    json_: Json = False,
 ) -> None:
-    """Path of the HTML report of a run (the latest that has one)."""
-    page = show.artifact_of(open_store(store, there=True), run_id and identifier(run_id), "report") / "report.html"
-    show.say(page)
+    """Make the page of a run (the one that goes on, else the latest with a report), and say where it lies."""
+    from flows import front, reporting
+
+    opened = open_store(store, there=True)
+    if all_ and (run_id or follow):
+        raise InputError("--all is a page of all runs; leave RUN and --follow out.")
+    if all_:
+        page, found = front.write(opened)
+    else:
+        of = reporting.chosen(opened, run_id and identifier(run_id))
+        page = reporting.write(of)
+    if json_:
+        show.as_json(front.as_json(page, found) if all_ else reporting.as_json(of, page))
+    else:
+        show.say(page)
     if open_:
         import webbrowser
 
         webbrowser.open(page.as_uri())
+    if follow:
+        with suppress(KeyboardInterrupt):
+            reporting.follow(of)
 
 
 @app.command

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from flows.slots import Lend, Slots, unshared
 from flows.stages import row
 from flows.work import Work
 from storage.build import Output, Request, differences
+from storage.going import progress_of
 from storage.store import Attempt, Store
 
 Send = Callable[[Call, Callable[[], bool]], None]
@@ -108,9 +109,11 @@ def _after(before: Iterable[Future[None]], work: Work) -> None:
 
 
 def execute(
-    recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False, by: Carrier | None = None
-) -> runs.Outcome:
+    recipe: Recipe, store: Store, select: str | None = None, refresh: bool = False, by: Carrier | None = None,
+    asked: Sequence[str] = (),
+) -> runs.Outcome:  # fmt: skip
     """Run the DAG's stages, each in a process of its own, and record what becomes of each; `by` defaults to Threads.
+    `asked` are the words that asked for it.
 
     What does not depend on each other runs side by side, as far as there are places for it. After a failure nothing new
     begins.
@@ -138,7 +141,12 @@ def execute(
         assert send is not None
         send(call(recipe, work, request), stopped)
 
-    with runs.recording(store, recipe, by.flow_run) as log, Processes(by.forward, late=bool(send)) as processes:
+    taking_part = [name for name, p in planned.items() if p.status != "skipped" or p.shut]
+    with (
+        runs.recording(store, recipe, by.flow_run, asked, taking_part) as log,
+        progress_of(store, log.run.id),
+        Processes(by.forward, late=bool(send)) as processes,
+    ):
         by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.root)
 
         def tell(work: Work) -> None:

@@ -29,6 +29,8 @@ from storage.build import SECONDS
 ROOT = Path(__file__).resolve().parent.parent
 PEAK = "process.peak_mb"
 """The metric that holds the most memory a stage's process held, in MB."""
+GPU_PEAK = "process.peak_gpu_mb"
+"""The metric that holds the most memory that its tensors took on a GPU, in MB; of several GPUs on that with most."""
 
 
 class _Server:

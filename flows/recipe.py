@@ -16,6 +16,7 @@ from flows.chain import Chain, Champion, Controls
 from flows.explain import explain, listed
 from flows.paths import Keys, changed
 from flows.ranks import Compute
+from tasks.diagnose import DiagnoseConfig
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
@@ -85,6 +86,8 @@ class Recipe(Config):
     """What controls.longer trains instead of grpo."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which suites grade the policies."""
+    diagnose: DiagnoseConfig = DiagnoseConfig()
+    """What the reward model says of the evaluation's answers, where chain.diagnose asks for it."""
     promote: PromoteConfig = PromoteConfig()
     """When the final model becomes the recipe's champion."""
     report: ReportConfig = ReportConfig()

@@ -52,8 +52,9 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         slices: list[str] = [] if config is None else [f"{stage}={here(config).model_dump_json()}"]
         select = f"{'+' if upstream else ''}{stage}{'+' if downstream else ''}"
         with leaving():
-            loaded = load(recipe, [*slices, *(overrides or [])])
-            return execute(loaded, Store(runs.store_path(store)), select, refresh, Tasks())
+            given = [*slices, *(overrides or [])]
+            asked = runs.words(recipe, given, select, refresh)
+            return execute(load(recipe, given), Store(runs.store_path(store)), select, refresh, Tasks(), asked)
 
     about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
     return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from align.report.wording import MINUS, points
+from align.report.numbers import MINUS, points
 
 MARK = "_r"
 

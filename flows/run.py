@@ -14,7 +14,7 @@ from align.errors import AlignError, StageError
 from align.redact import leaving, redact
 from flows.plan import Planned, plan, read_code
 from flows.promotion import Promotion, crowned, settle
-from flows.recipe import Recipe, load
+from flows.recipe import Recipe, load, names
 from flows.since import nothing_new
 from storage.runs import Run, StageRun
 from storage.store import Attempt, Store
@@ -54,7 +54,7 @@ def run(
         return Outcome("", (), note=note)
     planned = plan(store, loaded, select, refresh)
     if all(stage.status in ("cached", "skipped") for stage in planned):
-        return answer(store, loaded, planned)
+        return answer(store, loaded, planned, words(recipe, overrides, select, refresh))
     from flows.processes import serving
     from flows.server import connect
 
@@ -65,7 +65,7 @@ def run(
         from flows.execute import execute
 
         with leaving():
-            return execute(loaded, store, select, refresh)
+            return execute(loaded, store, select, refresh, asked=words(recipe, overrides, select, refresh))
 
 
 def _flow(recipe: str, overrides: Sequence[str], store: Store, select: str | None, refresh: bool) -> Outcome:
@@ -117,9 +117,17 @@ def unreachable(error: BaseException | None) -> bool:
     return ("httpx" in modules and status >= 500) or silent or slots or unreachable(error.__cause__)
 
 
-def answer(store: Store, recipe: Recipe, planned: Sequence[Planned]) -> Outcome:
+def words(recipe: str, overrides: Sequence[str], select: str | None, refresh: bool) -> list[str]:
+    """What follows `align run` to ask for the same from any folder, without secrets."""
+    named = recipe if recipe in names() else str(Path(recipe).absolute())
+    given = [word for override in overrides for word in ("--set", override)]
+    chosen = ["--select", select] if select is not None else []
+    return [redact(word) for word in [named, *given, *chosen, *(["--refresh"] if refresh else [])]]
+
+
+def answer(store: Store, recipe: Recipe, planned: Sequence[Planned], asked: Sequence[str] = ()) -> Outcome:
     """Record a run in which everything was there already."""
-    with recording(store, recipe) as log:
+    with recording(store, recipe, asked=asked, planned=[p.stage for p in planned if p.attempt or p.shut]) as log:
         for stage in planned:
             if stage.attempt:
                 log.add(stage.stage, stage.attempt, "cached", "")
@@ -165,9 +173,11 @@ _BEGUN: ContextVar[list[Log] | None] = ContextVar("begun", default=None)  # wher
 
 
 @contextmanager
-def recording(store: Store, recipe: Recipe, flow_run: str | None = None) -> Iterator[Log]:
+def recording(
+    store: Store, recipe: Recipe, flow_run: str | None = None, asked: Sequence[str] = (), planned: Sequence[str] = ()
+) -> Iterator[Log]:
     """A run's record, from start to end. An exception ends it as failed, Ctrl-C as interrupted, a kill not at all."""
-    run = Run(store, recipe.name, recipe.model_dump(mode="json"), flow_run)
+    run = Run(store, recipe.name, recipe.model_dump(mode="json"), flow_run, asked, planned)
     log = Log(run)
     if (begun := _BEGUN.get()) is not None:
         begun.append(log)

@@ -25,6 +25,7 @@ from typing import Any
 from align import digests
 from align.errors import AlignError
 from align.parent import end_with_parent
+from flows.processes import GPU_PEAK
 from flows.ranks import spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself
@@ -106,7 +107,8 @@ def _run(caller: Connection) -> None:
                 metrics = what[0](*what[1:], **request["inputs"])
             else:
                 metrics = spread(*what, request["inputs"], request["processes"], request["compute"])
-        answer: tuple[Any, ...] = ("done", metrics, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        answer: tuple[Any, ...] = ("done", {**metrics, **_device_memory()}, seconds)
     except BaseException as error:
         kind = type(error) if isinstance(error, AlignError) else type(error).__name__
         answer = ("failed", kind, str(error), traceback.format_exc())
@@ -114,6 +116,14 @@ def _run(caller: Connection) -> None:
         stream.flush()
     caller.send(answer)
     os._exit(0)
+
+
+def _device_memory() -> dict[str, int]:
+    """The most memory that the stage's tensors took on a GPU, in MB, where it used one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {GPU_PEAK: round(max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) / 1e6)}
 
 
 def _forward(caller: Connection) -> None:

@@ -11,13 +11,14 @@ from pydantic import BaseModel
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
 from align.models.tracking import place
+from align.progress import TOLD
 from align.redact import clean
 from flows.processes import Processes
 from flows.ranks import Compute, nodes
 from flows.rounds import shut
 from flows.slots import Slots, devices
 from flows.stages import Stage, row
-from storage import build
+from storage import build, going
 from storage.build import Output, Request
 from storage.store import Attempt, Store
 
@@ -161,14 +162,8 @@ class Work:
             if self.stopped():
                 raise NotBegun(f"{self.name} was not begun, because another stage failed.")
             environment |= place(self.store.root / "tracking", self.run, self.name)
-            return self.processes.run(
-                function,
-                config,
-                out,
-                inputs,
-                environment,
-                self.row.timeout,
-                group,
-                models=self.row.gpu,
-                compute=self.compute,
-            )
+            with going.told(self.store, self.run, self.name) as file:
+                return self.processes.run(
+                    function, config, out, inputs, {**environment, TOLD: str(file)}, self.row.timeout, group,
+                    models=self.row.gpu, compute=self.compute,
+                )  # fmt: skip

@@ -142,6 +142,12 @@ def _stale_caches(store: Store, gone: set[str], keep_days: float | None) -> Iter
         known = files.read_json(path)
         if not isinstance(known, dict) or not Path(str(known.get("path"))).exists():
             yield path
+    for path in _inside(store.root / "cache" / "reports"):
+        if path.name != "index.html" and not (store.root / "runs" / path.stem / "run.json").exists():
+            yield path
+    for path in _inside(store.root / "cache" / "progress"):
+        if not files.is_locked(store.root / "runs" / path.name / "lock"):
+            yield path
     if keep_days is not None:
         oldest = datetime.now(UTC).timestamp() - keep_days * 86400
         rows = store.root / "cache" / "rows"

@@ -1,6 +1,7 @@
 """The record of runs: started, one outcome per stage, finished. Immutable files, like everything in the store."""
 
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -31,8 +32,12 @@ class Run:
     `in-use` lock, so that nothing is removed beneath it: `align gc` takes that lock alone.
     """
 
-    def __init__(self, store: Store, recipe: str, source: dict[str, Any], flow_run: str | None = None):
-        """`flow_run` is the id of the Prefect flow run that it is, if it is one."""
+    def __init__(
+        self, store: Store, recipe: str, source: dict[str, Any], flow_run: str | None = None,
+        asked: Sequence[str] = (), planned: Sequence[str] = (),
+    ):  # fmt: skip
+        """`flow_run` is the id of the Prefect flow run that it is, if it is one; `asked` the words after `align run`
+        that ask for it, where that is known; `planned` the stages that are to take part, in order."""
         self.store = store
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.path = store.root / "runs" / self.id
@@ -41,7 +46,7 @@ class Run:
             locks.enter_context(in_use(store))
             locks.enter_context(files.locked(self.path / "lock"))
             started = {"run_id": self.id, "recipe": recipe, "started_at": now(), "source": source, "flow_run": flow_run}
-            records.write(self.path / "run.json", started)
+            records.write(self.path / "run.json", {**started, "asked": list(asked), "planned": list(planned)})
             self._locks = locks.pop_all()
 
     def stage(self, stage_run: StageRun) -> None:
@@ -122,6 +127,15 @@ def source(store: Store, run_id: str) -> dict[str, Any]:
     """The recipe of a run, as JSON values; {} where its record is damaged."""
     run = records.read(store.root / "runs" / run_id / "run.json", "run")
     return run["source"] if run else {}
+
+
+def planned(store: Store, run_id: str) -> tuple[list[str], list[str]]:
+    """The words after `align run` that asked for a run, and the stages that were to take part; empty where a record
+    does not say."""
+    run = records.read(store.root / "runs" / run_id / "run.json", "run") or {}
+    asked, stages = ([str(v) for v in found] if isinstance(found := run.get(name), list) else []
+                     for name in ("asked", "planned"))  # fmt: skip
+    return asked, stages
 
 
 def stages(store: Store, run_id: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from align import tables
 from align.config import EXECUTION, Config, Metrics
 from align.grading.suites import OTHERS
-from align.report.wording import MINUS, count, percent, plural, points
+from align.report.numbers import MINUS, count, percent, plural, points
 from tasks.evaluate import Mode
 
 Rule = dict[str, Any]

@@ -91,6 +91,12 @@ def test_answers_against_the_reference(tmp_path: Path, judging: Any) -> None:  #
     assert len(kind.asked_for) == asked_before, "the judge's answers are kept"
 
 
+def test_the_audit_goes_by_the_baseline_where_policies_say_nothing(tmp_path: Path, judging: Any) -> None:  # noqa: F811
+    _, url = judging
+    _, (rate,), metrics = graded(tmp_path, url, {"base": [["Hm."]] * N}, audit=Audit(pairs=3))
+    assert rate["win_rate"] == 0 and metrics["audit.nothing.chat"] == metrics["audit.itself.chat"] == 0
+
+
 def test_answers_against_a_model(tmp_path: Path, judging: Any) -> None:  # noqa: F811
     kind, url = judging
     texts = {"base": [["worth 1"]] * N, "sft": [["worth 3"]] * N, "dpo": [["worth 4"]] * 6 + [["worth 3"]] * 6}

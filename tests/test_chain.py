@@ -4,6 +4,7 @@ import html
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 from served import own_environment
+from test_report_words import Texts, english
 
 from align.tables import TABLES
+from flows import reporting
 from flows.graph import parents
 from flows.plan import plan
 from flows.recipe import load
@@ -177,7 +180,8 @@ def test_plan_says_that_an_artifact_is_missing(killed):
 def test_every_view_has_rows(twice):
     con = connect(twice)
     empty = [v for v in [*TABLES, *RECORDS] if con.execute(f"SELECT count(*) FROM {v}").fetchone() == (0,)]
-    assert set(empty) <= {"quarantine", "dropped", "altered", "verdicts", "promotion", "champions", "rollouts"}
+    others = {"options", "win_rates"}  # of suites that tiny.yaml has not
+    assert set(empty) <= {"quarantine", "dropped", "altered", "verdicts", "promotion", "champions", "rollouts"} | others
 
 
 def test_a_question_can_be_followed_to_its_evaluations(twice):
@@ -208,6 +212,18 @@ def test_lineage_joins_every_artifact_to_its_parents(twice):
         "SELECT count(DISTINCT stage) FROM up JOIN artifacts ON artifact = a"
     ).fetchone()
     assert path == (len(parents(load(TINY))),)
+
+
+def test_a_korean_report_of_it_has_no_english_but_names(twice):
+    recipe = load(TINY, ["report.language=ko"])
+    run = reporting.chosen(twice, None)
+    html = reporting.html(reporting.Recorded(twice, run.run, [s for s in run.stages if s["stage"] != "report"], recipe))
+    assert english(html) == [] and "체인" in html and "비용" in html
+    named = connect(twice).execute("SELECT string_agg(name || ' ' || coalesce(text, ''), ' ') FROM metrics").fetchone()
+    buckets = connect(twice).execute("SELECT string_agg(DISTINCT bucket, ' ') FROM distributions").fetchone()
+    names = f"{recipe.model_dump_json()} {run.artifacts.keys()} {named} {buckets} SFT DPO UTC SQL SHA NLL nat base controls champion"
+    told = {word for text in Texts(html).texts for word in re.findall(r"(?<![\w-])[A-Za-z][a-z]{2,}(?![\w-])", text)}
+    assert {word for word in told if word not in names} == set()
 
 
 def test_report_show_runs_and_export(twice, tmp_path):

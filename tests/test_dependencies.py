@@ -41,7 +41,7 @@ EXTRAS = {name: declared(requirements) for name, requirements in PROJECT["option
 @pytest.mark.parametrize(
     "folders, allowed",
     [
-        (("align", "flows", "tasks", "storage", "quickstart"), RUNTIME | EXTRAS["sweep"]),
+        (("align", "flows", "tasks", "storage", "quickstart"), RUNTIME | EXTRAS["sweep"] | EXTRAS["lm-eval"]),
         (("tests",), RUNTIME | EXTRAS["dev"]),
         (("benchmarks",), RUNTIME | EXTRAS["bench"]),
     ],

@@ -138,4 +138,4 @@ def test_the_page_says_what_the_table_and_the_json_say(name: str, browser: Brows
 def test_a_page_of_failures_has_no_chart_and_no_command() -> None:
     failed = Point(("dpo.beta=0.1",), error="no memory")
     page = html(Sweep("dpo", "greedy", 0.95, [failed], failed, "", [Listed("dpo.beta", ("0.1",))]), "tiny")
-    assert "<svg" not in page and "<pre>" not in page and page.count("No run has a result.") == 2
+    assert "<svg" not in page and "<pre" not in page and page.count("No run has a result.") == 2

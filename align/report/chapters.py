@@ -37,9 +37,9 @@ class Chapter:
     def note(self, text: str, warn: bool = False) -> None:
         self.blocks.append({"kind": "note", "text": text, "warn": warn})
 
-    def code(self, text: str) -> None:
-        """What somebody types, as it is."""
-        self.blocks.append({"kind": "code", "text": text})
+    def code(self, text: str, fold: str = "") -> None:
+        """What somebody types, as it is; with a title `fold` folded beneath it."""
+        self.blocks.append({"kind": "code", "text": text, "fold": fold})
 
     def facts(self, items: Iterable[tuple[str, str]]) -> None:
         self.blocks.append({"kind": "facts", "items": list(items)})
@@ -56,7 +56,7 @@ class Chapter:
         })  # fmt: skip
 
     def figures(self, items: Iterable[tuple[str, str, str]], wide: bool = False) -> None:
-        """Charts side by side: (title, svg, caption); `wide`: fewer of them."""
+        """Charts side by side: (title, svg, caption); `wide` ones have more room."""
         if found := [{"title": t, "svg": s, "caption": c} for t, s, c in items]:
             self.blocks.append({"kind": "figures", "items": found, "wide": wide})
 

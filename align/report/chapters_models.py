@@ -154,7 +154,7 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     baseline = longer if longer.mean() >= 0.5 else 1 - longer
     share, gain = stats.wilson(float(right.sum()), len(rows)), paired(right - baseline)
     verdict = kind_of(gain.verdict)
-    accuracy = f"{percent(share.value)} % [{percent(share.low)}, {percent(share.high)}]"
+    accuracy = say("{share} %", share=percent(share.value)) + f" [{percent(share.low)}, {percent(share.high)}]"
     apart = say("{points} points", points=points(gain.value))
     apart += f" [{points(gain.low, False)}, {points(gain.high, False)}]"
     text = say(
