@@ -63,14 +63,15 @@ def make(
 
     with get_client(sync_client=True) as client:
         for name, kind in kinds.items():
-            _pool(client, name, kind, image)
+            pool(client, name, kind, image)
     _deployments(kinds, environment, folder)
     with get_client(sync_client=True) as client:
-        _fill_forms(client, recipe, loaded)
+        fill_forms(client, recipe, loaded)
         automations.make(client, client.read_deployment_by_name("notify/notify").id if tell else None)
 
 
-def _pool(client: Any, name: str, kind: Kind, image: str | None) -> None:
+def pool(client: Any, name: str, kind: Kind, image: str | None) -> None:
+    """Make or renew a work pool, unless it is one to keep."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
 
@@ -138,7 +139,7 @@ def _work_pool(stage: Stage, kinds: Mapping[str, Kind]) -> dict[str, Any]:
     return {"name": name, "job_variables": memory}
 
 
-def _fill_forms(client: Any, recipe: str, loaded: Recipe) -> None:
+def fill_forms(client: Any, recipe: str, loaded: Recipe) -> None:
     """Make a recipe the default of every deployment that takes one, and its settings what the stages' forms show."""
     from prefect.client.schemas.actions import DeploymentUpdate
 

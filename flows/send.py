@@ -38,9 +38,21 @@ class Sender:
     def __call__(self, call: Call, stopped: Callable[[], bool]) -> None:
         """Have a worker of the pool do what a call says, and wait for it.
 
-        A worker that is lost (its run crashed) is replaced. Raises StageError for what failed there; NotBegun where the
-        run is stopped before a worker has begun; KeyboardInterrupt once all were recalled.
+        A worker that is lost (its run crashed) is replaced. Raises StageError for what failed there, and where the
+        server is lost; NotBegun where the run is stopped before a worker has begun; KeyboardInterrupt once all were
+        recalled.
         """
+        try:
+            self._ask(call, stopped)
+        except Exception as error:
+            if not unreachable(error):
+                raise
+            raise StageError(
+                f"the Prefect server does not answer, which has the workers of the pool {self.pool}; the same command "
+                "resumes once it does."
+            ) from error
+
+    def _ask(self, call: Call, stopped: Callable[[], bool]) -> None:
         for left in reversed(range(LOST + 1)):
             run = self._start(call)
             state = self._end(call, run, stopped)

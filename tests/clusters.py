@@ -38,7 +38,7 @@ class Cluster:
         stack.callback(self.server.stop)
         self.env = own_environment(
             **server.settings(folder / "prefect"), **self.server.clients, ALIGN_STORE=str(self.store.root),
-            PREFECT_WORKER_QUERY_SECONDS="1", ALIGN_GPU_POOL="align-gpu",
+            PREFECT_WORKER_QUERY_SECONDS="2", ALIGN_GPU_POOL="align-gpu",
         )  # fmt: skip
 
     def deploy(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -98,7 +98,7 @@ class Cluster:
 
     def end(self, run: Any) -> Any:
         """The state in which a flow run ends."""
-        return wait_for(lambda: (state := self.state(run)).is_final() and state)
+        return wait_for(lambda: (state := self.state(run)).is_final() and state, every=1)
 
     def sent(self, run: Any) -> list[Any]:
         """The flow runs that a pipeline sent away, oldest first."""

@@ -13,9 +13,12 @@ from typing import Any
 import postgres
 import pytest
 from clusters import Cluster, of_flow_run
-from served import next_line, wait_for
+from served import TINY, next_line, wait_for
 
+from align.errors import InputError
+from flows import automations, deploy
 from flows.deploy import CPU, GPU
+from flows.recipe import load
 from storage import runs, upkeep
 
 HOLDS = """
@@ -42,14 +45,19 @@ devices.cache_clear()
 with leased(1, ["0"], never) as held:
     print("held", *held, flush=True)
 """
+MAINTAINS = """
+from flows.maintain import maintain
+state = maintain(return_state=True)
+print(state.message)
+"""
 SENDS = """
 import logging, threading, time
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelled
 from flows.remote import Call
 from flows.send import Sender
-def ask(pool="align-gpu", stopped=lambda: False, then=lambda sender: None):
-    call = Call(recipe={}, node="sft", artifacts={}, key="k", code={}, run="r", refresh=False)
+call = Call(recipe={}, node="sft", artifacts={}, key="k", code={}, run="r", refresh=False)
+def ask(pool="align-gpu", stopped=lambda: False, then=lambda sender: None, call=call):
     sender = Sender(pool, logging.getLogger())
     def go():
         try:
@@ -62,6 +70,15 @@ def ask(pool="align-gpu", stopped=lambda: False, then=lambda sender: None):
         time.sleep(0.05)
     then(sender)
     thread.join()
+def in_turn(sender, left=[("b", "sft"), ("a", "sample")]):
+    if left:
+        (run, node), *rest = left
+        ask(then=lambda s: in_turn(s, rest), call=call.model_copy(update={"run": run, "node": node}))
+    else:
+        with get_client(sync_client=True) as client:
+            waiting = client.request("POST", "/work_pools/align-gpu/get_scheduled_flow_runs", json={}).json()
+        print(*[entry["flow_run"]["name"] for entry in waiting], sep=", ", flush=True)
+    sender.recall()
 def cancel(sender):
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(*sender._going, Cancelled(), force=True)
@@ -69,6 +86,13 @@ ask("other")
 ask(stopped=lambda: True)
 ask(then=Sender.recall)
 ask(then=cancel)
+ask(then=in_turn)
+from prefect.settings import PREFECT_API_URL, temporary_settings
+with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+    try:
+        Sender("align-gpu", logging.getLogger())(call, lambda: False)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
 """
 
 
@@ -116,8 +140,8 @@ def chosen(cluster):
 def crossed(cluster, chosen):
     """A pipeline whose first worker of sft was lost."""
     run = cluster.pipeline("+pairs")
-    lost = wait_for(lambda: [r for r in cluster.sent(run) if r.state.is_running()])[0]
-    for process in of_flow_run(lost.id):
+    lost = wait_for(lambda: cluster.sent(run), every=1)[0]
+    for process in wait_for(lambda: of_flow_run(lost.id)):
         process.kill()
     state = cluster.end(run)
     assert state.is_completed(), state.message
@@ -171,8 +195,8 @@ def test_people_are_told_of_a_damaged_store(cluster, crossed, told):
     address, heard = told
     artifact = next(p for p in (cluster.store.root / "artifacts").glob("pairs-*") if p.is_dir())
     (artifact / "metrics.json").write_text("{}")
-    state = cluster.end(cluster.start("maintain/maintain"))
-    assert state.is_failed() and f"damaged: {artifact.name}: " in state.message
+    said, _ = cluster.python(MAINTAINS).communicate()
+    assert f"damaged: {artifact.name}: " in said and "Nothing was removed" in said
     wait_for(lambda: heard)
     assert heard[0]["title"].startswith("align: ") and heard[0]["title"].endswith(" Failed")
     assert artifact.name in heard[0]["message"]
@@ -181,18 +205,28 @@ def test_people_are_told_of_a_damaged_store(cluster, crossed, told):
         assert told_by and "secret" not in json.dumps([r.parameters for r in told_by])
 
 
-def test_deploying_again_changes_nothing(cluster, crossed):
-    def there() -> Any:
-        with cluster.client() as client:
-            deployments = {d.name: (d.id, d.work_pool_name, d.pull_steps) for d in client.read_deployments()}
-            return deployments, {a.name: a.id for a in client.read_automations()}, len(client.read_work_pools())
+def test_making_it_again_changes_nothing(cluster, crossed):
+    """Deployments, Prefect itself knows by their names."""
 
-    before = there()
-    assert len(before[1]) == 3 and not any(steps for *_, steps in before[0].values())
-    done = cluster.deploy()
-    assert done.returncode == 0 and there() == before
-    other = cluster.deploy("--type", "kubernetes", "--image", "align:test")
-    assert other.returncode == 2 and "is of type process" in other.stderr
+    def there(client: Any) -> Any:
+        facts = {"id", "work_pool_name", "parameters", "entrypoint", "pull_steps", "tags", "job_variables"}
+        deployments = {d.name: d.model_dump(include=facts) for d in client.read_deployments()}
+        pools = {p.name: p.base_job_template for p in client.read_work_pools()}
+        return deployments, pools, {a.name: a.id for a in client.read_automations()}
+
+    with cluster.client() as client:
+        before = there(client)
+        assert len(before[2]) == 3 and not any(d["pull_steps"] for d in before[0].values())
+        for pool in (CPU, GPU):
+            deploy.pool(client, pool, "process", None)
+            deploy.pool(client, pool, "keep", None)
+        deploy.fill_forms(client, str(TINY.resolve()), load(TINY))
+        automations.make(client, before[0]["notify"]["id"])
+        assert there(client) == before
+        with pytest.raises(InputError, match="align-gpu is of type process"):
+            deploy.pool(client, GPU, "kubernetes", "align:test")
+        with pytest.raises(InputError, match="no work pool align-slurm to keep"):
+            deploy.pool(client, "align-slurm", "keep", None)
 
 
 def test_each_device_is_held_by_one_and_comes_back_from_who_was_killed(chosen):
@@ -202,18 +236,20 @@ def test_each_device_is_held_by_one_and_comes_back_from_who_was_killed(chosen):
 
 
 def test_what_is_sent_and_not_begun_is_cancelled(cluster, crossed):
-    """The last test: it ends the workers."""
+    """And pipelines are served in the order in which they sent. The last test: it ends the workers."""
     for worker in cluster.workers.values():
         worker.kill()
         worker.wait()
     said, _ = cluster.python(SENDS).communicate()
-    wrong, stopped, recalled, cancelled = said.splitlines()
+    wrong, stopped, recalled, cancelled, turns, *recalls, gone = said.splitlines()
     assert wrong.startswith("InputError compute.pool is other, but the deployments of stages are in the pool align-gpu")
     assert stopped.startswith("NotBegun") and recalled.startswith("KeyboardInterrupt")
+    assert turns == "sft of r, sft of b, sample of a" and len(recalls) == 3
     assert cancelled.startswith("StageError it was cancelled in the Prefect UI")
+    assert gone.startswith("StageError the Prefect server does not answer, which has the workers of the pool align-gpu")
     with cluster.client() as client:
         sent = [r for r in client.read_flow_runs() if "run:r" in r.tags]
-    assert len(sent) == 3 and all(r.state.is_cancelled() for r in sent)
+    assert len(sent) == 4 and all(r.state.is_cancelled() for r in sent)
 
 
 @pytest.mark.skipif(postgres.binaries() is None, reason="PostgreSQL is not installed")
