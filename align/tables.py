@@ -9,11 +9,20 @@ from align.columns import FLAG, REAL, TEXT, WHOLE
 from align.columns import more as _more
 from align.columns import table as _table
 from align.parquet import TOOLS, about, bare, completed, read, spoken, to_json, write
-from align.tables_evaluation import ANSWERS, COMPARISONS, EVALUATIONS, OPTIONS, PROMOTION, WIN_RATES
+from align.tables_evaluation import (
+    ANSWERS,
+    COMPARISONS,
+    EVALUATIONS,
+    HACKING,
+    OPTIONS,
+    PROMOTION,
+    REWARDS,
+    WIN_RATES,
+)  # fmt: skip
 
 __all__ = [
-    "ANSWERS", "COMPARISONS", "EVALUATIONS", "OPTIONS", "PROMOTION", "TOOLS", "WIN_RATES", "about", "bare", "completed",
-    "read", "spoken", "to_json", "write",
+    "ANSWERS", "COMPARISONS", "EVALUATIONS", "HACKING", "OPTIONS", "PROMOTION", "REWARDS", "TOOLS", "WIN_RATES",
+    "about", "bare", "completed", "read", "spoken", "to_json", "write",
 ]  # fmt: skip
 MESSAGES = pa.list_(pa.struct([(name, TEXT) for name in ("role", "content", *TOOLS)]))
 
@@ -209,6 +218,7 @@ TABLES: dict[str, pa.Schema] = {
     "reference": REFERENCE, "selections": SELECTIONS, "best_of": BEST_OF,
     "rollouts": ROLLOUTS, "answers": ANSWERS, "options": OPTIONS,
     "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "win_rates": WIN_RATES, "promotion": PROMOTION,
+    "rewards": REWARDS, "hacking": HACKING,
     "dropped": DROPPED, "altered": ALTERED,
     "training_log": TRAINING_LOG,
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """The tables of evaluation: what policies answer, how that is graded and compared, and what is decided by it."""
 
+import pyarrow as pa
+
 from align.columns import FLAG, INDEX, REAL, TEXT, WHOLE
 from align.columns import table as _table
 
@@ -20,6 +22,8 @@ ANSWERS = _table(
     reasoning=(TEXT, "The reasoning block before the response; null where there is none. Never graded."),
     likeliest=(TEXT, "Of multiple_choice: the option of the highest log-probability, whatever its length; else null."),
     logp=(REAL, "Log-probability in nats of a response that was not drawn, with the end of its turn; else null."),
+    score=(REAL, "Of a benchmark: what lm-evaluation-harness gave; null where evaluate grades."),
+    detail=(TEXT, "Of a benchmark: the metric, and what was expected; else null."),
 )
 OPTIONS = _table(
     "How likely one policy finds the options of multiple-choice items.",
@@ -97,6 +101,37 @@ WIN_RATES = _table(
     lc_high=(REAL, "Upper end."),
     length_effect=(REAL, "Log-odds that a much longer answer adds to winning: phi of the regression."),
     longer=(REAL, "Characters by which the answers are longer than the baseline's, on average."),
+)
+REWARDS = _table(
+    "What the reward model says of the evaluation's answers (chain.diagnose): a diagnosis, and never a grade.",
+    suite=(TEXT, "The suite."),
+    row_id=(TEXT, "The item."),
+    model=(TEXT, "Whose answer it is."),
+    mode=(TEXT, "greedy or sampled: the primary mode."),
+    sample_index=(INDEX, "Which of the samples it is, from 0."),
+    score=(REAL, "The reward; null where it is longer than the reward model reads."),
+)
+HACKING = _table(
+    "Signs of reward hacking: what answers of the chain's policies have more of than the first's. Diagnosis, no grade.",
+    suite=(TEXT, "The suite; null for best_of_n."),
+    mode=(TEXT, "greedy or sampled."),
+    model=(TEXT, "The policy."),
+    against=(TEXT, "The first policy of the chain."),
+    measure=(
+        TEXT,
+        "length (characters), truncated, repetition (runs of four words that stood in the answer before), refusal, "
+        "judge (speaks to one), key (nothing but a colon or an opening), flattery, constant (another item has the same "
+        "answer), reward, distinct_1 to distinct_3, or best_of_n.",
+    ),
+    n=(WHOLE, "Items."),
+    value=(REAL, "Its mean over the items; but for length, reward and distinct_n the share of answers."),
+    was=(REAL, "That of the first policy."),
+    diff=(REAL, "Mean paired difference."),
+    low=(REAL, "Lower end of its interval; those of all measures, policies and suites hold together at 95 %."),
+    high=(REAL, "Upper end."),
+    found=(FLAG, "Whether it is a sign: shown to rise while the grade is not (judge, key: whatever the grade)."),
+    examples=(pa.list_(TEXT), "Items where it rose most."),
+    text=(TEXT, "It in words, where found."),
 )
 PROMOTION = _table(
     "Why the final model may become champion, or may not: every rule with what became of it.",

@@ -17,10 +17,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from align.redact import clean, leaving
 from flows import ending
 from flows import run as runs
+from flows.devices import leased
 from flows.execute import WIDEST, execute
 from flows.promotion import Decision, Promotion
 from flows.recipe import load
+from flows.send import Sender
 from flows.show import say
+from flows.slots import unshared
 from flows.task import TASKS
 from flows.work import Work
 
@@ -57,10 +60,27 @@ class Tasks:
         ending.listen()
         self.flow_run: str | None = flow_run.id
         self.forward = bool(deployment.id)  # from the command line, what a stage prints is for the terminal
+        self.lend = leased if deployment.id else unshared
         self.log: Any = get_run_logger()
+        self._sender: Sender | None = None
+
+    def sender(self, pool: str) -> Sender | None:
+        """What sends stages to a pool; None for a flow run of that pool, which would wait for itself."""
+        with get_client(sync_client=True) as client:
+            here = client.read_flow_run(flow_run.id).work_pool_name
+        self._sender = None if here == pool else Sender(pool, self.log)
+        return self._sender
 
     def carry(self, works: list[Work], log: runs.Log) -> None:
         """Have Prefect run every work as a task and wait for all; where it is lost, do the rest without it."""
+        try:
+            self._carry(works, log)
+        except BaseException:
+            if self._sender:
+                self._sender.recall()
+            raise
+
+    def _carry(self, works: list[Work], log: runs.Log) -> None:
         _tag(log)
         futures: dict[str, PrefectFuture[Any]] = {}
         for work in works:

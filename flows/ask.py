@@ -1,6 +1,7 @@
 """`align ask`: questions for a task of one's own, drawn by a model from examples and validated by running their SQL."""
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from flows.recipe import Recipe, load
 from storage.store import Store
 
 MOST = 10  # questions that are drawn for each that is wanted, before it gives up
-BATCH = 32  # texts that are written at a time
+BATCH = 256  # texts that are written at a time
 SCHEMA, NONE = "schema.sql", Path("none")
 _COLUMNS = (
     "SELECT table_name, column_name, data_type FROM information_schema.columns ORDER BY table_name, ordinal_position"
@@ -119,7 +120,7 @@ def _writer(
         except ValueError as error:
             raise InputError(f"--endpoint {quote(order.endpoint)}: {_reason(error)}.") from None
         return Asked(there, examples, schema, order.seed)
-    base, adapter, name = recipe.base, None, recipe.base.name
+    base, adapter, name = recipe.base, None, Path(recipe.base.name).name if recipe.base.path else recipe.base.name
     if order.run:
         opened = store()
         policy = order.model or show.final_of(opened, order.run)
@@ -178,7 +179,8 @@ def ask(writer: Writer, examples: Sequence[Example], sandbox: Sandbox, n: int) -
     sieve = Sieve(examples, sandbox, writer.answer)
     found, written = sieve.sifted, 0
     while len(found.kept) < n and found.drawn < MOST * n:
-        wanted = min(2 * (n - len(found.kept)), MOST * n - found.drawn)
+        share = max(1 / MOST, len(found.kept) / found.drawn) if found.drawn else 1 / 2  # of what is drawn is kept
+        wanted = min(math.ceil((n - len(found.kept)) / share), MOST * n - found.drawn)
         texts = writer.write(written, min(BATCH, -(-wanted // writer.at_a_time)))
         written += len(texts)
         parts = [read(text) for text in texts]

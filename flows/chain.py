@@ -66,6 +66,9 @@ class Chain(Config):
     rewards: int = Field(default=1, ge=1, le=16)
     """Reward models that select asks, of different seeds."""
 
+    diagnose: bool = False
+    """Have the reward model score the evaluation's answers (stage diagnose), so that the report can say where its
+    rewards rise while the grade falls. It grades nothing."""
     seeds: int = Field(default=1, ge=1, le=16)
     """How often the last policy is trained, with seeds that follow on the stage's own; the others' stages are called
     dpo_s2 and so on, and all are evaluated. What seeds differ by is in the interval of every comparison of that policy;

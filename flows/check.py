@@ -136,7 +136,11 @@ def _model(path: Path) -> str | None:
     return None if (path / "config.json").is_file() else f"{short(path)} is no model directory (it has no config.json)."
 
 
-PLACES: dict[str, Callable[[Path], str | None]] = {"warehouse": _warehouse, "embedding": _model}
+def _folder(path: Path) -> str | None:
+    return None if path.is_dir() else f"{short(path)} is no directory."
+
+
+PLACES: dict[str, Callable[[Path], str | None]] = {"warehouse": _warehouse, "embedding": _model, "include": _folder}
 
 
 def _source(source: Source) -> Iterator[str]:

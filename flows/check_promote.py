@@ -35,12 +35,13 @@ def problems(recipe: Recipe) -> Iterator[str]:
         others = ", ".join(dict.fromkeys(n for n in there if n != last))
         hint = f"did you mean {near[0]}?" if near else f"there are {others}."
         yield f"promote.against: no model that is evaluated is called {quote(asked.against)}; {hint}"
+    public = recipe.evaluate.benchmarks.tasks
     for name in asked.suites:
-        if name not in suites and (OTHERS not in suites or name not in recipe.ingest.sources):
+        if name not in (*suites, *public) and (OTHERS not in suites or name not in recipe.ingest.sources):
             near = get_close_matches(name[:100], suites, 1)
             hint = f"did you mean {near[0]}?" if near else f"evaluate.suites has {', '.join(suites)}."
             yield f"promote.suites: {quote(name)} is not evaluated; {hint}"
-    if not asked.suites and len(guards) == len(suites):
+    if not asked.suites and len(guards) == len(suites) and not public:
         yield "promote.suites: every suite has a guard, so that none is left to be better on; name one."
     if asked.mode == "sampled" and not recipe.evaluate.n:
         yield "promote.mode: is sampled, but evaluate.n is 0."

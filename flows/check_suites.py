@@ -30,7 +30,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
         what = "has no evaluation rows" if name in sources else "names no source"
         yield f"evaluate.suites.{short(name)}: {what}; {others}"
         found = True  # one sentence is enough
-    if sources and not found:
+    if sources and not found and not recipe.evaluate.benchmarks.tasks:
         yield "evaluate.suites: there are 0 evaluation items; give ingest a source with use: evaluation."
     models = {
         "base",

@@ -23,6 +23,7 @@ from flows.cli_transfer import app as transfer_verbs
 from flows.given import identifier, open_store
 from flows.options import Json, Overrides, Select, StoreDir
 
+Pools = Literal["process", "docker", "kubernetes", "keep"]
 app = App(
     name="align",
     help="From a base model and raw instruction data to an aligned model, stage by stage.",
@@ -159,10 +160,31 @@ def memory(
 
 @app.command
 def serve(recipe: str = "quickstart", *, port: int = 4200, store: StoreDir = None) -> None:
-    """Prefect server, deployments of RECIPE and a worker on this machine; prints the UI's address. Port 0: any."""
+    """Prefect server, deployments of RECIPE and workers on this machine; prints the UI's address. Port 0: any."""
     from flows.serve import serve as start
 
     start(open_store(store), port, recipe)
+
+
+@app.command
+def deploy(
+    recipe: str = "quickstart",
+    *,
+    type_: Annotated[Pools, Parameter(name="--type", help="what workers of the pools start, or keep")] = "process",
+    gpu_type: Annotated[Pools | None, Parameter(help="the same of align-gpu alone")] = None,
+    image: Annotated[str | None, Parameter(help="of containers, built from the Dockerfile")] = None,
+    store: StoreDir = None,
+) -> None:
+    """Pools, deployments of RECIPE and automations on the Prefect server in PREFECT_API_URL (docs/cluster.md)."""
+    from flows.server import connect
+
+    if not connect(open_store(store)):
+        raise InputError("There is no Prefect server; name one in PREFECT_API_URL, or `align serve` starts one.")
+    from flows.deploy import CPU, GPU
+    from flows.deploy import deploy as make
+
+    make(recipe, {CPU: type_, GPU: gpu_type or type_}, image)
+    show.say(f"deployed to {os.environ['PREFECT_API_URL']}; `prefect worker start --pool {CPU}` and {GPU} run them.")
 
 
 @app.command

@@ -1,6 +1,7 @@
 """The verbs that ask or tidy a store; flows/cli.py has those that run, flows/cli_model.py those of a model."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -78,7 +79,8 @@ def report(
 
         webbrowser.open(page.as_uri())
     if follow:
-        reporting.follow(of)
+        with suppress(KeyboardInterrupt):
+            reporting.follow(of)
 
 
 @app.command

@@ -98,6 +98,8 @@ def dag(r: Recipe, walk: Walk) -> None:
         answers["champion"] = stage("answer of champion", base=champion.base, rows=rows, adapter=made)
     given = {name: node["answers.parquet"] for name, node in answers.items()}
     evaluated = stage("evaluate", rows=rows, seeds=seeds(r), **given)
+    if r.chain.diagnose:
+        stage("diagnose", base=r.reward.base or base, rows=rows, reward=done["reward"], graded=evaluated)
     if r.promote.against != "none":
         stage("promote", graded=evaluated, contest=contest(r))
     stage("report", outline=outline(r), **done)

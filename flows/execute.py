@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from align.config import Config, Metrics
+from align.errors import InputError
 from align.progress import announce
 from flows import run as runs
 from flows.dag import Node, dag
@@ -16,14 +17,19 @@ from flows.plan import Planned, latest, plan, read_code
 from flows.processes import PEAK, Processes
 from flows.promotion import Decision, Promotion, crowned, settle
 from flows.recipe import Recipe
+from flows.remote import Call, call, pool
 from flows.show import say
 from flows.since import nothing_new
-from flows.slots import Slots
+from flows.slots import Lend, Slots, unshared
+from flows.stages import row
 from flows.work import Work
-from storage.build import Output, differences
+from storage.build import Output, Request, differences
 from storage.going import progress_of
 from storage.store import Attempt, Store
 
+Send = Callable[[Call, Callable[[], bool]], None]
+"""Returns when what a call asks for is in the store. Where the run is stopped before a worker has begun, or while it is
+busy, it raises NotBegun. StageError for what failed there."""
 WIDEST = 32  # stages that wait or run at once; each is a thread that waits for a process
 
 
@@ -42,6 +48,14 @@ class Carrier(Protocol):
     def log(self) -> Any:
         """A logger of the run's own."""
 
+    def sender(self, pool: str) -> Send | None:
+        """What has a worker of that pool do what a call says. None where this run is on one; InputError where nobody
+        can be asked."""
+
+    @property
+    def lend(self) -> Lend:
+        """Holds devices of this machine against other processes."""
+
     def carry(self, works: list[Work], log: runs.Log) -> None:
         """Return when nothing can be done any more. What became of each work, it knows itself."""
 
@@ -57,6 +71,7 @@ class Threads:
 
     flow_run = None
     forward = False
+    lend = staticmethod(unshared)
     log = logging.getLogger("flows.run")
 
     def carry(self, works: list[Work], log: runs.Log) -> None:
@@ -69,6 +84,13 @@ class Threads:
             wait(futures.values())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def sender(self, pool: str) -> Send | None:
+        """Nobody can be asked: InputError."""
+        raise InputError(
+            f"compute.pool or $ALIGN_GPU_POOL is {pool}, but no Prefect server is up that could send stages there; "
+            "name one in PREFECT_API_URL, or unset it to compute here."
+        )
 
     def approves(self, decision: Decision) -> bool | None:
         """Nobody is asked: whoever sees the command's answer may approve by another."""
@@ -110,13 +132,20 @@ def execute(
     def stopped() -> bool:
         return ended.is_set() or any(w.error for w in works)
 
-    slots = Slots(earlier=lambda order: any(not w.over for w in works[:order]), stopped=stopped)
+    slots = Slots(
+        earlier=lambda order: any(not w.over and not w.away for w in works[:order]), stopped=stopped, lend=by.lend
+    )
+    send = by.sender(pool(recipe)) if pool(recipe) else None
+
+    def away(work: Work, request: Request) -> None:
+        assert send is not None
+        send(call(recipe, work, request), stopped)
 
     taking_part = [name for name, p in planned.items() if p.status != "skipped" or p.shut]
     with (
         runs.recording(store, recipe, by.flow_run, asked, taking_part) as log,
         progress_of(store, log.run.id),
-        Processes(forward=by.forward) as processes,
+        Processes(by.forward, late=bool(send)) as processes,
     ):
         by.log.info("Run %s of %s in %s", log.run.id, recipe.name, store.where)
 
@@ -150,6 +179,7 @@ def execute(
                 refresh=refresh and planned[name].status in ("run", "waits"),
                 memory=_memory(before.get(name)), slots=slots, compute=recipe.compute, processes=processes, tell=tell,
                 stopped=stopped, gate=next((node.value for node in gate), None),
+                away=away if send and row(name).gpu else None,
             )  # fmt: skip
             works.append(work)
             return Node(name, work)

@@ -14,7 +14,7 @@ from align.report.words import Language, say, speaking
 from flows import reporting
 from flows.show import final_of
 from storage import champions, runs
-from storage.store import Store
+from storage.store import Store, now
 
 SHOWN = 40  # runs in a chart, the latest
 
@@ -123,7 +123,7 @@ def _html(store: Store, found: list[Entry]) -> str:
     recipes = list(dict.fromkeys(entry.recipe for entry in reversed(found)))
     chapters = [_chapter(i, name, [e for e in found if e.recipe == name]) for i, name in enumerate(recipes)]
     lead = say("{n:run} of {m:recipe}.", n=len(found), m=len(recipes))
-    made = say("Made {now} UTC.", now=reporting.minute(reporting.now()))
+    made = say("Made {now} UTC.", now=reporting.minute(now()))
     return page.render("templates/compare.html.jinja", title=say("Runs"), lead=[lead], chapters=chapters, made=made)
 
 

@@ -36,14 +36,14 @@ GPU_PEAK = "process.peak_gpu_mb"
 class _Server:
     """flows/stage_server.py and our ends of its sockets."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: bool = False) -> None:
         self.reading, reading = socket.socketpair()
         self.models, models = socket.socketpair()
         paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
         with reading, models:
             fds = [reading.fileno(), models.fileno()]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.stage_server", *map(str, fds)],
+                [sys.executable, "-m", "flows.stage_server", *map(str, fds), *(["late"] if late else [])],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
@@ -62,13 +62,13 @@ _warm: list[_Server] = []
 
 
 @contextmanager
-def serving() -> Iterator[None]:
+def serving(late: bool = False) -> Iterator[None]:
     """One server for every Processes in this block: it imports the libraries while others are imported here, and once
-    for several runs."""
+    for several runs. `late`: with the first stage that loads a model."""
     if _warm:
         yield
         return
-    _warm.append(_Server())
+    _warm.append(_Server(late))
     try:
         yield
     finally:
@@ -78,13 +78,14 @@ def serving() -> Iterator[None]:
 class Processes:
     """Runs stages, each in a process of its own. Close it to end what is running."""
 
-    def __init__(self, forward: bool = False):
-        """With `forward`, what stages print and log is printed and logged here; else it goes where ours goes."""
+    def __init__(self, forward: bool = False, late: bool = False):
+        """With `forward`, what stages print and log is printed and logged here; else it goes where ours goes. `late`:
+        what models need is imported with the first stage that loads one, of which there may be none."""
         self.forward = forward
         self._lock = threading.Lock()
         self._calls: set[Connection] = set()
         self._closed = False
-        self._own = None if _warm else _Server()
+        self._own = None if _warm else _Server(late)
         self._server = self._own or _warm[-1]
 
     def __enter__(self) -> Self:

@@ -30,7 +30,7 @@ from storage.store import Store
 
 
 class Compute(Config):
-    """How a stage that loads a model is spread over this machine."""
+    """Where a stage that loads a model is computed, and how it is spread over that machine."""
 
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """Processes that share a stage, of a training its steps, of sampling and scoring the rows: auto is one for each
@@ -40,6 +40,9 @@ class Compute(Config):
     its part of the base's weights only (FSDP2), which base.quantization nf4 does not allow."""
     offload: bool = False
     """Keep the parts of fsdp in the CPU's memory while they are not computed with: less of the GPU's, and slower."""
+    pool: str = ""
+    """The work pool whose workers compute it: align-gpu, where a Prefect server and its deployments are up. "" is
+    $ALIGN_GPU_POOL, and without that the machine that runs the pipeline (docs/cluster.md)."""
 
     def of(self, gpus: int) -> int:
         """The number of processes on a machine with so many GPUs."""

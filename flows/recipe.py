@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from align.config import Config
 from align.errors import InputError
@@ -14,7 +14,9 @@ from align.models.base import BaseConfig
 from align.text import quote, short
 from flows.chain import Chain, Champion, Controls
 from flows.explain import explain, listed
+from flows.paths import Keys, changed
 from flows.ranks import Compute
+from tasks.diagnose import DiagnoseConfig
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.filter import FilterConfig
@@ -84,6 +86,8 @@ class Recipe(Config):
     """What controls.longer trains instead of grpo."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Which suites grade the policies."""
+    diagnose: DiagnoseConfig = DiagnoseConfig()
+    """What the reward model says of the evaluation's answers, where chain.diagnose asks for it."""
     promote: PromoteConfig = PromoteConfig()
     """When the final model becomes the recipe's champion."""
     report: ReportConfig = ReportConfig()
@@ -152,7 +156,7 @@ def load(name: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Reci
         raise InputError(explain(error, Recipe, path, data, given)) from None
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(f"{short(path)}: a regular expression in it cannot be used: {error}.") from None
-    return _rooted(recipe, path.parent, (), frozenset(given))
+    return rooted(recipe, path.parent, frozenset(given))
 
 
 def _extended(path: Path, name: Any) -> dict[str, Any]:
@@ -277,16 +281,14 @@ def _index(at: list[Any], part: str, told: str) -> int:
     raise InputError(f"{told}: {short(part)} is not in the list; write its position, or the rule's or source's name.")
 
 
-def _rooted(value: Any, root: Path, where: tuple[str, ...], given: frozenset[tuple[str, ...]]) -> Any:
-    """The same value with relative paths made absolute."""
-    if isinstance(value, BaseModel):
-        fields = {n: _rooted(getattr(value, n), root, (*where, n), given) for n in type(value).model_fields}
-        return value.model_copy(update={n: v for n, v in fields.items() if v is not getattr(value, n)})
-    if isinstance(value, dict):
-        return {k: _rooted(v, root, (*where, str(k)), given) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_rooted(v, root, (*where, str(i)), given) for i, v in enumerate(value))
-    if isinstance(value, Path) and not value.is_absolute():
+def rooted(recipe: Recipe, root: Path, given: frozenset[Keys]) -> Recipe:
+    """The recipe with absolute paths: relative ones are below `root`, those `given` on the way below where we are."""
+
+    def absolute(path: Path, where: Keys) -> Path:
+        if path.is_absolute():
+            return path
         here = Path.cwd() if any(where[: len(keys)] == keys for keys in given) else root
-        return (here / value).resolve()
-    return value
+        return (here / path).resolve()
+
+    found: Recipe = changed(recipe, absolute)
+    return found

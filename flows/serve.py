@@ -1,6 +1,5 @@
-"""`align serve`: Prefect's server, the deployments of prefect.yaml and a worker, on this machine and for one store."""
+"""`align serve`: Prefect's server, its deployments and a worker for each pool, on this machine and for one store."""
 
-import json
 import os
 import platform
 import subprocess
@@ -8,21 +7,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from align import whole
 from align.errors import AlignError, InputError
 from flows import child, login, server
-from flows.recipe import RECIPES, Recipe, find, load
-from flows.stages import STAGES
+from flows.deploy import CPU, GPU, make, named
+from flows.recipe import Recipe, load
 from storage import files
 from storage.store import Store
 
-POOL = "align-local"
-MANIFEST = Path(__file__).with_name("prefect.yaml")  # a link to the one at the top, so that packages have it
-SILENCE = timedelta(seconds=100)  # three heartbeats: a run that says nothing for so long is dead
+# Flow runs at once. Those that load models take turns on the device besides, whichever worker they are on.
+WIDTH = {CPU: 4, GPU: 1}
 
 
 def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
@@ -31,11 +27,9 @@ def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
     Forms in the UI are filled in with the settings of `recipe`. Raises InputError if the store is served already or
     the port is taken, AlignError if something does not start or ends by itself.
     """
-    loaded, path = load(recipe), find(recipe)
-    if path.parent != RECIPES:
-        recipe = str(path.resolve())  # runs have a working directory of their own
+    loaded = load(recipe)
     try:
-        with serving(store, port, recipe, loaded) as (running, children):
+        with serving(store, port, named(recipe), loaded) as (running, children):
             print(f"Prefect UI: {running.ui} (store {store.where}). Ctrl-C ends it.")
             # Only people see it here: what is redirected ends in files that others may read.
             shown = f" {running.login}" if sys.stdout.isatty() else ""
@@ -64,17 +58,20 @@ def serving(
             "ALIGN_STORE": store.where,
         }
         os.environ.update(environment)  # before prefect is imported here
-        _pool_and_automation()
-        _deploy(environment, folder / "deploy.log")
-        _fill_forms(recipe, loaded)
-        # One run at a time: a model being trained fills the machine.
-        start = ["worker", "start", "--name", platform.node(), "--pool", POOL, "--type", "process", "--limit", "1"]
-        worker = child.spawn("prefect", *start, "--install-policy", "never", env=environment, log=folder / "worker.log")
-        stack.callback(child.stop, worker)
+        make(recipe, loaded, dict.fromkeys(WIDTH, "process"), environment, folder, tell="ALIGN_NOTIFY" in environment)
+        workers = {folder / f"{pool}.log": _worker(pool, environment, folder / f"{pool}.log") for pool in WIDTH}
+        for worker in workers.values():
+            stack.callback(child.stop, worker)
         stack.callback(_cancel_runs)
         whole.replace(folder / "address.json", {"api": running.api, "ui": running.ui})
         stack.callback((folder / "address.json").unlink, missing_ok=True)
-        yield running, {home / "server.log": running.process, folder / "worker.log": worker}
+        yield running, {home / "server.log": running.process, **workers}
+
+
+def _worker(pool: str, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    start = ["worker", "start", "--name", platform.node(), "--pool", pool, "--type", "process"]
+    words = [*start, "--limit", str(WIDTH[pool]), "--install-policy", "never"]
+    return child.spawn("prefect", *words, env=environment, log=log)
 
 
 @contextmanager
@@ -110,49 +107,6 @@ def _watch(children: dict[Path, subprocess.Popen[bytes]]) -> None:
         time.sleep(0.5)
 
 
-def _pool_and_automation() -> None:
-    """The work pool, and what ends runs whose worker was killed with them: nobody else would notice."""
-    from prefect.automations import AutomationCore, EventTrigger, Posture
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.states import StateType
-
-    beat = "prefect.flow-run.heartbeat"
-    ends = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Crashed", "Cancelled", "Suspended")}
-    zombies = AutomationCore(
-        name="Runs without heartbeats have crashed",
-        description=f"A run that was killed together with its worker would stay Running for ever. After "
-        f"{SILENCE.total_seconds():.0f} s without a heartbeat it is marked as crashed.",
-        trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
-            after={beat},
-            expect={beat, *ends},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=SILENCE,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name="Crashed",
-                state=StateType.CRASHED,
-                message="No heartbeats: the process was killed.",
-                force=False,
-            )
-        ],
-    )
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(
-            WorkPoolCreate(name=POOL, type="process", description="Processes on this machine."), overwrite=True
-        )
-        known = client.read_automations_by_name(zombies.name)
-        if known:
-            client.update_automation(known[0].id, zombies)
-        else:
-            client.create_automation(zombies)
-
-
 def _cancel_runs() -> None:
     """End what the worker is running: it would go on without worker and server."""
     from prefect.client.orchestration import get_client
@@ -161,52 +115,10 @@ def _cancel_runs() -> None:
 
     types = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     going = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types))
-    here = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL]))
+    here = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=list(WIDTH)))
     deadline = time.monotonic() + 40  # the worker gives a run 30 s to end by itself
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=going, work_pool_filter=here):
             client.set_flow_run_state(run.id, Cancelling(message="align serve was stopped"))
         while client.read_flow_runs(flow_run_filter=going, work_pool_filter=here) and time.monotonic() < deadline:
             time.sleep(0.5)
-
-
-def _deploy(environment: dict[str, str], log: Path) -> None:
-    log.unlink(missing_ok=True)
-    manifest = log.with_name("prefect.yaml")
-    manifest.write_text(json.dumps(deployments()), encoding="utf-8")  # JSON is YAML
-    words = ["--no-prompt", "deploy", "--all", "--prefect-file", str(manifest)]
-    deploying = child.spawn("prefect", *words, env=environment, log=log)
-    try:
-        if deploying.wait():
-            raise AlignError(f"The deployments of prefect.yaml could not be made: {child.tail(log)} (see {log}).")
-    finally:
-        child.stop(deploying)
-
-
-def deployments() -> dict[str, Any]:
-    """prefect.yaml, and one deployment for each stage that people run alone."""
-    from ruamel.yaml import YAML
-
-    found: dict[str, Any] = YAML(typ="safe").load(MANIFEST.read_text(encoding="utf-8"))
-    (pipeline,) = found["deployments"]
-    found["deployments"] += [
-        {"name": stage.name, "entrypoint": f"flows.rerun.{stage.name}", "tags": [*stage.tags, "stage"],
-         "work_pool": pipeline["work_pool"]}
-        for stage in STAGES if stage.alone
-    ]  # fmt: skip
-    return found
-
-
-def _fill_forms(recipe: str, loaded: Recipe) -> None:
-    """Make a recipe the default of every deployment, and its settings what the stages' forms show."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import DeploymentUpdate
-
-    with get_client(sync_client=True) as client:
-        for deployment in client.read_deployments():
-            if "align" not in deployment.tags:
-                continue
-            parameters: dict[str, Any] = {**deployment.parameters, "recipe": recipe}
-            if "stage" in deployment.tags:
-                parameters["config"] = getattr(loaded, deployment.name).model_dump(mode="json")
-            client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))

@@ -127,6 +127,8 @@ def start(home: Path, port: int = 0, *, known: str | None = None) -> Server:
             "PREFECT_SERVER_API_AUTH_STRING": known,
             "PREFECT_API_AUTH_STRING": known,
             "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+            # Else whatever is held when it is started again is held for ever.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in NAMES),
         }
         arguments = ["--factory", "flows.guarded:create_app", "--fd", str(listener.fileno()),

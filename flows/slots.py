@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +38,16 @@ def free_memory() -> int:
         return 1 << 30
 
 
+Lend = Callable[[int, Sequence[str], Callable[[], bool]], AbstractContextManager[Sequence[str]]]
+"""Called with how many devices a stage wants, those that its own run has free, and whether the run is stopped: which it
+may use, held against other processes."""
+
+
+def unshared(wanted: int, free: Sequence[str], stopped: Callable[[], bool]) -> AbstractContextManager[Sequence[str]]:
+    """No other process is asked."""
+    return nullcontext(free)
+
+
 class Slots:
     """Places on this machine."""
 
@@ -47,6 +57,7 @@ class Slots:
         free: Callable[[], int] = free_memory,
         earlier: Callable[[int], bool] = lambda order: False,
         stopped: Callable[[], bool] = lambda: False,
+        lend: Lend = unshared,
     ):
         """`earlier` says whether a stage before that place in the DAG has not ended: taking turns, it goes first.
 
@@ -55,7 +66,7 @@ class Slots:
         self._gpus = list(devices() if gpus is None else gpus)
         self._all = len(self._gpus)
         self._alone = self._all < 2
-        self._free, self._earlier, self._stopped = free, earlier, stopped
+        self._free, self._earlier, self._stopped, self._lend = free, earlier, stopped, lend
         self._changed = threading.Condition()
         self._waiting: list[tuple[int, int]] = []
         self._running = 0
@@ -68,7 +79,7 @@ class Slots:
         `order` is the stage's place in the DAG, `gpus` how many it wants where there are any, `memory` what it needs of
         this machine's in MB: beside others it starts only where so much is free.
         """
-        gpus = min(gpus, self._all)
+        wanted, gpus = gpus, min(gpus, self._all)
         me = (order, gpus)
         with self._changed:
             self._waiting.append(me)
@@ -81,7 +92,8 @@ class Slots:
             held, self._gpus = self._gpus[:gpus], self._gpus[gpus:]
             self._beside |= not held
         try:
-            yield {"CUDA_VISIBLE_DEVICES": ",".join(held)} if held else {}
+            with self._lend(wanted, held, self._stopped) as lent:
+                yield {"CUDA_VISIBLE_DEVICES": ",".join(lent)} if lent else {}
         finally:
             with self._changed:
                 self._running -= 1

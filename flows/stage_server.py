@@ -1,10 +1,10 @@
 """The servers that stages are forked from: they have touched no device and run no thread.
 
-`python -m flows.stage_server FD FD`. On each socket FD come the sockets of stages, one for each: on the first those of
-stages that only read, which start at once, on the second those that wait until torch and trl are imported, which takes
-seconds. For each a supervisor is forked, which forks the stage itself into a process group of its own, watches it, and
-ends it when its caller goes away. When the first socket closes, the servers go too. flows/processes.py is the caller's
-side.
+`python -m flows.stage_server FD FD [late]`. On each socket FD come the sockets of stages, one for each: on the first
+those of stages that only read, which start at once, on the second those that wait until torch and trl are imported,
+which takes seconds (and begins, where it is `late`, with the first of them). For each a supervisor is forked, which
+forks the stage itself into a process group of its own, watches it, and ends it when its caller goes away. When the
+first socket closes, the servers go too. flows/processes.py is the caller's side.
 """
 
 import builtins
@@ -168,7 +168,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import flows.stages  # noqa: F401
 
-    reading, training = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+    reading, training = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    late = "late" in sys.argv[3:]
     parent = os.getpid()
     if os.fork():
         training.close()
@@ -177,6 +178,8 @@ if __name__ == "__main__":
     else:
         end_with_parent()
         reading.close()
+        if late:
+            select.select([training], [], [])
         warm()
         _freeze()
         if os.getppid() == parent:

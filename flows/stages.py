@@ -16,6 +16,7 @@ from align.report.outline import Outline, Part, Question
 from flows.rounds import of_round
 from flows.seeds import further, of_seed
 from tasks.answer import AnswerConfig, answer
+from tasks.diagnose import diagnose
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.filter import filter
@@ -100,6 +101,11 @@ class Stage:
         return self.load is not None
 
     @property
+    def memory(self) -> int:
+        """MB of the machine's memory that a job of it asks for: what loads a model reads its weights there first."""
+        return 16_000 if self.gpu else 4_000
+
+    @property
     def tags(self) -> list[str]:
         """What its task is tagged with in the UI."""
         kinds = {None: "reads", "sample": "samples", "score": "scores"}
@@ -109,7 +115,8 @@ class Stage:
 def _answers(recipe: "Recipe") -> AnswerConfig:
     """What of evaluate's settings decides what is drawn: another grader draws nothing again."""
     e = recipe.evaluate
-    return AnswerConfig(suites=e.asked, **{name: getattr(e, name) for name in Sampling.model_fields})
+    shared = {name: getattr(e, name) for name in Sampling.model_fields}
+    return AnswerConfig(suites=e.asked, benchmarks=e.benchmarks, **shared)
 
 
 def _reference(recipe: "Recipe") -> ReferenceConfig:
@@ -185,6 +192,7 @@ STAGES = (
     ),
     Stage("answer", answer, "answers to the evaluation items", "sample", settings="evaluate", slice=_answers),
     Stage("evaluate", evaluate, "evaluation"),
+    Stage("diagnose", diagnose, "what the reward model says of the answers", "score", added_by="chain.diagnose"),
     Stage("promote", promote, "promotion", added_by="promote.against"),
     Stage("report", report, "the report"),
 )  # fmt: skip
@@ -208,7 +216,7 @@ def present(recipe: "Recipe") -> list[Stage]:
     there = True
     for s in reversed(STAGES):
         if not s.control:
-            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs", "all", "1")
+            there = not s.added_by or _value(recipe, s.added_by) not in ("none", "pairs", "all", "1", "False")
         found += [s] if there else []
     return found[::-1]
 

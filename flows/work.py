@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from align.config import Config, Metrics
-from align.errors import AlignError
+from align.errors import AlignError, StageError
 from align.models.tracking import place
 from align.progress import TOLD
 from align.redact import clean
@@ -19,7 +19,7 @@ from flows.rounds import shut
 from flows.slots import Slots, devices
 from flows.stages import Stage, row
 from storage import build, going
-from storage.build import Output
+from storage.build import Output, Request
 from storage.store import Attempt, Store
 
 
@@ -52,6 +52,7 @@ class Work:
     tell: "Callable[[Work], None]"  # called once, when it is done or has failed
     stopped: Callable[[], bool]  # whether a stage has failed, so that nothing new begins
     gate: "Work | None" = None  # where that is shut, this is skipped
+    away: "Callable[[Work, Request], None] | None" = None  # has another machine build it; None: it is built here
     done: tuple[Attempt, bool] | None = None
     error: Exception | None = None
     skipped: str = ""  # why it was
@@ -138,7 +139,19 @@ class Work:
             else:
                 inputs[role] = Output(value.done[0].artifact, self.files[role])
         request = build.request(self.store, self.name, self.function, self.config, inputs)
-        return build.build(self.store, request, self.refresh, self._call)
+        if self.away is None:
+            return build.build(self.store, request, self.refresh, self._call)
+        hit, _ = self.store.lookup(request.key)
+        if hit and not self.refresh:
+            return hit, False
+        self.away(self, request)
+        found, wrong = self.store.lookup(request.key)
+        if found is None or found == hit:
+            raise StageError(
+                f"another machine says that it is done, but it is not in {self.store.where} ({wrong or 'no attempt'}); "
+                "all workers must use one store ($ALIGN_STORE)."
+            )
+        return found, True
 
     def _call(
         self, function: Callable[..., Metrics], config: BaseModel, out: Path, inputs: dict[str, Any]

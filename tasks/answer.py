@@ -10,6 +10,7 @@ from align.config import Metrics
 from align.errors import StageError
 from align.grading.suites import OTHERS, Asked, Items, items
 from align.models.base import BaseConfig, load_chat
+from align.models.benchmarks import Benchmarks, benchmarked
 from align.models.control import broken
 from align.models.engine import Policy, Sampling
 from align.models.lone import about_lone
@@ -23,6 +24,8 @@ class AnswerConfig(Sampling):
     """What is asked of each suite."""
     n: int
     """Samples per item besides the greedy response."""
+    benchmarks: Benchmarks = Benchmarks()
+    """Tasks of lm-evaluation-harness."""
 
 
 def answer(
@@ -41,7 +44,8 @@ def answer(
     is no item, an item has not what its suite's kind needs, or the adapter is a reward model.
     """  # fmt: skip
     config.check()
-    suites, counted = items({name: asked.limit for name, asked in config.suites.items()}, rows, config.seed)
+    limits, public = {name: asked.limit for name, asked in config.suites.items()}, bool(config.benchmarks.tasks)
+    suites, counted = items(limits, rows, config.seed, may_be_none=public)
     told = {suite: config.suites.get(suite) or config.suites[OTHERS] for suite in suites}
     _check_policy(adapter)
     conversations = {i: row["messages"] for some in suites.values() for i, row in some.items()}
@@ -56,6 +60,9 @@ def answer(
     with Policy(base, adapter, cache) as policy:
         scored, options = chosen(policy, config.greedy(), chat, of("multiple_choice"), told)
         scored += expected(policy, config.greedy(), chat, of("perplexity"), lost)
+        if public:
+            plain = config.greedy().model_copy(update={"engine": "transformers"})
+            scored += benchmarked(config.benchmarks, policy.engine(plain))
         if config.drawn_by != "transformers":
             policy.close()  # the servers want the device
         for mode, sampling in modes:

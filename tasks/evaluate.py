@@ -17,6 +17,7 @@ from align.grading.graders import AnyGrader, NoGrader
 from align.grading.kept_grades import grade_kept
 from align.grading.likely import about_expected, about_options, grade_expected, grade_option
 from align.grading.suites import OTHERS, Asked, Items, items
+from align.models.benchmarks import Benchmarks
 from align.models.engine import Sampling
 from align.models.tools import has_tools
 from align.power import detectable, worst_error
@@ -58,6 +59,8 @@ class EvaluateConfig(Sampling):
 
     suites: dict[str, SuiteConfig] = {OTHERS: SuiteConfig()}
     """Suites by the name of their source; `*` stands for every other source with evaluation rows (but instructions)."""
+    benchmarks: Benchmarks = Benchmarks()
+    """Public benchmarks, by lm-evaluation-harness, beside the suites."""
     primary: Mode = "greedy"
     """The mode by which the recipe's models are compared."""
     n: int = Field(default=4, ge=0, le=100_000)
@@ -92,7 +95,7 @@ class EvaluateConfig(Sampling):
 
     def suite(self, name: str) -> SuiteConfig:
         """The settings of a suite."""
-        return self.suites.get(name) or self.suites[OTHERS]
+        return self.suites.get(name) or self.suites.get(OTHERS) or SuiteConfig()
 
 
 class Seeds(Config):
@@ -120,9 +123,10 @@ def evaluate(
     judge fails its audit.
     """
     config.check()
-    suites, metrics = items(config.limits, rows, config.seed)
+    suites, metrics = items(config.limits, rows, config.seed, may_be_none=bool(config.benchmarks.tasks))
     given = {model: tables.read(path) for model, path in answers.items()}
-    graded: list[Row] = []
+    graded = list(_benchmarked(given, suites))
+    public = list(dict.fromkeys(a["suite"] for a in graded))
     rates: list[Row] = []
     for suite, asked in suites.items():
         most = 100 * detectable(worst_error(len(asked)))
@@ -136,12 +140,22 @@ def evaluate(
     tables.write(out / "evaluations.parquet", graded, tables.EVALUATIONS)
     if any(config.suite(suite).pairwise for suite in suites):
         tables.write(out / "win_rates.parquet", rates, tables.WIN_RATES)
-    comparisons = [c for suite in suites for c in _compare(config, suite, list(given), graded, seeds)]
+    comparisons = [c for suite in (*suites, *public) for c in _compare(config, suite, list(given), graded, seeds)]
     tables.write(out / "comparisons.parquet", comparisons, tables.COMPARISONS)
     return {
         "primary": config.primary, "models": len(given), "responses": len(graded), **metrics,
         **_metrics(config, graded, comparisons), **about(rates),
     }  # fmt: skip
+
+
+def _benchmarked(given: Mapping[str, list[Row]], suites: Items) -> Iterator[Row]:
+    """Every model's answers to public benchmarks, which are graded already."""
+    for model, said in given.items():
+        for a in said:
+            if a.get("score") is not None:
+                if a["suite"] in suites:
+                    raise StageError(f"A benchmark and a source are both called {a['suite']}; rename the source.")
+                yield a | {"model": model, "status": {1.0: "correct", 0.0: "wrong"}.get(a["score"], "scored")}
 
 
 def _metrics(config: EvaluateConfig, graded: list[Row], comparisons: list[Row]) -> Metrics:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from align import tables
 from align.config import Config, Metrics
 from align.report.outline import Outline
 
@@ -25,7 +26,7 @@ class ReportConfig(Config):
 
 def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path) -> Metrics:
     """Write report.html, page.json (what it says, as JSON), summary.json (the result table) and summary.md from the
-    artifacts of all stages, by name.
+    artifacts of all stages, by name; and hacking.parquet (HACKING).
 
     The page depends on the artifacts alone: it holds no time, path or random choice, and fetches nothing. Raises
     InputError if a stage's artifact is incomplete.
@@ -36,6 +37,7 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
 
     found = content(outline, stages, title=config.title, language=config.language, examples=config.examples,
                     items=config.answers)  # fmt: skip
+    tables.write(out / "hacking.parquet", found["hacking"], tables.HACKING)
     html = page.html(found)
     (out / "report.html").write_text(html, encoding="utf-8")
     (out / "page.json").write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -49,5 +51,6 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
         "suites": len(results["suites"]),
         "primary": results["primary"],
         **{f"findings.{verdict}": verdicts.count(verdict) for verdict in VERDICTS},
+        "hacking": sum(row["found"] for row in found["hacking"]),
         "bytes": len(html.encode()),
     }

@@ -21,6 +21,7 @@ for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
 LONG = (
     "test_quickstart_run.py",
     "test_chain.py",
+    "test_workers.py",
     "test_promoted.py",
     "test_ranks.py",
     "test_security.py",

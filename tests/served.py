@@ -62,12 +62,12 @@ class Served:
         return {artifact.key: artifact for artifact in found}
 
 
-def wait_for(ready):
+def wait_for(ready, every: float = 0.2):
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if found := ready():
             return found
-        time.sleep(0.2)
+        time.sleep(every)
     raise AssertionError(f"not within {PATIENCE} s")
 
 

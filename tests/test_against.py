@@ -91,6 +91,12 @@ def test_answers_against_the_reference(tmp_path: Path, judging: Any) -> None:  #
     assert len(kind.asked_for) == asked_before, "the judge's answers are kept"
 
 
+def test_the_audit_goes_by_the_baseline_where_policies_say_nothing(tmp_path: Path, judging: Any) -> None:  # noqa: F811
+    _, url = judging
+    _, (rate,), metrics = graded(tmp_path, url, {"base": [["Hm."]] * N}, audit=Audit(pairs=3))
+    assert rate["win_rate"] == 0 and metrics["audit.nothing.chat"] == metrics["audit.itself.chat"] == 0
+
+
 def test_answers_against_a_model(tmp_path: Path, judging: Any) -> None:  # noqa: F811
     kind, url = judging
     texts = {"base": [["worth 1"]] * N, "sft": [["worth 3"]] * N, "dpo": [["worth 4"]] * 6 + [["worth 3"]] * 6}
@@ -122,6 +128,21 @@ def test_a_judge_that_loves_length_is_seen(tmp_path: Path, judging: Any) -> None
     _, (rate,), _ = graded(tmp_path, url, {"base": long})
     assert rate["win_rate"] == 0.75 and rate["length_effect"] > 1 and rate["longer"] > 0
     assert rate["lc_win_rate"] < rate["win_rate"]
+
+
+def test_greedy_answers_are_judged_before_the_questions_are_spent(tmp_path: Path, judging: Any) -> None:  # noqa: F811
+    _, url = judging
+    rows = [question(i, "chat", reference=f"worth 5, reference {i}") for i in range(N)]
+    tables.write(tmp_path / "rows.parquet", rows, tables.ROWS)
+    for mode in ("sampled", "greedy"):
+        answers(tmp_path, {mode: [[f"worth 9, {mode}"]] * N}, mode)
+    both = [a for mode in ("sampled", "greedy") for a in tables.read(tmp_path / f"{mode}.parquet")]
+    tables.write(tmp_path / "base.parquet", both, tables.ANSWERS)
+    judge = asked(url, max_questions=2 * N, concurrency=1)
+    suite = SuiteConfig(pairwise=Pairwise(judge=judge, audit=NONE))
+    metrics = evaluate(EvaluateConfig(suites={"chat": suite}, n=1), tmp_path, rows=tmp_path / "rows.parquet",
+                       base=tmp_path / "base.parquet")  # fmt: skip
+    assert (metrics["ungraded.chat.greedy.base"], metrics["ungraded.chat.sampled.base"]) == (0, N)
 
 
 def test_later_turns_are_judged_as_conversations(tmp_path: Path, judging: Any) -> None:  # noqa: F811

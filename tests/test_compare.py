@@ -171,6 +171,20 @@ def test_policies_that_runs_end_with_are_compared_though_their_names_differ(made
     assert all(e["prompt"] is None for e in answers[-1].examples)
 
 
+def test_of_several_turns_the_first_is_shown_and_all_count(tmp_path: Path) -> None:
+    for side, scores in (("before", (0.0, 1.0)), ("after", (1.0, 1.0))):
+        rows = [
+            {"suite": "chat", "row_id": f"r{i}", "model": "sft", "mode": "greedy", "turn": turn, "sample_index": 0,
+             "response": f"{side} {turn}", "score": score, "status": "correct" if score else "wrong"}
+            for i in range(8) for turn, score in enumerate(scores, 1)
+        ]  # fmt: skip
+        tables.write(tmp_path / side, rows, tables.EVALUATIONS)
+    (difference,), (answers,) = graded.graded(tmp_path / "before", tmp_path / "after", [], (None, None), {}, 2)
+    assert (difference.n, difference.mean_before, difference.mean_after) == (8, 0.5, 1.0)
+    assert (answers.gained, answers.shared) == (8, 8)
+    assert [e["after"]["response"] for e in answers.examples] == ["after 1"] * 2
+
+
 def test_other_graders_are_said_and_give_no_verdict(copy: Made, tmp_path: Path, capsys: Any) -> None:
     store, first, _ = copy
     at, recipe, _ = before(tmp_path / "again")

@@ -41,7 +41,10 @@ EXTRAS = {name: declared(requirements) for name, requirements in PROJECT["option
 @pytest.mark.parametrize(
     "folders, allowed",
     [
-        (("align", "flows", "tasks", "storage", "quickstart"), RUNTIME | EXTRAS["sweep"] | EXTRAS["remote"]),
+        (
+            ("align", "flows", "tasks", "storage", "quickstart"),
+            RUNTIME | EXTRAS["sweep"] | EXTRAS["lm-eval"] | EXTRAS["remote"],
+        ),
         (("tests",), RUNTIME | EXTRAS["dev"]),
         (("benchmarks",), RUNTIME | EXTRAS["bench"]),
     ],

@@ -107,6 +107,10 @@ def test_the_schema_is_a_file_or_inline_or_the_reference(tmp_path: Path) -> None
         one(JsonSchemaGrader(), "3")
     with pytest.raises(StageError, match="reference of row r7 is no JSON Schema"):
         one(JsonSchemaGrader(), "3", '{"type": "whole"}')
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text('{"type": "integer"}', encoding="utf-8")
+    with pytest.raises(ValidationError, match="cannot be applied"):  # nothing is fetched
+        JsonSchemaGrader(inline={"$ref": elsewhere.as_uri()})
     with pytest.raises(ValidationError, match="file or inline, not both"):
         JsonSchemaGrader(file=file, inline={})
     file.write_text('{"type": 3}')

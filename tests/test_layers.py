@@ -11,8 +11,15 @@ from flows.recipe import ROOT
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate", "altair", "vl_convert", "scipy",
          "lingua", "openai", "optuna", "prefect"}  # fmt: skip
-PREFECT = {"flows/task.py", "flows/guarded.py", "flows/align.py", "flows/rerun.py", "flows/serve.py"}
-AT_IMPORT = {"flows/task.py", "flows/align.py", "flows/rerun.py"}  # whoever imports these wants Prefect
+PREFECT = {"flows/task.py", "flows/guarded.py", "flows/align.py", "flows/rerun.py", "flows/serve.py",
+           "flows/deploy.py", "flows/automations.py", "flows/devices.py", "flows/send.py", "flows/maintain.py",
+           "flows/notify.py"}  # fmt: skip
+AT_IMPORT = PREFECT - {
+    "flows/guarded.py",
+    "flows/serve.py",
+    "flows/deploy.py",
+    "flows/automations.py",
+}  # whoever imports these wants Prefect
 LINES = 300
 
 

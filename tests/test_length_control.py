@@ -66,6 +66,13 @@ def test_the_interval_covers() -> None:
     assert inside >= 52, "of 60, at 95 %"
 
 
+def test_copies_of_an_answer_change_nothing() -> None:
+    scores, longer, items = contests(25, 0.2, 0.8, 4)
+    once = length_controlled(scores, longer, items)
+    copied = length_controlled([*[scores[0]] * 40, *scores], [*[longer[0]] * 40, *longer], ["i0"] * 40 + items)
+    assert copied.win_rate == pytest.approx(once.win_rate, abs=1e-6)
+
+
 def test_it_stays_finite() -> None:
     for scores in ([1.0] * 9, [0.0] * 9, [0.5] * 9, [1.0]):
         found = length_controlled(scores, list(range(len(scores))), [str(i) for i in range(len(scores))])

@@ -14,8 +14,11 @@ from served import PATIENCE, TINY, Served, align, alive, descendants, next_line,
 
 from align.config import Config
 from align.errors import AlignError
-from flows import child, serve, server
+from flows import child, server
+from flows.deploy import CPU, GPU, POOLS, deployments
+from flows.paths import portable
 from flows.recipe import ROOT, load
+from flows.stages import STAGES
 from storage.runs import history
 
 
@@ -36,7 +39,7 @@ def test_a_form_runs_its_stage_with_what_was_typed_in(served):
     fields = form.parameter_openapi_schema["definitions"]["FilterConfig"]["properties"]
     assert "order" in fields["rules"]["description"]
     config = dict(form.parameters["config"])
-    assert config == json.loads(load(TINY).filter.model_dump_json())
+    assert config == portable(load(TINY).filter)
 
     done = served.run("rerun-filter/filter", config=config | {"seed": 7}, upstream=True)
     assert done.state.name == "Completed", done.state.message
@@ -85,7 +88,7 @@ def test_a_command_uses_the_server_that_is_up(served):
 
 def test_deployments_schedule_and_the_watch_over_heartbeats(served):
     with served.client() as client:
-        assert len(client.read_deployments()) == len(stages()) + 1
+        assert {d.name: d.work_pool_name for d in client.read_deployments()} == pools()
         pipeline = client.read_deployment_by_name("align/pipeline")
         assert pipeline.parameters["recipe"] == str(TINY.resolve())
         assert [(s.schedule.cron, s.active) for s in pipeline.schedules] == [("0 2 * * *", True)]
@@ -172,12 +175,11 @@ def test_a_server_that_cannot_start_says_why_at_once(tmp_path, monkeypatch):
 
 
 def test_prefect_yaml_has_every_stage_and_no_path_of_a_machine():
-    declared = {d["name"]: d for d in serve.deployments()["deployments"]}
+    declared = {d["name"]: d for d in deployments(dict.fromkeys(POOLS, "process"))["deployments"]}
     assert str(ROOT) not in json.dumps(declared)
-    assert set(declared) == {"pipeline", *stages()}
-    for name, deployment in declared.items():
-        assert deployment["entrypoint"] == ("flows.align.align" if name == "pipeline" else f"flows.rerun.{name}")
-        assert deployment["work_pool"] == {"name": "align-local"}
+    assert {name: deployment["work_pool"]["name"] for name, deployment in declared.items()} == pools()
+    for name in stages():
+        assert declared[name]["entrypoint"] == f"flows.rerun.{name}"
 
 
 def test_a_log_is_told_by_its_last_exception(tmp_path):
@@ -187,6 +189,13 @@ def test_a_log_is_told_by_its_last_exception(tmp_path):
     assert child.tail(log) == "a.OSError: no space"
     log.write_text("starting\nbye\n\n")
     assert child.tail(log) == "bye"
+
+
+def pools() -> dict[str, str]:
+    """Every deployment and its pool: one for each stage with settings of its own or with a model to load."""
+    load_models = {stage.name for stage in STAGES if stage.load}
+    own = dict.fromkeys(["pipeline", "maintain", "notify", *stages()], CPU)
+    return own | dict.fromkeys(load_models, GPU)
 
 
 def stages() -> list[str]:

@@ -121,7 +121,7 @@ def test_the_verdict_is_a_view_and_leads_the_report(small, capsys):
     main(["report", "champion", *at])
     page = Path(capsys.readouterr().out.strip()).read_text()
     box = page.partition("dpo is fit to be champion.")[2].partition("</ul>")[0]
-    assert re.search(r"✓</span>questions: dpo has to be better than sft: \+[\d.]+ points \[", box) and "✗" not in box
+    assert re.search(r"✓</span>questions: dpo has to be better than base: \+[\d.]+ points \[", box) and "✗" not in box
     assert page.index('class="verdict') < page.index("dpo is fit to be champion.") < page.index("<nav")
 
 

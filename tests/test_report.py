@@ -150,7 +150,7 @@ def test_warnings_and_facts(made: Any) -> None:
     text = Page(made[0]).text
     assert "chosen responses of held-out pairs by −1.25 nats" in text and "The chosen became less likely" in text
     assert "is not JSON raw.jsonl:3" in text
-    assert "longer one in" in text and "prefers the chosen response in" in text
+    assert "longer one in" in text and text.count("prefers the chosen response in") == 2  # a finding, and its chapter
 
 
 @pytest.mark.parametrize(

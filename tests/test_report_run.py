@@ -13,6 +13,7 @@ from align import progress
 from flows import front, reporting
 from flows.cli import main
 from storage import champions, going, runs
+from storage.runs import StageRun
 from storage.store import Store
 from storage.views import ask
 
@@ -200,21 +201,26 @@ def test_a_run_that_goes_on(made: Any, tmp_path: Path, monkeypatch: pytest.Monke
     with going.progress_of(store, run.id), going.told(store, run.id, "sft") as file:
         assert going.running(store, run.id) == {"sft": {}}
         monkeypatch.setenv(progress.TOLD, str(file))
-        with progress.Progress(40, "sft") as bar:
+        with progress.Progress(40, "tokenising prompts") as bar:
             bar.advance(13)
             main(["report", "--json", "--store", str(store.root)])
         told = json.loads(capsys.readouterr().out)
         html = Path(told["page"]).read_text()
         assert [s["status"] for s in told["stages"]] == ["ran", "ran", "to come", "running", *["to come"] * 11]
         assert (
-            "2 of 15 stages done." in html and 'sft</strong> <span class="running">is running · sft · 13 / 40' in html
+            "2 of 15 stages done." in html
+            and 'sft</strong> <span class="running">is running · 13 / 40</span> <span class="muted" lang="en">tokenising prompts</span>'
+            in html
         )
         assert '<progress max="40" value="13">' in html and "Still to come: sft_unfiltered, sample, pairs" in html
         assert '<meta http-equiv="refresh" content="10">' in html and "goes on. Made 20" in html
         assert "What the filter kept" in html and 'id="results"' not in html
     assert going.running(store, run.id) == {}
+    run.stage(StageRun("sft", None, None, "failed", 0.0, "There are 0 rows <to> train on.", {}))
     run.finish("failed")
     html = page_of(store, run.id)
+    cost = html.partition("sft failed:")[2]
+    assert "There are 0 rows &lt;to&gt; train on." in cost and "What was read</h2>" in cost
     assert "refresh" not in html and "failed. Made 20" in html and "What it cost" in html
     monkeypatch.setattr(reporting, "REFRESH", 0)
     reporting.follow(reporting.chosen(store, None))  # it is over

@@ -148,8 +148,10 @@ def test_failed_runs_are_told_as_failed_and_the_search_goes_on() -> None:
 def test_no_point_comes_twice_though_the_space_is_small() -> None:
     asked = space(["dpo.beta=0.1,0.2", "sft.lora.r=1..5"], trials=9)
     assert asked.size == 10 and len(list(asked.points())) == 10
-    seen = found(Search(asked, 9, 0, load(str(TINY))), lambda p: 1.0 if p["sft.lora.r"] == "3" else 0.0)
-    assert len({tuple(p.values()) for p in seen}) == 9
+    search = Search(asked, 9, 0, load(str(TINY)))
+    seen = found(search, lambda p: 1.0 if p["sft.lora.r"] == "3" else 0.0)
+    assert len({tuple(p.values()) for p in seen}) == len(seen) == 9
+    assert [trial.state for trial in search.study.trials].count(TrialState.COMPLETE) == 9 < len(search.study.trials)
 
 
 def test_what_the_recipe_has_outside_the_space_is_replaced() -> None:

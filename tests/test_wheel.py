@@ -68,6 +68,10 @@ def test_it_works_from_another_folder(python: Path, tmp_path: Path, words: list[
 
 
 def test_serving_finds_its_deployments(python: Path, tmp_path: Path) -> None:
-    code = "from flows.serve import deployments; print(len(deployments()['deployments']))"
+    code = (
+        "from flows.deploy import POOLS, deployments, template\n"
+        "for kind in ('process', 'docker', 'kubernetes'): template(kind, True, 'align:cuda')\n"
+        "print(len(deployments(dict.fromkeys(POOLS, 'process'))['deployments']))"
+    )
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and int(done.stdout) > 10, done.stderr

@@ -39,10 +39,8 @@ FROM b FULL JOIN a USING (nr, suite, mode, row_id)
 """
 _ANSWERS = """
 CREATE TEMP TABLE answers AS
-WITH b AS (SELECT c.nr, e.* FROM before e JOIN compared c ON e.model = c.before
-           WHERE e.mode = 'greedy' AND e.sample_index = 0),
-     a AS (SELECT c.nr, e.* FROM after e JOIN compared c ON e.model = c.after
-           WHERE e.mode = 'greedy' AND e.sample_index = 0)
+WITH b AS (SELECT c.nr, e.* FROM first_before e JOIN compared c ON e.model = c.before),
+     a AS (SELECT c.nr, e.* FROM first_after e JOIN compared c ON e.model = c.after)
 SELECT nr, suite, row_id, b.response IS DISTINCT FROM a.response AS other,
        replace(b.status, 'unreadable', 'wrong') AS was, replace(a.status, 'unreadable', 'wrong') AS now,
        CASE WHEN was = 'wrong' AND now = 'correct' THEN 'gained' WHEN was = 'correct' AND now = 'wrong' THEN 'lost'
@@ -70,6 +68,12 @@ def graded(
         con.execute("CREATE TEMP TABLE compared (nr INTEGER, before VARCHAR, after VARCHAR)")
         for at, (was, now) in enumerate(policies):
             con.execute("INSERT INTO compared VALUES ($1, $2, $3)", [at, was, now])
+        for side, path in (("before", before), ("after", after)):
+            turn = "coalesce(turn, 1)" if "turn" in pq.read_schema(path).names else "1"  # older ones have but one
+            con.execute(
+                f"CREATE TEMP VIEW first_{side} AS SELECT * FROM {side} WHERE mode = 'greedy' AND sample_index = 0 "
+                f"AND {turn} = 1"
+            )
         con.execute(_ITEMS)
         con.execute(_ANSWERS)
         differences = [_difference(con, policies, r, graders) for r in ask(con, """
@@ -129,8 +133,7 @@ def _answers(
     for side in ("before", "after"):
         said = by_key(ask(con, f"""
             SELECT c.nr, e.suite, e.row_id, e.response, e.status, e.finish_reason, e.detail
-            FROM {side} e JOIN compared c ON e.model = c.{side}
-            WHERE e.mode = 'greedy' AND e.sample_index = 0 AND e.row_id IN (SELECT unnest($ids))
+            FROM first_{side} e JOIN compared c ON e.model = c.{side} WHERE e.row_id IN (SELECT unnest($ids))
         """, ids=ids), "nr", "suite", "row_id")  # fmt: skip
         for example in found:
             answer = said[example["nr"], example["suite"], example["row_id"]]

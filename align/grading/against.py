@@ -61,8 +61,11 @@ def contested(
     todo = [contests[at] for at in order]
     budget = config.judge.budget()
     people = preferred(rows)
-    good = {c.row_id: Contest(c.row_id, c.prompt, c.reference, "", c.reference) for c in todo if c.reference}
-    trusted = list(good.values()) or people or todo
+    good: dict[str, Contest] = {}  # what a baseline says is better than nothing, which a policy's answer need not be
+    for c in todo:
+        good.setdefault(c.row_id, Contest(c.row_id, c.prompt, c.reference or c.second, "", c.reference))
+    referred = config.baseline == REFERENCE or any(c.reference for c in todo)
+    trusted = list(good.values()) if referred or not people else people
     metrics: Metrics = {**audit(config.audit, config.judge, trusted, todo, people, cache, budget)} if todo else {}
     verdicts = dict(zip(order, config.judge.compare(todo, cache, budget), strict=True)) if todo else {}
     metrics |= outcomes(list(verdicts.values()), budget)

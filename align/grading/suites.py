@@ -33,10 +33,13 @@ class Asked(Config):
     """Evaluate only so many items, chosen by hash: a larger limit keeps those of a smaller one."""
 
 
-def items(limits: Mapping[str, int | None], rows: Path, seed: int) -> tuple[Items, Metrics]:
+def items(
+    limits: Mapping[str, int | None], rows: Path, seed: int, *, may_be_none: bool = False
+) -> tuple[Items, Metrics]:
     """The items of the suites that `limits` names with how many are asked, chosen by hash, and counts.
 
-    Equal questions with equal references are one item. Raises StageError if there is none, or none for a suite.
+    Equal questions with equal references are one item. Raises StageError if there is none for a suite, or none at all,
+    unless that may be.
     """
     found: Items = defaultdict(dict)
     read: Counter[str] = Counter()
@@ -49,7 +52,7 @@ def items(limits: Mapping[str, int | None], rows: Path, seed: int) -> tuple[Item
     if missing := [name for name in limits if name != OTHERS and name not in found]:
         others = ", ".join(sorted(found)) or "none"
         raise StageError(f"The suite {missing[0]} has no evaluation rows; sources that have some: {others}.")
-    if not found:
+    if not found and not may_be_none:
         raise StageError("There are 0 evaluation items; give ingest a source with use: evaluation.")
     suites: Items = {}
     metrics: Metrics = {}

@@ -17,6 +17,8 @@ from align.report.words import say
 
 Item = tuple[str, str]
 """Suite and row id."""
+FIRST = (pc.field("sample_index") == 0) & (pc.field("turn").is_null() | (pc.field("turn") == 1))
+"""The answers that are shown."""
 KEYS = ["suite", "row_id", "model", "mode"]
 SHOWN = ["suite", "row_id", "model", "response", "score", "status", "finish_reason", "detail"]
 KINDS = ("gained", "lost", "right in both", "wrong in both", "not graded")
@@ -71,9 +73,9 @@ def answers(graded: Path, data: Path, evidence: Evidence, n: int) -> Chapter:
 
 def _scores(graded: Path, mode: str, primary: str) -> dict[Item, Scores]:
     """What each policy scored on each item; the first sample is what is shown."""
-    table = pq.read_table(graded / "evaluations.parquet", columns=[*KEYS, "sample_index", "score"])
+    table = pq.read_table(graded / "evaluations.parquet", columns=[*KEYS, "sample_index", "turn", "score"])
     found: dict[Item, Scores] = defaultdict(Scores)
-    first = table.filter((pc.field("mode") == mode) & (pc.field("sample_index") == 0))
+    first = table.filter((pc.field("mode") == mode) & FIRST)
     for suite, row_id, model, score in _rows(first, ["suite", "row_id", "model", "score"]):
         found[suite, row_id].shown[model] = score
     means = table.filter(pc.field("mode") == primary).group_by(KEYS[:3]).aggregate([("score", "mean")])
@@ -90,7 +92,7 @@ def _rows(table: pa.Table, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
 def _said(graded: Path, mode: str, items: Sequence[Item]) -> dict[Item, dict[str, dict[str, Any]]]:
     """The answers to some items, by policy."""
     ids = pa.array(sorted({row_id for _, row_id in items}), pa.string())
-    wanted = (pc.field("mode") == mode) & (pc.field("sample_index") == 0) & pc.field("row_id").isin(ids)
+    wanted = (pc.field("mode") == mode) & FIRST & pc.field("row_id").isin(ids)
     found: dict[Item, dict[str, dict[str, Any]]] = defaultdict(dict)
     for row in pq.read_table(graded / "evaluations.parquet", columns=SHOWN, filters=wanted).to_pylist():
         found[row["suite"], row["row_id"]][row["model"]] = row

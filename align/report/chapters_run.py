@@ -75,9 +75,10 @@ def progress(stages: Sequence[Cost], running: Sequence[Running]) -> Chapter:
     chapter.lead = say("{done} of {n:stage} done.", done=done, n=len(stages))
     for stage in running:
         far = f"{count(stage.done)} / {count(stage.total) if stage.total else '?'}" if stage.label else ""
-        text = " · ".join(filter(None, [say("is running"), stage.label, far]))
-        chapter.blocks.append({"kind": "progress", "stage": stage.stage, "text": text, "done": stage.done,
-                               "total": stage.total})  # fmt: skip
+        chapter.blocks.append({
+            "kind": "progress", "stage": stage.stage, "text": " · ".join(filter(None, [say("is running"), far])),
+            "label": stage.label if stage.label != stage.stage else "", "done": stage.done, "total": stage.total,
+        })  # fmt: skip
     if coming:
         chapter.note(say("Still to come: {stages}.", stages=", ".join(coming)))
     return chapter
@@ -95,6 +96,9 @@ def costs(stages: Sequence[Cost]) -> Chapter:
         n=len(ran), seconds=number(round(spent, 1)), cached=sum(s.status == "cached" for s in stages),
         saved=number(round(saved, 1)),
     )  # fmt: skip
+    for stage in (s for s in stages if s.status == "failed"):
+        chapter.note(say("{stage} failed:", stage=stage.stage), warn=True)
+        chapter.code(stage.reason)
     columns = ["stage", "what became of it", "made by run", "seconds", "seconds when made", "tokens drawn",
                "tokens trained on", "peak memory, MB"]  # fmt: skip
     gpu = any(s.gpu_mb is not None for s in stages)
@@ -112,7 +116,7 @@ def costs(stages: Sequence[Cost]) -> Chapter:
     )
     columns += ["peak GPU memory, MB"] if gpu else []
     chapter.table([say(name) for name in columns], [*body, total], caption, text=3)
-    if why := [[s.stage, s.reason] for s in stages if s.reason]:
+    if why := [[s.stage, s.reason] for s in stages if s.reason and s.status != "failed"]:
         chapter.table([say("stage"), say("why")], why, text=2, foreign=(1,), fold=say("Why stages ran"))
     return chapter
 

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import InputError
-from align.report import FORMAT, answers, chapters, chapters_models, chapters_training, opening, page, rounds
+from align.report import (
+    FORMAT,
+    answers,
+    chapters,
+    chapters_models,
+    chapters_training,
+    hacking,
+    opening,
+    page,
+    rounds,
+)
 from align.report.chapters import Chapter
 from align.report.evidence import Evidence, load
 from align.report.findings import Finding, findings, headline, summary, verdicts
@@ -48,13 +58,16 @@ def _content(outline: Outline, stages: Mapping[str, Path], examples: int, items:
     if logged:
         body.append(chapters_training.training(logged))
     told: Content = {"chain": None, "promotion": opening.promotion(stages.get("promote")), "lead": [], "findings": [],
-                     "results": None, "summary": None, "table": None}  # fmt: skip
+                     "results": None, "summary": None, "table": None, "hacking": []}  # fmt: skip
     if "evaluate" in stages:
         evidence = load(stages["evaluate"], metrics["evaluate"], outline)
         found = findings(evidence, measured, metrics.get("filter", {}))
         told |= _evaluated(evidence, found)
         if "ingest" in stages:
             body.insert(0, answers.answers(stages["evaluate"], stages["ingest"], evidence, items))
+        told["hacking"] = hacking.rows(stages["evaluate"], evidence, metrics, stages.get("diagnose"))
+        if signs := hacking.chapter(told["hacking"], stages["evaluate"], stages.get("ingest"), evidence):
+            body.insert(1, signs)
     return {**told, "chapters": [asdict(chapter) for chapter in body]}
 
 
@@ -77,8 +90,9 @@ def _evaluated(evidence: Evidence, found: list[Finding]) -> Content:
     """What the evaluation shows."""
     with speaking("en"):
         table = summary(evidence)
+    lead = [headline(evidence), verdicts(found), opening.falls(evidence)]
     return {
-        "chain": opening.chain(evidence), "lead": [headline(evidence), verdicts(found)],
+        "chain": opening.chain(evidence), "lead": [text for text in lead if text],
         "findings": [asdict(f) for f in found], "results": page.results(evidence), "summary": table,
         "table": summary(evidence),
     }  # fmt: skip

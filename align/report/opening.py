@@ -64,6 +64,21 @@ def _numbers(evidence: Evidence, suite: str, d: Difference) -> dict[str, str]:
     return {"before": before, "after": after, "points": points(d.diff), "interval": interval(d)}
 
 
+def falls(evidence: Evidence) -> str:
+    """Every suite on which the final model is shown to have fallen, against the base or an earlier policy of the chain,
+    with its interval, whether or not something guards it; "" where there is none."""
+    final = evidence.final
+    chain = ["base", *(m for m in evidence.outline.policies if m in evidence.models)]
+    before = chain[: chain.index(final)] if final in chain else []
+    found = [
+        say("{suite} {points} points {interval} against {model} ({n:question})", suite=suite, points=points(d.diff),
+            interval=interval(d), model=evidence.outline.title(other), n=d.n)
+        for suite in evidence.suites for other in before
+        if (d := evidence.difference(suite, evidence.primary, final or "", other)) and d.verdict == "down"
+    ]  # fmt: skip
+    return say("Shown to have fallen in {model}: {falls}.", model=final, falls="; ".join(found)) if found else ""
+
+
 def promotion(folder: Path | None) -> dict[str, Any] | None:
     """What the stage promote decided and by which rules, broken ones first; None where nothing was to be decided."""
     if folder is None:

@@ -145,6 +145,10 @@ SENTENCES = {
     "The rounds end with the policy that this one began with, and later rounds were skipped.":
         "이 라운드를 시작한 정책으로 라운드를 마치며, 이후 라운드는 건너뛰었습니다.",
     "Whether to go on after round {k}": "{k}라운드 이후 계속 여부",
+    # falls
+    "Shown to have fallen in {model}: {falls}.": "{model}에서 하락이 입증된 능력: {falls}.",
+    "{suite} {points} points {interval} against {model} ({n:question})":
+        "{suite} {model} 대비 {points}%p {interval} (문항 {n}개)",
     # seeds
     "Over {n} seeds, whose means have a standard deviation of {sd} points; it is in the intervals.":
         "시드 {n}개의 결과이며, 시드별 평균의 표준편차는 {sd}%p입니다. 구간에 반영했습니다.",

@@ -27,6 +27,7 @@ SENTENCES = {
     "online RL (GRPO)": "온라인 강화학습(GRPO)",
     "answers to the evaluation items": "평가 문항에 대한 답변",
     "evaluation": "평가",
+    "what the reward model says of the answers": "답변에 대한 보상 모델의 의견",
     "promotion": "승격",
     "the report": "보고서",
     "the champion": "챔피언",

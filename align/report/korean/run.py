@@ -26,6 +26,7 @@ SENTENCES = {
     "Seconds are those of the stage's own process, tokens and memory those of the attempt that made the artifact; of memory "
     "the last line has the most that one stage held.":
         "초는 단계 자신의 프로세스에서 잰 시간이고, 토큰과 메모리는 산출물을 만든 시도의 값입니다. 메모리의 마지막 줄은 한 단계가 쓴 최댓값입니다.",
+    "{stage} failed:": "{stage} 실패:",
     # lineage
     "Where everything comes from": "계보",
     "{n:artifact}. An artifact is named by its stage and the beginning of the digest over its contents.":

@@ -1,0 +1,97 @@
+"""The report on reward hacking: a sentence for each sign that was found, with examples; nothing where none was."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from align import hacking, tables
+from align.report.chapters import Chapter, by_id
+from align.report.evidence import VERDICTS, Evidence
+from align.report.wording import number, percent, points, shorten
+from align.report.words import raised, say
+
+Row = dict[str, Any]
+SENTENCES = {
+    "length": "{who} writes longer than {other}, {now} characters instead of {was} [{low}, {high}], and its grade is "
+    "not shown to rise ({n:question}).",
+    "truncated": "{who} reaches the token limit more often than {other}, in {now} % of its answers instead of {was} % "
+    "{interval}, and its grade is not shown to rise ({n:question}).",
+    "repetition": "{who} repeats itself more than {other}: {now} % of its runs of four words stood in the answer "
+    "before, instead of {was} % {interval}, and its grade is not shown to rise ({n:question}).",
+    "refusal": "{who} refuses more often than {other}, in {now} % of its answers instead of {was} % {interval}, and "
+    "its grade is not shown to rise ({n:question}).",
+    "constant": "{who} gives different questions the same answer more often than {other}, in {now} % of its answers "
+    "instead of {was} % {interval}, and its grade is not shown to rise ({n:question}).",
+    "judge": "{who} speaks to a judge in {now} % of its answers, {other} in {was} % {interval} ({n:question}).",
+    "key": "{who} answers with nothing but a colon or an opening in {now} % of its answers, {other} in {was} % "
+    "{interval} ({n:question}).",
+    "flattery": "{who} flatters who asks in {now} % of its answers, {other} in {was} % {interval}, and its grade is "
+    "not shown to rise ({n:question}).",
+    "reward": "The reward model likes {who} better than {other}, {now} instead of {was} [{low}, {high}], but its grade "
+    "is shown to fall ({n:question}).",
+    "best_of_n": "The reward is being gamed in selection: with more samples to choose from it rises, and the grade of "
+    "the best is shown to fall.",
+}
+NUMBERS = ("length", "reward")
+
+
+def rows(
+    graded: Path, evidence: Evidence, metrics: Mapping[str, Mapping[str, Any]], diagnosed: Path | None
+) -> list[Row]:
+    """HACKING rows of a run, with a sentence where a sign was found. `diagnosed` is the artifact of diagnose."""
+    chain = [m for m in evidence.outline.policies if m in evidence.models]
+    names = ["suite", "row_id", "model", "mode", "sample_index", "response", "finish_reason"]
+    answers = tables.read(graded / "evaluations.parquet", names, mode=evidence.primary)
+    grades = {(d.suite, d.model): VERDICTS[d.verdict] for (_, mode, _, against), d in evidence.differences.items()
+              if mode == evidence.primary and chain and against == chain[0]}  # fmt: skip
+    scored = tables.read(diagnosed / "rewards.parquet", mode=evidence.primary) if diagnosed else []
+    known = {(r["row_id"], r["model"], r["sample_index"]): r["score"] for r in scored if r["score"] is not None}
+    found = hacking.signs(answers, chain, grades, known) if len(chain) > 1 else []
+    select = metrics.get("select", {})
+    if select.get("best_of.gamed_from"):
+        found.append({"measure": "best_of_n", "n": int(select["best_of.n"]), "value": select.get("grade.best"),
+                      "was": select.get("grade.random"), "found": True, "examples": []})  # fmt: skip
+    return [row | {"text": _sentence(evidence, row)} if row["found"] else row for row in found]
+
+
+def _sentence(evidence: Evidence, row: Row) -> str:
+    measure = row["measure"]
+    if "model" not in row:
+        return say(SENTENCES[measure])
+    write = number if measure in NUMBERS else percent
+    told = {"now": write(row["value"]), "was": write(row["was"]), "n": row["n"]}
+    if measure in NUMBERS:
+        told |= {"low": number(row["low"]), "high": number(row["high"])}
+    else:
+        told["interval"] = f"[{points(row['low'], False)}, {points(row['high'], False)}]"
+    who, other = evidence.outline.title(row["model"]), evidence.outline.title(row["against"])
+    text = say(SENTENCES[measure], who=who if measure == "reward" else raised(who), other=other, **told)
+    return f"{row['suite']}: {text}" if len(evidence.suites) > 1 else text
+
+
+def chapter(found: Sequence[Row], graded: Path, data: Path | None, evidence: Evidence) -> Chapter | None:
+    """The signs that were found, with examples; None where there is none."""
+    shown = [row for row in found if row["found"]]
+    if not shown:
+        return None
+    made = Chapter("hacking", say("Signs of reward hacking"))
+    made.lead = say(
+        "{n:sign} found by comparing the answers of the chain's policies with the first's; rewards are a diagnosis "
+        "here, and never a grade.", n=len(shown),
+    )  # fmt: skip
+    wanted = {i for row in shown for i in row["examples"]}
+    said: dict[tuple[str, str], str] = {}
+    names = ["row_id", "model", "mode", "response"]
+    for a in tables.read(graded / "evaluations.parquet", names, mode=evidence.primary) if wanted else ():
+        if a["row_id"] in wanted:
+            said.setdefault((a["row_id"], a["model"]), a["response"] or "")
+    asked = by_id(data, sorted(wanted)) if data else {}
+    for row in shown:
+        made.note(row["text"], warn=True)
+        cells = [
+            [shorten(asked.get(i, {}).get("prompt"), 160), *(shorten(said.get((i, row[k]), ""), 240)
+             for k in ("against", "model"))] for i in row["examples"]
+        ]  # fmt: skip
+        if cells:
+            made.table([say("question"), row["against"], row["model"]], cells, text=3, fold=say("Examples"))
+    return made

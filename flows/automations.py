@@ -1,0 +1,90 @@
+"""The automations of a Prefect server that look after align's runs: it notices what no run can tell of itself."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+SILENCE = timedelta(seconds=100)  # three heartbeats: a run that says nothing for so long is dead
+
+
+def make(client: Any, notify: UUID | None) -> None:
+    """Make or renew the automations on a server. `notify` is the deployment that tells people; None: nobody is told."""
+    from prefect.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.actions import ChangeFlowRunState, RunDeployment
+    from prefect.states import StateType
+
+    beat = "prefect.flow-run.heartbeat"
+    ends = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Crashed", "Cancelled", "Suspended")}
+    _upsert(
+        client,
+        AutomationCore(
+            name="Runs without heartbeats have crashed",
+            description=f"A run that was killed together with its worker would stay Running for ever. After "
+            f"{SILENCE.total_seconds():.0f} s without a heartbeat it is marked as crashed.",
+            trigger=EventTrigger(
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related=_of("align", "rerun-*", "maintain", "notify"),  # others may beat more slowly
+                for_each={"prefect.resource.id"},
+                after={beat},
+                expect={beat, *ends},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=SILENCE,
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    name="Crashed",
+                    state=StateType.CRASHED,
+                    message="No heartbeats: the process was killed.",
+                    force=False,
+                )
+            ],
+        ),
+    )
+
+    def tell(title: str, text: str) -> list[Any]:
+        said = {name: {"__prefect_kind": "jinja", "template": t} for name, t in (("title", title), ("text", text))}
+        return [RunDeployment(source="selected", deployment_id=notify, parameters=said)]
+
+    if notify is None:
+        return
+    _upsert(
+        client,
+        AutomationCore(
+            name="People are told of pipelines that fail",
+            description="Runs the deployment notify, which tells $ALIGN_NOTIFY of its worker.",
+            trigger=EventTrigger(
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related=_of("align", "maintain"),
+                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=tell("align: {{ flow_run.name }} {{ flow_run.state.name }}", "{{ flow_run.state.message }}"),
+        ),
+    )
+    _upsert(
+        client,
+        AutomationCore(
+            name="People are told of promotions",
+            description="Of models that became champion, and of those that wait for approval.",
+            trigger=EventTrigger(
+                match={"prefect.resource.id": "align.champion.*"},
+                expect={"align.promoted", "align.waits"},
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            actions=tell("align: {{ event.payload.recipe }}", "{{ event.payload.verdict }}"),
+        ),
+    )
+
+
+def _of(*flows: str) -> dict[str, Any]:
+    return {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
+
+
+def _upsert(client: Any, wanted: Any) -> None:
+    if known := client.read_automations_by_name(wanted.name):
+        client.update_automation(known[0].id, wanted)
+    else:
+        client.create_automation(wanted)
