@@ -95,7 +95,7 @@ def _check(call: Call, store: Store, function: Callable[..., Metrics], config: C
         lost = Path(error.filename or error.args[0])
         if lost.is_relative_to(store.root):
             raise StageError(
-                f"this worker's store {store.root} does not have {lost.name}; all workers must use one store "
+                f"this worker's store {store.where} does not have {lost.name}; all workers must use one store "
                 "($ALIGN_STORE)."
             ) from None
         raise StageError(f"this worker does not have {lost}, which the recipe names.") from None
