@@ -75,8 +75,10 @@ def pool(client: Any, name: str, kind: Kind, image: str | None) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
 
+    kept: dict[str, Any] = {}
     try:
-        there = client.read_work_pool(name).type
+        found = client.read_work_pool(name)
+        there, kept = found.type, {"concurrency_limit": found.concurrency_limit, "is_paused": found.is_paused}
     except ObjectNotFound:
         if kind == "keep":
             raise InputError(f"There is no work pool {name} to keep; `prefect work-pool create {name}`.") from None
@@ -89,8 +91,9 @@ def pool(client: Any, name: str, kind: Kind, image: str | None) -> None:
             f"`prefect work-pool delete {name}`."
         )
     wanted = WorkPoolCreate(
-        name=name, type=kind, description=POOLS[name], base_job_template=template(kind, name == GPU, image)
-    )
+        name=name, type=kind, description=POOLS[name], base_job_template=template(kind, name == GPU, image),
+        **kept,
+    )  # fmt: skip
     client.create_work_pool(wanted, overwrite=True)
 
 

@@ -17,8 +17,9 @@ from flows.recipe import Recipe, load
 from storage import files
 from storage.store import Store
 
-# Flow runs at once. Those that load models take turns on the device besides, whichever worker they are on.
-WIDTH = {CPU: 4, GPU: 1}
+# Flow runs at once; stages that load models take turns on the device besides, whichever worker they are on. Pipelines
+# have no limit: a worker with one ends (Prefect 3.8) when a suspended run is resumed before its first process is gone.
+LIMITS = {CPU: [], GPU: ["--limit", "1"]}
 
 
 def serve(store: Store, port: int = 4200, recipe: str = "quickstart") -> None:
@@ -58,8 +59,8 @@ def serving(
             "ALIGN_STORE": store.where,
         }
         os.environ.update(environment)  # before prefect is imported here
-        make(recipe, loaded, dict.fromkeys(WIDTH, "process"), environment, folder, tell="ALIGN_NOTIFY" in environment)
-        workers = {folder / f"{pool}.log": _worker(pool, environment, folder / f"{pool}.log") for pool in WIDTH}
+        make(recipe, loaded, dict.fromkeys(LIMITS, "process"), environment, folder, tell="ALIGN_NOTIFY" in environment)
+        workers = {folder / f"{pool}.log": _worker(pool, environment, folder / f"{pool}.log") for pool in LIMITS}
         for worker in workers.values():
             stack.callback(child.stop, worker)
         stack.callback(_cancel_runs)
@@ -70,7 +71,7 @@ def serving(
 
 def _worker(pool: str, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     start = ["worker", "start", "--name", platform.node(), "--pool", pool, "--type", "process"]
-    words = [*start, "--limit", str(WIDTH[pool]), "--install-policy", "never"]
+    words = [*start, *LIMITS[pool], "--install-policy", "never"]
     return child.spawn("prefect", *words, env=environment, log=log)
 
 
@@ -115,7 +116,7 @@ def _cancel_runs() -> None:
 
     types = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     going = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types))
-    here = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=list(WIDTH)))
+    here = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=list(LIMITS)))
     deadline = time.monotonic() + 40  # the worker gives a run 30 s to end by itself
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=going, work_pool_filter=here):

@@ -57,7 +57,7 @@ class Cluster:
         """Start a worker of a pool with the installation in `root`."""
         folder = self.folder / f"at-{pool}-{len(self.workers)}"
         folder.mkdir()
-        words = ["worker", "start", "--pool", pool, "--name", folder.name, "--limit", "2", "--install-policy", "never"]
+        words = ["worker", "start", "--pool", pool, "--name", folder.name, "--install-policy", "never"]
         env = {**self.env, "PYTHONPATH": str(root), **more}
         with (self.folder / f"{folder.name}.log").open("w") as log:
             process = subprocess.Popen(

@@ -188,7 +188,7 @@ def test_a_deployment_leaves_its_worker_while_it_waits_and_goes_on_when_it_is_re
         try:
             before, overrides = (
                 champions.current(served.store, "tiny"),
-                [*words, "dpo.beta=0.9", "promote.approve=true"],
+                [*words, "dpo.beta=0.9", "evaluate.suites.questions.limit=15", "promote.approve=true"],
             )
             with served.client() as asked:
                 pipeline = asked.read_deployment_by_name("align/pipeline").id
