@@ -187,7 +187,7 @@ def test_the_worker_runs_what_the_owner_starts(served: Served) -> None:
     done = served.run("rerun-ingest/ingest")
     assert done.state.name == "Completed", done.state.message
     with served.client() as client:
-        assert client.read_logs() and [w.status for w in client.read_workers_for_work_pool("align-local")]
+        assert client.read_logs() and [w.status for w in client.read_workers_for_work_pool("align-cpu")]
 
 
 def test_a_run_finds_the_login_of_its_store_and_asks_for_others(served: Served, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_the_login_is_kept_from_others(served: Served) -> None:
     for name in ("server", "prefect"):
         assert stat.S_IMODE((served.store.root / name).stat().st_mode) == 0o700
     logs = [served.store.root / "prefect" / "server.log", *(served.store.root / "server").glob("*.log")]
-    assert len(logs) == 3 and all(stat.S_IMODE(log.stat().st_mode) == 0o600 for log in logs)
+    assert len(logs) == 4 and all(stat.S_IMODE(log.stat().st_mode) == 0o600 for log in logs)
     assert stat.S_IMODE((served.store.root / "prefect" / "prefect.db").stat().st_mode) == 0o600
     password = served.login.partition(":")[2]
     assert not any(password in log.read_text() for log in logs)
