@@ -12,20 +12,30 @@ from align.text import quote
 from flows.ranks import nodes
 from flows.recipe import Recipe
 from flows.slots import devices
-from flows.stages import TABLE, present, row
+from flows.stages import TABLE, Stage, present, row
+from tasks.pairs import PairsConfig
+from tasks.select import SelectConfig
 
 UNITS = {"gib": 1 << 30, "mib": 1 << 20, "gb": 10**9, "mb": 10**6, "": 1}
 
 
 def needs(recipe: Recipe) -> dict[str, Need]:
     """What each stage that wants a GPU loads, by its row in the table of stages; controls need what their arms do."""
-    return {s.name: _need(recipe, s.name) for s in present(recipe) if s.load and not s.control}
+    return {s.name: _need(recipe, s.name) for s in present(recipe) if s.load and not s.control and _loads(recipe, s)}
+
+
+def _loads(recipe: Recipe, stage: Stage) -> bool:
+    """Whether it loads a model at all: pairs do where the reward model scores them."""
+    config = stage.config_of(recipe)
+    return config.reward if isinstance(config, PairsConfig) else True
 
 
 def _need(recipe: Recipe, name: str) -> Need:
     stage = TABLE[name]
     assert stage.load is not None
     config = stage.config_of(recipe)
+    if isinstance(config, PairsConfig):
+        config = SelectConfig()  # by which the reward model scores here, too
     continued = name != "sft" and getattr(config, "init_from_sft", True)
     if continued and "lora" in type(config).model_fields:  # the adapter that sft made, whose shape stays
         config = config.model_copy(update={"lora": recipe.sft.lora})

@@ -227,3 +227,11 @@ def test_sizes_as_people_write_them() -> None:
     for wrong in ("", "GB", "0GB", "3 apples", "-4GB"):
         with pytest.raises(InputError, match="no size"):
             needs.given_bytes(wrong)
+
+
+def test_pairs_load_a_model_where_the_reward_model_scores_them() -> None:
+    asked = ["pairs_dpo.reward=true", "pairs_dpo.grader={kind: none}"]
+    found = [needs.needs(load("quickstart", given)) for given in ([], asked)]
+    assert found[1].keys() - found[0].keys() == {"pairs_dpo"}
+    estimate = estimates(load("quickstart").base, {"pairs_dpo": found[1]["pairs_dpo"]}, 24 << 30)
+    assert estimate["pairs_dpo"].parts["total"] > 0

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from align import tables
 from align.report.chapters import Chapter, by_id
 from align.report.evidence import Evidence
 from align.report.wording import count, number, points, shorten
@@ -73,7 +74,7 @@ def answers(graded: Path, data: Path, evidence: Evidence, n: int) -> Chapter:
 
 def _scores(graded: Path, mode: str, primary: str) -> dict[Item, Scores]:
     """What each policy scored on each item; the first sample is what is shown."""
-    table = pq.read_table(graded / "evaluations.parquet", columns=[*KEYS, "sample_index", "turn", "score"])
+    table = _graded(graded, [*KEYS, "sample_index", "turn", "score"])
     found: dict[Item, Scores] = defaultdict(Scores)
     first = table.filter((pc.field("mode") == mode) & FIRST)
     for suite, row_id, model, score in _rows(first, ["suite", "row_id", "model", "score"]):
@@ -94,9 +95,15 @@ def _said(graded: Path, mode: str, items: Sequence[Item]) -> dict[Item, dict[str
     ids = pa.array(sorted({row_id for _, row_id in items}), pa.string())
     wanted = (pc.field("mode") == mode) & FIRST & pc.field("row_id").isin(ids)
     found: dict[Item, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for row in pq.read_table(graded / "evaluations.parquet", columns=SHOWN, filters=wanted).to_pylist():
+    for row in _graded(graded, SHOWN, wanted).to_pylist():
         found[row["suite"], row["row_id"]][row["model"]] = row
     return found
+
+
+def _graded(folder: Path, columns: list[str], wanted: pc.Expression | None = None) -> pa.Table:
+    """Columns of the evaluations; those that an older version did not write are null."""
+    schema = tables.bare(tables.EVALUATIONS)
+    return pq.read_table(folder / "evaluations.parquet", columns=columns, filters=wanted, schema=schema)
 
 
 def _most(items: Mapping[Item, Scores], kinds: Mapping[Item, str], chain: Sequence[str], n: int) -> list[Item]:
