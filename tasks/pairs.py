@@ -88,6 +88,8 @@ class PairsConfig(Config):
             yield f"{name}: has no effect where a judge compares samples; leave it out, or leave judge out."
         for name in self.changed("grader", "judge", "use_reference") if self.reward else ():
             yield f"{name}: has no effect where the reward model scores samples; leave it out, or leave reward out."
+        if self.min_margin >= 1 and not self.reward:
+            yield f"min_margin: is {self.min_margin:g}, but grades are from 0 to 1; give one that is less than 1."
         for name in self.changed("audit") if self.judge is None else ():
             yield f"{name}: is of the judge, and there is none; leave it out, or set judge."
 

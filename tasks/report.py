@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from align import tables
 from align.config import Config, Metrics
 from align.report.outline import Outline
 
@@ -31,6 +30,7 @@ def report(config: ReportConfig, out: Path, *, outline: Outline, **stages: Path)
     The page depends on the artifacts alone: it holds no time, path or random choice, and fetches nothing. Raises
     InputError if a stage's artifact is incomplete.
     """
+    from align import tables
     from align.report import page
     from align.report.content import content
     from align.report.evidence import VERDICTS

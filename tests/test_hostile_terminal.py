@@ -30,30 +30,13 @@ def test_nothing_that_is_printed_can(capsys):
 
     show.chapters({EVIL: [{EVIL: EVIL, "list": [EVIL]}]})
     show.metrics(EVIL, {EVIL: EVIL, "a.b": 3})
-    show.plan([SimpleNamespace(stage="sft", status="run", reason=EVIL, drift=(EVIL,))])
+    show.plan([SimpleNamespace(stage="sft", status="run", reason=EVIL, drift=(EVIL,), note="")])
     show.say(EVIL)
     with pytest.raises(SystemExit):
         cli.fail(EVIL, 1, EVIL)
     out, err = capsys.readouterr()
     assert printable(out) == out and printable(err) == err and r"\x1b[31m" in out and r"\x1b[31m" in err
     assert all(line.startswith("align: ") for line in err.splitlines())
-
-
-def test_a_model_that_answers_with_escapes(tmp_path, monkeypatch, capsys):
-    """`align chat` prints what a model says; here the sentence comes from a generator that says the worst."""
-    from types import SimpleNamespace
-
-    from align.models import generate
-
-    monkeypatch.setattr(show, "artifact_of", lambda *_: tmp_path)
-    monkeypatch.setattr(show, "base_of", lambda *_: None)
-    says = SimpleNamespace(draw=lambda *_, **__: [SimpleNamespace(text=EVIL)])
-    monkeypatch.setattr(generate, "Sampler", lambda *_: says)
-    lines = iter(["hello", ""])
-    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
-    cli.main(["chat", "--store", str(tmp_path)])
-    out = capsys.readouterr().out
-    assert printable(out) == out and r"\x1b[31m" in out
 
 
 def align(*words: str | bytes, **env: str) -> subprocess.CompletedProcess[bytes]:

@@ -226,7 +226,7 @@ def test_the_dag_hands_on_what_the_loss_reads(loss: str, role: str) -> None:
         given[name] = inputs
         return Node(name)
 
-    dag(load("quickstart", ["dpo.nll=0", f"dpo.loss_type={loss}"]), walk)
+    dag(load("quickstart", ["chain.dpo_pairs=pairs", "dpo.nll=0", f"dpo.loss_type={loss}"]), walk)
     assert given["dpo"][role] == Node("pairs", file=f"{role}.parquet")
     assert {"pairs", "labels"} & given["dpo"].keys() == {role}
 

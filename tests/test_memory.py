@@ -209,7 +209,9 @@ def test_a_whole_recipe_and_the_verb(
 ) -> None:
     done = align("memory", "--set", f"base.path={base.path}", "--gpu", "1GiB", "--json")
     found = json.loads(done.stdout)
-    assert list(found) == ["sft", "sample", "reward", "resample", "select", "sft_rs", "reference", "dpo", "answer"]
+    assert list(found) == [
+        "sft", "sample", "reward", "resample", "select", "sft_rs", "sample_dpo", "reference", "dpo", "answer",
+    ]  # fmt: skip
     assert all(parts["total"] > 600 << 20 and parts["fits"] for parts in found.values())
     assert "reference" not in found["dpo"] and found["sample"]["batch_size"] == 256
     main(["memory", str(TINY), "--set", f"base.path={base.path}", "--gpu", "256MiB"])

@@ -81,7 +81,7 @@ def test_without_the_reward_model(base: BaseConfig, inputs: dict[str, Path], tmp
 
 REFUSED = {
     ("pairs.reward=true",): "pairs.reward: the reward model is trained on these pairs",
-    ("chain.dpo_pairs=fresh",): "pairs_dpo.grader: is none",
+    ("pairs_dpo.grader={kind: none}",): "pairs_dpo.grader: is none",
     ("chain.dpo_pairs=both", "pairs_dpo.reward=true", "sample_dpo.n=1"): "sample_dpo: n is 1",
     ("chain.dpo_pairs=both", "pairs_dpo.reward=true", "pairs_dpo.use_reference=true"): "pairs_dpo.use_reference",
     ("chain.dpo_pairs=fresh", "pairs_dpo.reward=true", "sample_dpo.use=[preferences]"):
@@ -102,5 +102,5 @@ def test_the_chain_draws_from_what_dpo_starts_from() -> None:
     assert {"reward", "reward_2", "reward_3"} <= set(edges["select"])
     mixed = parents(load("quickstart", ["chain.dpo_pairs=both", "pairs_dpo.reward=true"]))
     assert "pairs" in mixed["pairs_dpo"]
-    plain = load("quickstart")
+    plain = load("quickstart", ["chain.dpo_pairs=pairs"])
     assert "sample_dpo" not in parents(plain) and not any(p.stage == "pairs_dpo" for p in outline(plain).parts)

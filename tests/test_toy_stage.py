@@ -102,7 +102,12 @@ def test_it_is_in_the_plan_the_graph_and_the_memory_table(tree):
 
 def test_it_is_among_the_deployments_with_its_form(tree):
     found = json.loads(
-        run(tree, "-c", "import json; from flows.serve import deployments; print(json.dumps(deployments()))")
+        run(
+            tree,
+            "-c",
+            "import json; from flows.deploy import CPU, GPU, deployments; "
+            "print(json.dumps(deployments(dict.fromkeys([CPU, GPU], 'process'))))",
+        )  # fmt: skip
     )
     (entry,) = [d for d in found["deployments"] if d["name"] == "count"]
     assert entry["entrypoint"] == "flows.rerun.count" and "gpu" in entry["tags"]
