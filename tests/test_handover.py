@@ -115,7 +115,7 @@ def test_nothing_that_is_exported_names_this_machine(exported: Path, store: Stor
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("read /home/me/data/a.jsonl and ~/b/c.csv", "read a.jsonl and c.csv"),
+        ("read /srv/me/data/a.jsonl and ~/b/c.csv", "read a.jsonl and c.csv"),
         ("see https://hub.example/org/name/tree and org/name", "see https://hub.example/org/name/tree and org/name"),
         ("path: '/srv/x/z' or /tmp", "path: 'z' or /tmp"),
         ("https://me:pass@host/a", "https://***@host/a"),
