@@ -20,7 +20,7 @@ from flows.recipe import load
 from flows.run import Outcome, run
 from flows.show import final_of
 from flows.stages import final, outline
-from storage import runs
+from storage import layout, runs
 from storage.store import Store
 
 ONE = """
@@ -280,8 +280,12 @@ def test_a_gate_that_sees_no_difference_skips_from_the_second_round_on_and_a_swe
     assert found["model"] == "newest" and final_of(chain.store, ids[strict]) == "sft"
     assert all(p["results"] for p in found["points"])
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
+    record = chain.store.read(layout.started(ids[strict]), "run")
+    assert record is not None
+    own = FlowRunFilter(id=FlowRunFilterId(any_=[record["flow_run"]]))
     with SyncPrefectClient(api=prefect_server.api, auth_string=prefect_server.login) as client:
-        states = {t.name: t.state for t in client.read_task_runs() if t.name in stages and t.state}
+        states = {t.name: t.state for t in client.read_task_runs(flow_run_filter=own) if t.state}
     assert states["dpo_r2"].name == "Skipped" and "round 1 was not shown" in str(states["dpo_r2"].message)
     assert states["newest"].name == "Completed" and states["dpo"].name == "Cached"

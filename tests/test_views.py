@@ -144,7 +144,11 @@ def test_the_index_may_be_lost_damaged_or_behind(store):
     folder = store.root / "cache" / "index"
     expected = counts()
     assert expected == (5, 5, 5, 0, 5) == counts()
-    for path in [p for p in folder.rglob("*") if p.suffix in (".json", ".parquet")]:
+    there = [p for p in folder.rglob("*") if p.suffix in (".json", ".parquet")]
+    assert there
+    for path in there:
+        if not path.exists():  # a segment that was merged into another when its units had settled
+            continue
         data = bytearray(path.read_bytes())
         for harmed in (b"", data[: len(data) // 2], bytes(data[:-9]) + bytes([data[-9] ^ 1]) + bytes(data[-8:])):
             path.write_bytes(harmed)
