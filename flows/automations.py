@@ -42,40 +42,31 @@ def make(client: Any, notify: UUID | None) -> None:
         ),
     )
 
-    def tell(title: str, text: str) -> list[Any]:
-        said = {name: {"__prefect_kind": "jinja", "template": t} for name, t in (("title", title), ("text", text))}
-        return [RunDeployment(source="selected", deployment_id=notify, parameters=said)]
-
     if notify is None:
         return
-    _upsert(
-        client,
-        AutomationCore(
-            name="People are told of pipelines that fail",
-            description="Runs the deployment notify, which tells $ALIGN_NOTIFY of its worker.",
-            trigger=EventTrigger(
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related=_of("align", "maintain"),
-                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-                posture=Posture.Reactive,
-                threshold=1,
-            ),
-            actions=tell("align: {{ flow_run.name }} {{ flow_run.state.name }}", "{{ flow_run.state.message }}"),
-        ),
+
+    def tell(name: str, description: str, events: set[str], title: str, text: str, **match: Any) -> None:
+        said = {key: {"__prefect_kind": "jinja", "template": t} for key, t in (("title", title), ("text", text))}
+        trigger = EventTrigger(expect=events, posture=Posture.Reactive, threshold=1, **match)
+        actions = [RunDeployment(source="selected", deployment_id=notify, parameters=said)]
+        _upsert(client, AutomationCore(name=name, description=description, trigger=trigger, actions=actions))
+
+    tell(
+        "People are told of pipelines that fail",
+        "Runs the deployment notify, which tells $ALIGN_NOTIFY of its worker.",
+        {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+        "align: {{ flow_run.name }} {{ flow_run.state.name }}",
+        "{{ flow_run.state.message }}",
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related=_of("align", "maintain"),
     )
-    _upsert(
-        client,
-        AutomationCore(
-            name="People are told of promotions",
-            description="Of models that became champion, and of those that wait for approval.",
-            trigger=EventTrigger(
-                match={"prefect.resource.id": "align.champion.*"},
-                expect={"align.promoted", "align.waits"},
-                posture=Posture.Reactive,
-                threshold=1,
-            ),
-            actions=tell("align: {{ event.payload.recipe }}", "{{ event.payload.verdict }}"),
-        ),
+    tell(
+        "People are told of promotions",
+        "Of models that became champion, and of those that wait for approval.",
+        {"align.promoted", "align.waits"},
+        "align: {{ event.payload.recipe }}",
+        "{{ event.payload.verdict }}",
+        match={"prefect.resource.id": "align.champion.*"},
     )
 
 

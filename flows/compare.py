@@ -35,9 +35,7 @@ class Recorded:
 
     def attempt(self, stage: str) -> Attempt | None:
         """The newest attempt that answers for a stage; None where its record is gone or damaged."""
-        made = self.stages[stage]
-        found = [a for a in self.store.attempts(made["key"]) if a.artifact == made["artifact"]] if made["key"] else []
-        return found[-1] if found else None
+        return runs.attempt_of(self.store, self.stages[stage])
 
     def file(self, stage: str, name: str, columns: Iterable[str]) -> Path:
         """A table of a stage. Raises InputError with what is wrong where it is not there, or not as it was written."""

@@ -58,8 +58,7 @@ class Recorded:
 
     def attempt(self, stage: dict[str, Any]) -> Attempt | None:
         """The attempt that answers for a stage; None where its record is gone or damaged."""
-        made = self.store.attempts(stage["key"]) if stage["key"] else []
-        return next((a for a in reversed(made) if a.artifact == stage["artifact"]), None)
+        return runs.attempt_of(self.store, stage)
 
 
 def recorded(store: Store, run: dict[str, Any]) -> Recorded:

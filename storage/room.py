@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
@@ -46,15 +46,10 @@ def collect(
 
         return room_shared.collect(cast(Any, store), dry_run, keep_runs, keep_days)
     before = files.size(store.root)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(store.in_use(alone=True))
-            busy = False
-        except BlockingIOError:
-            busy = True
-        found = [] if busy else list(_unneeded(store, keep_runs, keep_days))
+    with store.alone() as free:
+        found = list(_unneeded(store, keep_runs, keep_days)) if free else []
         found += _abandoned(store)
-        return Collected([*_removed(store, found, dry_run)], before, busy)
+        return Collected([*_removed(store, found, dry_run)], before, not free)
 
 
 def _removed(store: Store, found: Iterable[Path], dry_run: bool) -> Iterator[tuple[PurePath, int]]:

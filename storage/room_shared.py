@@ -5,7 +5,6 @@ where a run is going on, and looks at the lease again before every request that 
 """
 
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -50,15 +49,10 @@ class Listing:
 def collect(store: SharedStore, dry_run: bool, keep_runs: int | None, keep_days: float | None) -> Collected:
     """`storage.room.collect` for a bucket, and for this machine's directory before it."""
     removed: list[tuple[Any, int]] = []
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(store.in_use(alone=True))
-            busy = False
-        except BlockingIOError:
-            busy = True
+    with store.alone() as free:
         listing = Listing(store)
         here = set(listing.of(layout.ARTIFACTS))
-        if not busy:
+        if free:
             owners = _unneeded(store, listing, keep_runs, keep_days)
             names = [name for owner in owners for name in listing.names(owner)]
             loose = _loose(store, listing)
@@ -69,8 +63,8 @@ def collect(store: SharedStore, dry_run: bool, keep_runs: int | None, keep_days:
                 _remove(store, [*names, *(found.name for found in loose)])
                 if owners:
                     _reindex(store, set(owners))
-        removed += leftovers(store, None if busy else here, dry_run, keep_days)
-    return Collected(removed, listing.bytes, busy)
+        removed += leftovers(store, here if free else None, dry_run, keep_days)
+    return Collected(removed, listing.bytes, not free)
 
 
 def _remove(store: SharedStore, names: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import files, layout
-from storage.store import Store, now
+from storage.store import Attempt, Store, now
 
 STARTED = "started"
 """What the journal says of a run whose end was not told."""
@@ -176,6 +176,12 @@ def stages(store: Store, run_id: str) -> list[dict[str, Any]]:
     folder = layout.stages(run_id)
     found = store.each(lambda name: store.read(f"{folder}/{name}", "stage"), store.names(folder))
     return [record for record in found if record]
+
+
+def attempt_of(store: Store, stage: dict[str, Any]) -> Attempt | None:
+    """The newest attempt that answers for a stage outcome; None where its record is gone or damaged."""
+    made = store.attempts(stage["key"]) if stage["key"] else []
+    return next((a for a in reversed(made) if a.artifact == stage["artifact"]), None)
 
 
 def latest(store: Store, recipe: str | None = None) -> dict[str, Any] | None:

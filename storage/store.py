@@ -258,6 +258,17 @@ class Store:
                 locks.enter_context(files.locked(self._run_lock(run_id)))
             yield
 
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Hold the store alone, if nobody is at work with it; whether that is so."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.in_use(alone=True))
+                free = True
+            except BlockingIOError:
+                free = False
+            yield free
+
     def still_used(self, run_id: str) -> None:
         """Raise LeaseLost where something may have been removed since a run began to use the store."""
 

@@ -9,6 +9,7 @@ import buckets
 import pytest
 import sandboxes
 import tiny
+from browser import Browser
 
 from align.grading.sandbox import Sandbox
 from align.models.base import BaseConfig
@@ -81,6 +82,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.
             patch.setenv(name, value)
         yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A tab of a headless Chromium."""
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +60,6 @@ def test_the_terminal(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         r"now right  questions \w+\n    prompt  questions question",
     ):  # fmt: skip
         assert re.search(words, printed), (words, printed)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

@@ -1,7 +1,6 @@
 """The report's pages in a real Chromium: they fetch nothing, fit a phone, and their examples are browsed or listed."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
         found["going"] = reporting.write(reporting.chosen(store, run.id))
     run.finish("interrupted")
     return found
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 def wide(browser: Browser) -> int:

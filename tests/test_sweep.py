@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -94,13 +94,6 @@ SWEEPS = {
     "listed": swept([Listed("sft.learning_rate", tuple(r[0].partition("=")[2] for r in RATES))], RATES),
     "several": swept([Listed("dpo.beta", ("0.1", "0.2")), Listed("ingest.file", ("a", HOSTILE))], SEVERAL, 0),
 }
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
