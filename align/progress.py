@@ -34,10 +34,13 @@ def silent() -> Iterator[None]:
 
 
 class Progress:
-    """How far `total` steps have come: a bar on a terminal, elsewhere a line now and then, so that logs stay short."""
+    """How far `total` steps have come, of which `done` were done before: a bar on a terminal, elsewhere a line now and
+    then, so that logs stay short."""
 
-    def __init__(self, total: int | None, label: str):
-        self.total, self.label, self.done = total, label, 0
+    def __init__(self, total: int | None, label: str, done: int = 0):
+        self.total, self.label, self.done = total, label, done
+        self.facts: dict[str, float] = {}  # what else whoever looks on may see: loss, tokens a second
+        self._begun = (time.monotonic(), done)
         self._bar: rich.progress.Progress | None = None
         self._said, self._silent = time.monotonic(), _SILENT.get()
         self._told = 0.0
@@ -48,7 +51,7 @@ class Progress:
             # stdout is for results and may be a file; what is printed on stderr meanwhile goes above the bar.
             self._bar = Bar(*Bar.get_default_columns(), console=Console(stderr=True), transient=True,
                             redirect_stdout=False)  # fmt: skip
-            self._bar.add_task(label, total=total)
+            self._bar.add_task(label, total=total, completed=done)
             self._bar.start()
 
     def __enter__(self) -> Self:
@@ -72,9 +75,14 @@ class Progress:
         file, now = os.environ.get(TOLD), time.monotonic()
         if file and not self._silent and now - self._told >= 1 and os.environ.get("RANK", "0") == "0":
             self._told = now
-            told = {"label": self.label, "done": self.done, "total": self.total}
+            told = {"label": self.label, "done": self.done, "total": self.total, "left": self._left(now)} | self.facts
             with suppress(OSError):  # nobody's work fails because it cannot be watched
                 whole.replace(Path(file), told)
+
+    def _left(self, now: float) -> float | None:
+        """Seconds that it will take at the pace so far."""
+        since, done = now - self._begun[0], self.done - self._begun[1]
+        return since / done * (self.total - self.done) if self.total and done else None
 
     def close(self) -> None:
         """Take the bar away. Safe to call twice."""

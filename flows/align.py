@@ -1,6 +1,5 @@
 """The whole pipeline as a Prefect flow of cached tasks."""
 
-import re
 import sys
 import time
 from typing import Any
@@ -11,11 +10,11 @@ from prefect.events import emit_event
 from prefect.flow_runs import suspend_flow_run
 from prefect.futures import PrefectFuture
 from prefect.runtime import deployment, flow_run
-from prefect.states import Paused
+from prefect.states import Completed, Paused
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from align.redact import clean, leaving
-from flows import ending
+from align.redact import clean, leaving, redact
+from flows import ending, watch
 from flows import run as runs
 from flows.devices import leased
 from flows.execute import WIDEST, execute
@@ -49,7 +48,12 @@ def align(
     """Run a recipe: a path, or the name of a file in recipes/. `overrides` are `dotted.key=value`."""
     with leaving():
         asked = runs.words(recipe, overrides or [], select, refresh)
-        return execute(load(recipe, overrides or []), runs.store_at(store), select, refresh, Tasks(), asked)
+        return shown(execute(load(recipe, overrides or []), runs.store_at(store), select, refresh, Tasks(), asked))
+
+
+def shown(outcome: runs.Outcome) -> Any:
+    """The state in which Prefect shows a flow run that did its work; it gives whoever called the flow the outcome."""
+    return Completed(message=redact(outcome.summary), data=outcome)
 
 
 class Tasks:
@@ -148,7 +152,7 @@ def _waited(key: str, decision: Decision) -> bool | None:
 def announce(promotion: Promotion) -> None:
     """Tell Prefect what came of a decision: the event align.promoted, align.not-promoted or align.waits."""
     decision = promotion.decision
-    name = re.sub("[^a-z0-9]+", "-", decision.recipe.lower()).strip("-")
+    name = watch.key(decision.recipe)
     facts = {"recipe": decision.recipe, "verdict": promotion.text, "reasons": decision.reasons, "run": decision.run_id,
              "model": decision.model, "artifact": decision.artifact}  # fmt: skip
     emit_event(

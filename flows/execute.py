@@ -158,7 +158,8 @@ def execute(
             else:
                 attempt, ran = work.done
                 known = planned[work.name]
-                log.add(work.name, attempt, *(("ran", _why(known, attempt, before)) if ran else ("cached", "")))
+                work.reason = _why(known, attempt, before) if ran else ""
+                log.add(work.name, attempt, "ran" if ran else "cached", work.reason)
             announce(log.stages[-1])
 
         def run(

@@ -11,7 +11,8 @@ from prefect.states import Completed, Failed, State
 from align.config import Config
 from align.redact import leaving, redact
 from flows import run as runs
-from flows.align import Tasks
+from flows import watch
+from flows.align import Tasks, shown
 from flows.devices import leased
 from flows.execute import execute
 from flows.paths import here
@@ -53,7 +54,7 @@ def rerun(stage: str, settings: type[Config]) -> Flow[..., Any]:
         with leaving():
             given = [*slices, *(overrides or [])]
             asked = runs.words(recipe, given, select, refresh)
-            return execute(load(recipe, given), runs.store_at(store), select, refresh, Tasks(), asked)
+            return shown(execute(load(recipe, given), runs.store_at(store), select, refresh, Tasks(), asked))
 
     about = (import_module(settings.__module__).__doc__ or stage).split("\n\n")[0]
     return flow(name=f"rerun-{stage}", description=f"Run one stage again. {about}", persist_result=False)(alone)
@@ -79,8 +80,9 @@ def called(call: dict[str, Any], store: str | None) -> State[None]:
     """Do what a pipeline hands over. The state says in a sentence what came of it."""
     log = get_run_logger()
     try:
-        with leaving():
-            attempt, ran = perform(Call.model_validate(call), runs.store_at(store), leased)
+        asked, where = Call.model_validate(call), runs.store_at(store)
+        with leaving(), watch.progress(where, asked.run, asked.node, f"{asked.recipe['name']} {asked.node}"):
+            attempt, ran = perform(asked, where, leased)
     except Exception as error:
         log.error("%s", redact("".join(format_exception(error))))
         return Failed(message=redact(sentence(error)))

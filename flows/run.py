@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +34,17 @@ class Outcome:
     """What came of the verdict of promote, where there is one."""
     note: str = ""
     """Why nothing was run, where nothing was."""
+
+    @property
+    def summary(self) -> str:
+        """It in one line."""
+        if self.note:
+            return self.note
+        count = Counter(stage.status for stage in self.stages)
+        said = [f"{count[status]} {status}" for status in ("ran", "cached", "skipped") if count[status]]
+        spent = f" in {sum(s.seconds for s in self.stages):.0f} s" if count["ran"] else ""
+        said[:1] = [f"{word}{spent}" for word in said[:1]]
+        return "; ".join([f"run {self.run_id}: {', '.join(said)}", *([self.promotion.text] if self.promotion else [])])
 
 
 def store_at(given: str | Path | None = None) -> Store:

@@ -6,7 +6,6 @@ artifacts that were deleted or damaged; so they are off.
 """
 
 import json
-import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
+from align.redact import redact
+from flows import watch
 from flows.stages import STAGES, Stage
 from flows.work import Work
 from storage.store import Attempt
@@ -32,7 +33,8 @@ class Done:
 def _task(stage: Stage) -> Task[..., Any]:
     def run(work: Work, waits: dict[str, Any]) -> Any:
         log = get_run_logger()
-        found = work()
+        with watch.progress(work.store, work.run, work.name, f"{work.recipe} {work.name}"):
+            found = work()
         if found is None:
             log.info("%s was skipped: %s", work.name, work.skipped)
             return skipped(work.skipped)
@@ -44,7 +46,7 @@ def _task(stage: Stage) -> Task[..., Any]:
         except Exception as error:  # the artifact is safe in the store: what people see here is not worth a failure
             work.unseen = error
             log.warning("%s is not shown here: %s", attempt.artifact, error)
-        return Done(attempt) if ran else cached(attempt)
+        return made(work, attempt) if ran else cached(attempt)
 
     run.__name__ = run.__qualname__ = stage.name  # what Prefect makes the task's key of
     about = (stage.function.__doc__ or stage.title).partition("\n")[0]
@@ -57,9 +59,15 @@ def _task(stage: Stage) -> Task[..., Any]:
 TASKS = {stage.name: _task(stage) for stage in STAGES}
 
 
+def made(work: Work, attempt: Attempt) -> State[Done]:
+    """The state that Prefect shows for what ran, with the reason."""
+    return Completed(message=redact(f"ran {attempt.seconds:.0f} s: {work.reason}"), data=Done(attempt))
+
+
 def cached(attempt: Attempt) -> State[Done]:
     """The state that Prefect shows for a hit."""
-    return Completed(name="Cached", message=f"{attempt.artifact}, made {attempt.created_at}", data=Done(attempt))
+    first = f"run {attempt.run}" if attempt.run else f"what was made {attempt.created_at}"
+    return Completed(name="Cached", message=f"cached: same key as {first}", data=Done(attempt))
 
 
 def skipped(why: str) -> State[Done]:
@@ -72,7 +80,7 @@ def publish(work: Work, attempt: Attempt) -> None:
     where = f"`{attempt.artifact}` in `{work.store.where}`"
 
     def key(what: str) -> str:
-        return re.sub("[^a-z0-9]+", "-", f"{work.recipe} {what}".lower()).strip("-")
+        return watch.key(f"{work.recipe} {what}")
 
     create_table_artifact(metrics(attempt.metrics), key=key(f"{work.name} metrics"), description=f"Metrics of {where}")
     if attempt.stage == "filter":
@@ -83,7 +91,7 @@ def publish(work: Work, attempt: Attempt) -> None:
     if attempt.stage == "report":
         folder = work.store.fetch(attempt.artifact)
         summary = (folder / "summary.md").read_text(encoding="utf-8")
-        page = f"The whole report: `{folder / 'report.html'}` (`align report --open`)"
+        page = f"The whole report: `{(folder / 'report.html').as_uri()}` (`align report --open`)"
         create_markdown_artifact(f"{summary}\n\n{page}\n", key=key("report"), description=f"Report of {where}")
 
 

@@ -56,6 +56,7 @@ class Work:
     done: tuple[Attempt, bool] | None = None
     error: Exception | None = None
     skipped: str = ""  # why it was
+    reason: str = ""  # why it ran, once that was told
     unseen: Exception | None = None  # why the server does not show what was done
     _lock: Any = field(default_factory=threading.Lock)
 
@@ -140,7 +141,7 @@ class Work:
                 inputs[role] = Output(value.done[0].artifact, self.files[role])
         request = build.request(self.store, self.name, self.function, self.config, inputs)
         if self.away is None:
-            return build.build(self.store, request, self.refresh, self._call)
+            return build.build(self.store, request, self.refresh, self._call, self.run)
         hit, _ = self.store.lookup(request.key)
         if hit and not self.refresh:
             return hit, False

@@ -79,8 +79,10 @@ def directly(
     return function(config, out, **inputs)
 
 
-def build(store: Store, request: Request, refresh: bool = False, call: Call = directly) -> tuple[Attempt, bool]:
-    """The attempt that answers a request, and whether it ran now.
+def build(
+    store: Store, request: Request, refresh: bool = False, call: Call = directly, run: str = ""
+) -> tuple[Attempt, bool]:
+    """The attempt that answers a request, and whether it ran now, in `run`.
 
     `call` decides where the stage runs. One that takes `cache` is given the store's directory for work kept per row,
     one that takes `checkpoints` a directory that stays until its artifact is there; neither is part of any key.
@@ -115,6 +117,7 @@ def build(store: Store, request: Request, refresh: bool = False, call: Call = di
                 versions=identity.versions(),
                 metrics=metrics,
                 seconds=round(time.monotonic() - started if seconds is None else seconds, 3),
+                run=run,
             )
             store.record(attempt)
             shutil.rmtree(unfinished, ignore_errors=True)

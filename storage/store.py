@@ -39,11 +39,12 @@ class Attempt:
     metrics: dict[str, Any]
     seconds: float
     created_at: str = field(default_factory=now)
+    run: str = ""  # in which it was made; "" where that is not on record
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Attempt":
         """The attempt that a record tells of; fields of later versions are left out."""
-        return cls(**{f.name: record[f.name] for f in fields(cls)})
+        return cls(**{f.name: record[f.name] for f in fields(cls) if f.name in record})
 
 
 class Store:

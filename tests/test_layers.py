@@ -13,7 +13,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "ac
          "lingua", "openai", "optuna", "prefect"}  # fmt: skip
 PREFECT = {"flows/task.py", "flows/guarded.py", "flows/align.py", "flows/rerun.py", "flows/serve.py",
            "flows/deploy.py", "flows/automations.py", "flows/devices.py", "flows/send.py", "flows/maintain.py",
-           "flows/notify.py"}  # fmt: skip
+           "flows/notify.py", "flows/watch.py"}  # fmt: skip
 AT_IMPORT = PREFECT - {
     "flows/guarded.py",
     "flows/serve.py",

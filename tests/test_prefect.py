@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from served import PATIENCE, TINY, Served, align, alive, descendants, next_line, own_environment, wait_for
 
 from align.config import Config
@@ -74,6 +76,11 @@ def test_a_command_uses_the_server_that_is_up(served):
     assert len(runs) == 1
     states = {name: task.state.name for name, task in served.tasks(runs[0]).items()}
     assert states == {"ingest": "Cached", "filter": "Completed"}
+    said = {name: task.state.message for name, task in served.tasks(runs[0]).items()}
+    first = history(served.store)[0]["run_id"]
+    assert said["ingest"] == f"cached: same key as run {first}"
+    assert re.fullmatch(r"ran \d+ s: seed 7 → 8", said["filter"])
+    assert re.fullmatch(r"run \S+: 1 ran in \d+ s, 1 cached", runs[0].state.message)
 
     done = align(
         *words, "--set", "filter.rules=[{rule: length, unit: characters, min_response: 90000, max_response: 99999}]"
@@ -133,7 +140,18 @@ def test_ctrl_c_ends_a_stage_at_once(served):
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, env=own_environment()
     )
-    wait_for(lambda: list((served.store.root / "tmp").glob("sft-*/")))
+    seen: dict[str, float] = {}  # how far the stage is, by what the UI says of it
+
+    def moves() -> bool:
+        with served.client() as client:
+            moving = client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["tiny-sft-progress"]))
+            )
+        seen.update({a.description: float(a.data) for a in moving if "loss" in a.description})
+        return len(set(seen.values())) >= 2
+
+    wait_for(moves)
+    assert all(re.fullmatch(r"sft: \d+ of 2000 · loss \S+ · [\d,]+ tokens/s · (\d+ min )?\d+ s left", s) for s in seen)
     process.send_signal(signal.SIGINT)
     begun = time.monotonic()
     assert process.wait(PATIENCE) == 130

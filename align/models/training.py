@@ -14,7 +14,7 @@ from align.models.arguments import Training
 from align.models.finite import check_end, watch
 from align.models.reader import Reader
 from align.models.shards import local, reshard
-from align.models.throughput import measure
+from align.models.throughput import SECOND, measure
 from align.models.trainable import weights
 from align.progress import Progress
 
@@ -83,11 +83,15 @@ def run(
         progress: Progress
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.progress = Progress(state.max_steps, label)
-            self.progress.advance(state.global_step)
+            self.progress = Progress(state.max_steps, label, state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.progress.advance()
+
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            logs = kwargs["logs"]
+            shown = {"loss": "loss", "reward": "reward", SECOND: "tokens_per_second"}
+            self.progress.facts |= {name: logs[key] for key, name in shown.items() if key in logs}
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.progress.close()
