@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check docs audit clean
+.PHONY: run test faults check docs audit clean
 
 run: .venv/ready
 	$(BIN)/align run
@@ -9,6 +9,10 @@ run: .venv/ready
 # Four files at a time, each with a thread: much of a test waits for other processes.
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4
+
+# Every fault that `make test` tries a part of: minutes.
+faults: .venv/ready
+	FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_outages.py
 
 docs: .venv/ready
 	$(BIN)/python -m docs.generate

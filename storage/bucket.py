@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ from storage import layout
 WIDE = 32  # requests at once: latency, not bandwidth, is what small records cost
 _PART = 16 << 20  # bytes of a request; larger files go up and come down in parts
 _CLOCK = 60.0  # seconds for which the bucket's time is reckoned on by this machine's steady clock
+
+_TRIES = 3  # how often is asked whose answer broke off
+_FAILED = re.compile(r"status code: (5\d\d[\w ]*)")
 
 One = TypeVar("One")
 Other = TypeVar("Other")
@@ -82,9 +86,13 @@ class Bucket:
 
     def see(self, name: str) -> tuple[Object, bytes] | None:
         """An object and what is in it, as they are at one time, or None where there is none."""
-        with suppress(FileNotFoundError), self._said():
+
+        def read() -> tuple[Object, bytes]:
             found = self.store.get(name)
             return self._object(found.meta), bytes(found.bytes())
+
+        with suppress(FileNotFoundError), self._said():
+            return _whole(read)
         return None
 
     def put(self, name: str, data: bytes) -> str | None:
@@ -93,7 +101,7 @@ class Bucket:
 
         with self._said():
             try:
-                return self._tag(self.store.put(name, data, mode="create", use_multipart=False))
+                return self._tag(_whole(lambda: self.store.put(name, data, mode="create", use_multipart=False)))
             except AlreadyExistsError:
                 return None
 
@@ -107,31 +115,31 @@ class Bucket:
         with self._said():
             try:
                 mode = {"version": tag} if self._versions else {"e_tag": tag}
-                return self._tag(self.store.put(name, data, mode=mode, use_multipart=False))
+                return self._tag(_whole(lambda: self.store.put(name, data, mode=mode, use_multipart=False)))
             except (PreconditionError, FileNotFoundError):
                 raise Gone(name) from None
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object in the place of what is there."""
         with self._said():
-            self.store.put(name, data)
+            _whole(lambda: self.store.put(name, data))
 
     def stat(self, name: str) -> Object | None:
         """What a listing would say of an object, or None where there is none."""
         with suppress(FileNotFoundError), self._said():
-            return self._object(self.store.head(name))
+            return self._object(_whole(lambda: self.store.head(name)))
         return None
 
     def upload(self, name: str, path: Path) -> None:
         """Copy a file into the bucket. Of files as large as several requests nothing is seen before they are whole."""
         with self._said():
-            self.store.put(name, path, chunk_size=_PART, max_concurrency=4)
+            _whole(lambda: self.store.put(name, path, chunk_size=_PART, max_concurrency=4))
 
     def download(self, name: str, to: Path | None) -> str:
         """Copy an object to a file, or only read it; returns the sha256 of its bytes. Raises FileNotFoundError."""
         digest = hashlib.sha256()
         with self._said():
-            found = self.store.get(name).stream(min_chunk_size=_PART)
+            found = _whole(lambda: self.store.get(name)).stream(min_chunk_size=_PART)
             if to is None:
                 for piece in found:
                     digest.update(piece)
@@ -152,14 +160,24 @@ class Bucket:
 
     def below(self, folder: str = "", after: str | None = None) -> Iterator[Object]:
         """The objects below a folder, by name; with `after` those that follow that name. Costs a request per 1,000."""
+        tries = _TRIES
         with self._said():
-            for batch in self.store.list(folder or None, offset=after, chunk_size=1000):
-                yield from map(self._object, batch)
+            while tries:
+                try:
+                    for batch in self.store.list(folder or None, offset=after, chunk_size=1000):
+                        for found in map(self._object, batch):
+                            yield found
+                            after = found.name
+                    return
+                except Exception as error:
+                    tries -= 1
+                    if not (tries and _broke_off(error)):
+                        raise
 
     def names(self, folder: str) -> list[str]:
         """Names of the entries of a folder, sorted; none where it is not there."""
         with self._said():
-            found = self.store.list_with_delimiter(folder or None)
+            found = _whole(lambda: self.store.list_with_delimiter(folder or None))
         paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
@@ -168,7 +186,7 @@ class Bucket:
         found = list(names)
         for i in range(0, len(found), 1000):
             with suppress(FileNotFoundError), self._said():
-                self.store.delete(found[i : i + 1000])
+                _whole(partial(self.store.delete, found[i : i + 1000]))
 
     def each(self, function: Callable[[One], Other], items: Iterable[One]) -> list[Other]:
         """`function` of every item, in order, several at once."""
@@ -215,6 +233,22 @@ class Bucket:
             raise _sentence(self.url, self.endpoint, error) from None
 
 
+def _broke_off(error: Exception) -> bool:
+    """Whether an answer began and did not end. obstore asks again only where none came, and where it reads a file."""
+    return "body error" in str(error)
+
+
+def _whole(ask: Callable[[], One]) -> One:
+    """What the bucket answers, where answers break off. To ask twice is as where an answer was lost on the way."""
+    for _ in range(_TRIES - 1):
+        try:
+            return ask()
+        except Exception as error:
+            if not _broke_off(error):
+                raise
+    return ask()
+
+
 def _sentence(url: str, endpoint: str, error: Exception) -> AlignError:
     kind, text = type(error).__name__, str(error)
     where = f" at {endpoint}" if endpoint and url.startswith("s3:") else ""
@@ -223,9 +257,15 @@ def _sentence(url: str, endpoint: str, error: Exception) -> AlignError:
     if "169.254.169.254" in text or "metadata.google" in text or "redential" in text:
         names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if url.startswith("s3:") else "GOOGLE_SERVICE_ACCOUNT"
         return InputError(f"The store {url}: the environment has no credentials for it; set {names}.")
-    if kind in ("PermissionDeniedError", "UnauthenticatedError") or "403" in text:
+    if failed := _FAILED.search(text):
+        return AlignError(
+            f"The store {url}{where} answers {failed[1]} whenever asked; the same command resumes once it works."
+        )
+    if kind in ("PermissionDeniedError", "UnauthenticatedError") or "status code: 403" in text:
         return InputError(f"The store {url}: the credentials of the environment are not allowed to use it{where}.")
     if "error sending request" in text or "onnect" in text or "dns" in text:
         return InputError(f"The store {url} cannot be reached{where}.")
+    if _broke_off(error):
+        return AlignError(f"The answers of the store {url}{where} break off; the same command resumes once it works.")
     first = " ".join(text.split("\n\n")[0].split())[:300]
     return AlignError(f"The store {url}: {redact.redact(first)}")

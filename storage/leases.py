@@ -12,11 +12,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
-from align.errors import StageError
+from align.errors import AlignError, StageError
 from storage.bucket import Bucket, Gone, Object
 
 SECONDS = 30.0
@@ -50,11 +50,13 @@ class Lease:
         self._write(decision=decision)
 
     def release(self) -> None:
-        """Let go of it. One that may be another's by now is left alone."""
+        """Let go of it. One that may be another's by now is left alone, and one that the bucket does not let go of ends
+        by itself: neither is worth a failure of what was done under it."""
         self._ended.set()
         self._heart.join()
         if not self._lost and time.monotonic() - self._seen < self._seconds / 2:
-            self._bucket.remove([self.name])
+            with suppress(AlignError):
+                self._bucket.remove([self.name])
 
     def _beat(self) -> None:
         while not self._ended.wait(self._seconds / 3):

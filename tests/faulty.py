@@ -38,6 +38,17 @@ def work(store: Store, acknowledge: Acknowledge) -> None:
     """A run of two stages, whose model becomes champion and gets a tag. What is done is acknowledged as it is."""
     run = runs.Run(store, "tiny", {})
     acknowledge(f"run {run.id}")
+    try:
+        _stages(store, run, acknowledge)
+    except Exception:
+        run.finish("failed")
+        raise
+    run.finish("done")
+    acknowledge(f"finished {run.id}")
+
+
+def _stages(store: Store, run: runs.Run, acknowledge: Acknowledge) -> None:
+    """The stages and what they lead to."""
     made: list[Attempt] = []
     for stage, function, inputs in (("produce", produce, ()), ("consume", consume, ("data",))):
         read = {role: Output(made[0].artifact, "rows.parquet") for role in inputs}
@@ -54,8 +65,6 @@ def work(store: Store, acknowledge: Acknowledge) -> None:
     acknowledge(f"champion {crowned.number if crowned else 0}")
     tags.put(store, "good", run.id)
     acknowledge(f"tag {run.id}")
-    run.finish("done")
-    acknowledge(f"finished {run.id}")
 
 
 def lost(store: Store, acknowledged: list[str]) -> Iterator[str]:

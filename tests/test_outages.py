@@ -1,0 +1,88 @@
+"""The object store fails at every request of a run in turn, once or from then on: it answers 503, before or after it did
+what it was asked, its answers break off, or are lost. Nothing acknowledged is lost, nothing is half visible, the cause
+is one sentence, and the next run completes with the same digests."""
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import buckets
+import faulty
+import pytest
+from proxies import MODES, Outage, Proxy, between
+
+from align.errors import AlignError
+from storage import upkeep
+from storage.bucket import Bucket
+from storage.shared import SharedStore
+
+EVERY = os.environ.get("FAULTS") == "all"  # `make faults`: every way at every request
+AT_ONCE = 4
+CAUSES = dict(zip(MODES, ("503 Service", "503 Service", "break off", "cannot be reached"), strict=True))
+Whole = tuple[int, set[str]]
+
+
+@pytest.fixture(scope="module")
+def proxy(s3: str) -> Iterator[Proxy]:
+    with between(s3) as proxy, pytest.MonkeyPatch.context() as patch:
+        for name, value in buckets.environment(proxy.address).items():
+            patch.setenv(name, value)
+        yield proxy
+
+
+def new(proxy: Proxy, **outage: object) -> tuple[str, Outage]:
+    """An empty place in the bucket, and what happens to the requests about it."""
+    name = uuid4().hex
+    proxy.outages[name.encode()] = made = Outage(**outage)  # type: ignore[arg-type]
+    return f"s3://{buckets.BUCKET}/{name}", made
+
+
+def work(store: SharedStore) -> tuple[list[str], Exception | None]:
+    """A run; what was acknowledged, and how it failed."""
+    acknowledged: list[str] = []
+    try:
+        faulty.work(store, acknowledged.append)
+    except Exception as error:
+        return acknowledged, error
+    return acknowledged, None
+
+
+@pytest.fixture(scope="module")
+def whole(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """How many requests a run sends, and the artifacts that it makes."""
+    url, outage = new(proxy)
+    store = SharedStore(Bucket(url), tmp_path_factory.mktemp("whole"))
+    assert work(store)[1] is None
+    return outage.seen, faulty.contents(store)
+
+
+def trial(proxy: Proxy, folder: Path, whole: Whole, mode: str, nth: int, for_good: bool) -> list[str]:
+    """A run whose nth request goes wrong, then one for which all is well; what is wrong with what came of them."""
+    (requests, expected), (url, outage) = whole, new(proxy, mode=mode, nth=nth, for_good=for_good)
+    here = folder / url.rpartition("/")[2]
+    one, other = SharedStore(Bucket(url), here / "one"), SharedStore(Bucket(url), here / "other")
+    acknowledged, error = work(one)
+    outage.nth = 0
+    wrong = [*faulty.lost(other, acknowledged), *faulty.half(other)]
+    if (error is None) is (for_good and nth < requests):  # a lease need not be let go of, which is the last request
+        wrong.append(f"it failed with {error!r}" if error else "it did not fail")
+    if error and not (isinstance(error, AlignError) and re.fullmatch(f".*{url} .*{CAUSES[mode]}.*", str(error))):
+        wrong.append(f"its cause is not one sentence: {error!r}")
+    again, error = work(one)
+    left = [f"{name} {bad}" for name, bad in upkeep.verify(SharedStore(Bucket(url), here / "third")) if bad]
+    if error or left or faulty.contents(other) != expected:
+        wrong.append(f"does not complete: {error!r} {again[-1:]} {left}")
+    return [f"{mode} at {nth}{' and after' * for_good}: {what}" for what in wrong]
+
+
+@pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
+def test_at_every_request(proxy: Proxy, whole: Whole, tmp_path: Path, for_good: bool) -> None:
+    requests, _ = whole
+    assert requests > 30
+    plan = [(mode, n) for n in range(1, requests + 1) for i, mode in enumerate(MODES) if EVERY or (n + i) % 4 == 0]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(lambda at: trial(proxy, tmp_path, whole, at[0], at[1], for_good), plan))
+    assert [what for wrong in found for what in wrong] == []
