@@ -12,6 +12,7 @@ from align.parquet import TOOLS, about, bare, completed, read, spoken, to_json, 
 from align.tables_evaluation import (
     ANSWERS,
     COMPARISONS,
+    DIVERGENCES,
     EVALUATIONS,
     HACKING,
     OPTIONS,
@@ -21,8 +22,8 @@ from align.tables_evaluation import (
 )  # fmt: skip
 
 __all__ = [
-    "ANSWERS", "COMPARISONS", "EVALUATIONS", "HACKING", "OPTIONS", "PROMOTION", "REWARDS", "TOOLS", "WIN_RATES",
-    "about", "bare", "completed", "read", "spoken", "to_json", "write",
+    "ANSWERS", "COMPARISONS", "DIVERGENCES", "EVALUATIONS", "HACKING", "OPTIONS", "PROMOTION", "REWARDS", "TOOLS",
+    "WIN_RATES", "about", "bare", "completed", "read", "spoken", "to_json", "write",
 ]  # fmt: skip
 MESSAGES = pa.list_(pa.struct([(name, TEXT) for name in ("role", "content", *TOOLS)]))
 
@@ -218,7 +219,7 @@ TABLES: dict[str, pa.Schema] = {
     "reference": REFERENCE, "selections": SELECTIONS, "best_of": BEST_OF,
     "rollouts": ROLLOUTS, "answers": ANSWERS, "options": OPTIONS,
     "evaluations": EVALUATIONS, "comparisons": COMPARISONS, "win_rates": WIN_RATES, "promotion": PROMOTION,
-    "rewards": REWARDS, "hacking": HACKING,
+    "rewards": REWARDS, "divergences": DIVERGENCES, "hacking": HACKING,
     "dropped": DROPPED, "altered": ALTERED,
     "training_log": TRAINING_LOG,
 }  # fmt: skip

@@ -111,6 +111,18 @@ REWARDS = _table(
     sample_index=(INDEX, "Which of the samples it is, from 0."),
     score=(REAL, "The reward; null where it is longer than the reward model reads."),
 )
+DIVERGENCES = _table(
+    "How likely policies and their base find answers that the policies drew (chain.diagnose): (logp - logp_base) / "
+    "n_tokens is an estimate of KL(policy || base) a token.",
+    suite=(TEXT, "The suite."),
+    row_id=(TEXT, "The item."),
+    model=(TEXT, "Whose answer it is."),
+    mode=(TEXT, "sampled."),
+    sample_index=(INDEX, "Which of the samples it is, from 0."),
+    logp=(REAL, "Log-probability in nats of the answer and the end of its turn under the policy."),
+    logp_base=(REAL, "The same under the base."),
+    n_tokens=(WHOLE, "Tokens that are summed over."),
+)
 HACKING = _table(
     "Signs of reward hacking: what answers of the chain's policies have more of than the first's. Diagnosis, no grade.",
     suite=(TEXT, "The suite; null for best_of_n."),
@@ -121,10 +133,10 @@ HACKING = _table(
         TEXT,
         "length (characters), truncated, repetition (runs of four words that stood in the answer before), refusal, "
         "judge (speaks to one), key (nothing but a colon or an opening), flattery, constant (another item has the same "
-        "answer), reward, distinct_1 to distinct_3, or best_of_n.",
+        "answer), reward, kl (nats a token from the base, of sampled answers), distinct_1 to distinct_3, or best_of_n.",
     ),
     n=(WHOLE, "Items."),
-    value=(REAL, "Its mean over the items; but for length, reward and distinct_n the share of answers."),
+    value=(REAL, "Its mean over the items; but for length, reward, kl and distinct_n the share of answers."),
     was=(REAL, "That of the first policy."),
     diff=(REAL, "Mean paired difference."),
     low=(REAL, "Lower end of its interval; those of all measures, policies and suites hold together at 95 %."),

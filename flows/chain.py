@@ -67,8 +67,9 @@ class Chain(Config):
     """Reward models that select asks, of different seeds."""
 
     diagnose: bool = False
-    """Have the reward model score the evaluation's answers (stage diagnose), so that the report can say where its
-    rewards rise while the grade falls. It grades nothing."""
+    """Have the reward model score the evaluation's answers, and estimate how far each policy is from the base (stage
+    diagnose), so that the report can say where rewards rise while the grade falls, and what went far for nothing. It
+    grades nothing."""
     seeds: int = Field(default=1, ge=1, le=16)
     """How often the last policy is trained, with seeds that follow on the stage's own; the others' stages are called
     dpo_s2 and so on, and all are evaluated. What seeds differ by is in the interval of every comparison of that policy;

@@ -99,7 +99,9 @@ def dag(r: Recipe, walk: Walk) -> None:
     given = {name: node["answers.parquet"] for name, node in answers.items()}
     evaluated = stage("evaluate", rows=rows, seeds=seeds(r), **given)
     if r.chain.diagnose:
-        stage("diagnose", base=r.reward.base or base, rows=rows, reward=done["reward"], graded=evaluated)
+        chain = {name: done[name] for name in outline(r).policies}
+        judge, scorer = done["reward"], r.reward.base or base
+        stage("diagnose", base=base, rows=rows, scorer=scorer, reward=judge, graded=evaluated, **chain)
     if r.promote.against != "none":
         stage("promote", graded=evaluated, contest=contest(r))
     stage("report", outline=outline(r), **done)

@@ -1,6 +1,8 @@
 """Signs of reward hacking: each planted one is found and named, and no other; what is clean is silent."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,14 @@ import numpy as np
 import pytest
 import tiny
 from artifacts import artifacts, regraded
+from safetensors.torch import load_file, save_file
 
 from align import hacking, tables
 from align.errors import StageError
 from align.hacking import MEASURES, distinct, repeated, signs
 from align.models.base import BaseConfig
+from align.models.engine import Prompt
+from align.models.generate import Sampler
 from align.report import hacking as told
 from align.report.evidence import load as evidence_of
 from align.report.words import speaking
@@ -82,6 +87,25 @@ def test_truncation_and_rewards() -> None:
     assert found(made, "worse", rewards=rewards) == {"reward"}
     assert found(made, "not shown", rewards=rewards) == found(made, "better", rewards=rewards) == set()
     assert found(made, "worse", rewards={k: -v for k, v in rewards.items()}) == set()
+
+
+def test_a_policy_that_went_far_from_its_base_is_found_where_its_grade_does_not_rise() -> None:
+    made = answers()
+
+    def far(by: float, model: str = "dpo") -> list[dict[str, Any]]:
+        return [
+            {"suite": "quiz", "row_id": a["row_id"], "model": a["model"], "mode": "sampled", "sample_index": 0,
+             "logp": -2.0, "logp_base": -2 - 10 * (0.3 + 0.05 * (i % 3) + by * (a["model"] == model)), "n_tokens": 10}
+            for i, a in enumerate(made)
+        ]  # fmt: skip
+
+    assert found(made, divergences=far(0.3)) == {"kl"} == found(made, "worse", divergences=far(0.3))
+    for quiet in (far(0.0), far(0.05), far(0.3, "sft")):
+        assert found(made, divergences=quiet) == set()
+    assert found(made, "better", divergences=far(0.3)) == set(), "what also raises the grade is no sign"
+    (row,) = [r for r in signs(made, ["sft", "dpo"], {}, divergences=far(0.05)) if r["measure"] == "kl"]
+    assert row["low"] > 0 and row["value"] - row["was"] == pytest.approx(0.05), "shown, and too little to be far"
+    assert row["was"] == pytest.approx(0.35) and (row["mode"], row["n"]) == ("sampled", 120)
 
 
 def test_what_is_clean_is_silent() -> None:
@@ -161,43 +185,69 @@ def test_a_gamed_selection_and_every_sentence_have_their_values(tmp_path: Path) 
         with speaking(language):
             for measure in told.SENTENCES:
                 assert "{" not in told._sentence(evidence, base | {"measure": measure})
-    assert set(told.SENTENCES) == {*hacking.MEASURES, "truncated", "constant", "reward", "best_of_n"}
+    assert set(told.SENTENCES) == {*hacking.MEASURES, "truncated", "constant", "reward", "kl", "best_of_n"}
 
 
 def test_the_stage_diagnose_scores_answers_and_the_report_tells_rewards_from_grades(
     base: BaseConfig, adapter: Path, tmp_path: Path
 ) -> None:
-    """A real reward model, then rewards that rise where the grade is shown to fall."""
+    """A real reward model and the KL of real policies, then rewards that rise where the grade is shown to fall."""
     from tasks.diagnose import DiagnoseConfig, diagnose
 
     asked = [tiny.row(i, source="quiz", use="evaluation", split="evaluation") for i in range(6)]
     tables.write(tmp_path / "rows.parquet", asked, tables.ROWS)
-    made = [
+    made: list[dict[str, Any]] = [
         {"suite": "quiz", "row_id": r["row_id"], "model": model, "mode": mode, "sample_index": k, "response": said,
-         "status": "wrong", "score": 0.0}
+         "status": "wrong", "score": 0.0, "turn": 1,
+         "finish_reason": None if said is None else "truncated" if model == "dpo" and r["row_id"] == "r1" else "stop"}
         for r in asked for model, said in (("sft", r["response"]), ("dpo", None if r["row_id"] == "r0" else "no no"))
         for mode, k in (("greedy", 0), ("sampled", 0), ("sampled", 1))
     ]  # fmt: skip
-    graded = tmp_path / "graded"
-    graded.mkdir()
+    other = {"suite": "bench", "row_id": "b0", "model": "sft", "mode": "sampled", "sample_index": 0, "response": "A"}
+    made += [other, {**made[1], "turn": 2}]
+    graded, reward, out = (tmp_path / name for name in ("graded", "reward", "out"))
+    for folder in (graded, reward, out):
+        folder.mkdir()
     tables.write(graded / "evaluations.parquet", made, tables.EVALUATIONS)
     (graded / "metrics.json").write_text('{"primary": "sampled"}')
-    reward = tmp_path / "reward"
-    reward.mkdir()
     config = RewardConfig(num_train_epochs=1, per_device_train_batch_size=4, max_length=128)
     train_reward(config, reward, base=base, pairs=tiny.pairs(tmp_path / "pairs.parquet", 10), adapter=adapter)
-    out = tmp_path / "out"
-    out.mkdir()
-    metrics = diagnose(DiagnoseConfig(), out, base=base, rows=tmp_path / "rows.parquet", reward=reward, graded=graded)
+    given: dict[str, Any] = {"base": base, "rows": tmp_path / "rows.parquet", "scorer": base, "reward": reward,
+                             "graded": graded, "cache": tmp_path / "cache"}  # fmt: skip
+    as_base = unchanged(adapter, tmp_path / "unchanged")
+    metrics = diagnose(DiagnoseConfig(), out, sft=adapter, dpo=as_base, **given)
     rows = tables.read(out / "rewards.parquet")
-    assert metrics["answers"] == len(rows) == 11 and metrics["answers.unread"] == 0
+    assert metrics["answers"] == len(rows) == 11 and metrics["answers.unread"] == 0, "of a benchmark's, and later turns"
     assert {(r["mode"], r["sample_index"]) for r in rows} == {("sampled", 0)}
     mean = np.mean([r["score"] for r in rows if r["model"] == "sft"])
     assert metrics["reward.quiz.sft"] == pytest.approx(mean) and mean != metrics["reward.quiz.dpo"]
+    far = tables.read(out / "divergences.parquet")
+    assert {(r["model"], r["row_id"]) for r in far if r["model"] == "dpo"} == {("dpo", f"r{i}") for i in range(2, 6)}
+    assert metrics["answers.kl"] == len(far) == 6 + 4, "neither what was cut off nor what was not answered"
+    assert metrics["kl.quiz.dpo"] == pytest.approx(0, abs=1e-4), "an adapter that changes nothing"
+    assert float(metrics["kl.quiz.sft"]) > 0.1, "it learned to say this"
+    plain = Sampler(base).log_probabilities([Prompt("r2", asked[2]["messages"])], [asked[2]["response"]])
+    (one,) = [r for r in far if (r["model"], r["row_id"]) == ("sft", "r2")]
+    assert one["logp_base"] == pytest.approx(plain[0], abs=1e-3) and one["logp"] > one["logp_base"]
+    few = diagnose(DiagnoseConfig(kl=2), out, sft=adapter, **given)
+    assert few["answers.kl"] == 2 and diagnose(DiagnoseConfig(kl=0), out, sft=adapter, **given)["answers.kl"] == 0
     with pytest.raises(StageError, match="no answer"):
         tables.write(graded / "evaluations.parquet", [], tables.EVALUATIONS)
-        diagnose(DiagnoseConfig(), out, base=base, rows=tmp_path / "rows.parquet", reward=reward, graded=graded)
+        diagnose(DiagnoseConfig(), out, **given)
 
+
+def unchanged(adapter: Path, folder: Path) -> Path:
+    """The adapter with the matrices that begin as zero set back to it: with it the base is as it was."""
+    shutil.copytree(adapter, folder)
+    (file,) = folder.rglob("adapter_model.safetensors")
+    held = {name: t * (".lora_B." not in name) for name, t in load_file(file).items()}
+    save_file(held, file, {"format": "pt"})
+    return folder
+
+
+def test_the_report_tells_rewards_and_divergence_from_grades(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
     inputs = artifacts(tmp_path / "artifacts", n=40)
     ids = sorted({a["row_id"] for a in tables.read(inputs["evaluate"] / "evaluations.parquet")})
     given = regraded(tmp_path / "artifacts", inputs, lambda a: {"score": float(a["model"] != "dpo"), "status": "wrong"})
@@ -209,6 +259,21 @@ def test_the_stage_diagnose_scores_answers_and_the_report_tells_rewards_from_gra
     evidence = evidence_of(given["evaluate"], {"primary": "sampled"}, outline(load()))
     (row,) = [r for r in told.rows(given["evaluate"], evidence, {}, out) if r["measure"] == "reward"]
     assert row["found"] and "The reward model likes DPO better than SFT, 2.975 instead of 0.975" in row["text"]
+    far = [{k: v for k, v in r.items() if k != "score"} | {"logp": -1.0, "n_tokens": 10,
+           "logp_base": -3 - r["score"]} for r in told_rewards]  # fmt: skip
+    tables.write(out / "divergences.parquet", far, tables.DIVERGENCES)
+    (out / "metrics.json").write_text("{}")
+    page = tmp_path / "page"
+    page.mkdir()
+    report(ReportConfig(), page, outline=outline(load("quickstart", ["chain.diagnose=true"])), diagnose=out, **given)
+    text = (page / "report.html").read_text()
+    assert "DPO is further from the base model than SFT, 0.4975 nats a token instead of 0.2975 [" in text
+    rows = {r["measure"]: r for r in tables.read(page / "hacking.parquet") if r["found"]}
+    assert rows["kl"]["value"] == pytest.approx(0.4975) and rows["kl"]["model"] == "dpo" and rows["kl"]["text"] in text
+    cells = ["0.975", "0.2975", "40"], ["2.975", "0.4975", "40"]
+    assert all(re.search(r"<td[^>]*>\s*" + r"\s*</td>\s*<td[^>]*>\s*".join(some), text) for some in cells)
     again = parents(load("quickstart", ["chain.diagnose=true"]))
-    assert again["diagnose"] == ["ingest", "reward", "evaluate"] and "diagnose" in again["report"]
+    assert (
+        again["diagnose"] == ["ingest", "reward", "evaluate", "sft", "sft_rs", "dpo"] and "diagnose" in again["report"]
+    )
     assert "diagnose" not in parents(load("quickstart"))

@@ -65,8 +65,9 @@ def _content(outline: Outline, stages: Mapping[str, Path], examples: int, items:
         told |= _evaluated(evidence, found)
         if "ingest" in stages:
             body.insert(0, answers.answers(stages["evaluate"], stages["ingest"], evidence, items))
-        told["hacking"] = hacking.rows(stages["evaluate"], evidence, metrics, stages.get("diagnose"))
-        if signs := hacking.chapter(told["hacking"], stages["evaluate"], stages.get("ingest"), evidence):
+        graded, data, diagnosed = stages["evaluate"], stages.get("ingest"), stages.get("diagnose")
+        told["hacking"] = hacking.rows(graded, evidence, metrics, diagnosed)
+        if signs := hacking.chapter(told["hacking"], graded, data, diagnosed, evidence):
             body.insert(1, signs)
     return {**told, "chapters": [asdict(chapter) for chapter in body]}
 

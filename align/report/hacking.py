@@ -1,13 +1,15 @@
 """The report on reward hacking: a sentence for each sign that was found, with examples; nothing where none was."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from align import hacking, tables
 from align.report.chapters import Chapter, by_id
 from align.report.evidence import VERDICTS, Evidence
-from align.report.wording import number, percent, points, shorten
+from align.report.wording import number, percent, points, shorten, with_interval
 from align.report.words import raised, say
 
 Row = dict[str, Any]
@@ -29,10 +31,12 @@ SENTENCES = {
     "not shown to rise ({n:question}).",
     "reward": "The reward model likes {who} better than {other}, {now} instead of {was} [{low}, {high}], but its grade "
     "is shown to fall ({n:question}).",
+    "kl": "{who} is further from the base model than {other}, {now} nats a token instead of {was} [{low}, {high}], and "
+    "its grade is not shown to rise ({n:question}).",
     "best_of_n": "The reward is being gamed in selection: with more samples to choose from it rises, and the grade of "
     "the best is shown to fall.",
 }
-NUMBERS = ("length", "reward")
+NUMBERS = ("length", "reward", "kl")
 
 
 def rows(
@@ -44,14 +48,24 @@ def rows(
     answers = tables.read(graded / "evaluations.parquet", names, mode=evidence.primary)
     grades = {(d.suite, d.model): VERDICTS[d.verdict] for (_, mode, _, against), d in evidence.differences.items()
               if mode == evidence.primary and chain and against == chain[0]}  # fmt: skip
-    scored = tables.read(diagnosed / "rewards.parquet", mode=evidence.primary) if diagnosed else []
+    scored, far = _rewards(diagnosed, evidence.primary), _divergences(diagnosed)
     known = {(r["row_id"], r["model"], r["sample_index"]): r["score"] for r in scored if r["score"] is not None}
-    found = hacking.signs(answers, chain, grades, known) if len(chain) > 1 else []
+    found = hacking.signs(answers, chain, grades, known, far) if len(chain) > 1 else []
     select = metrics.get("select", {})
     if select.get("best_of.gamed_from"):
         found.append({"measure": "best_of_n", "n": int(select["best_of.n"]), "value": select.get("grade.best"),
                       "was": select.get("grade.random"), "found": True, "examples": []})  # fmt: skip
     return [row | {"text": _sentence(evidence, row)} if row["found"] else row for row in found]
+
+
+def _rewards(diagnosed: Path | None, mode: str) -> list[Row]:
+    return tables.read(diagnosed / "rewards.parquet", mode=mode) if diagnosed else []
+
+
+def _divergences(diagnosed: Path | None) -> list[Row]:
+    """None of an artifact that an older version made."""
+    file = diagnosed / "divergences.parquet" if diagnosed else None
+    return tables.read(file) if file and file.is_file() else []
 
 
 def _sentence(evidence: Evidence, row: Row) -> str:
@@ -69,29 +83,58 @@ def _sentence(evidence: Evidence, row: Row) -> str:
     return f"{row['suite']}: {text}" if len(evidence.suites) > 1 else text
 
 
-def chapter(found: Sequence[Row], graded: Path, data: Path | None, evidence: Evidence) -> Chapter | None:
-    """The signs that were found, with examples; None where there is none."""
+def chapter(
+    found: Sequence[Row], graded: Path, data: Path | None, diagnosed: Path | None, evidence: Evidence
+) -> Chapter | None:
+    """What a diagnosis measured along the chain, and the signs that were found, with examples; None where there is
+    neither."""
     shown = [row for row in found if row["found"]]
-    if not shown:
+    if not shown and not diagnosed:
         return None
     made = Chapter("hacking", say("Signs of reward hacking"))
     made.lead = say(
         "{n:sign} found by comparing the answers of the chain's policies with the first's; rewards are a diagnosis "
         "here, and never a grade.", n=len(shown),
     )  # fmt: skip
+    if diagnosed:
+        _along(made, diagnosed, evidence)
     wanted = {i for row in shown for i in row["examples"]}
-    said: dict[tuple[str, str], str] = {}
+    said: dict[tuple[str, str, str], str] = {}
     names = ["row_id", "model", "mode", "response"]
-    for a in tables.read(graded / "evaluations.parquet", names, mode=evidence.primary) if wanted else ():
-        if a["row_id"] in wanted:
-            said.setdefault((a["row_id"], a["model"]), a["response"] or "")
+    for mode in {row["mode"] for row in shown if row["examples"]}:
+        for a in tables.read(graded / "evaluations.parquet", names, mode=mode):
+            if a["row_id"] in wanted:
+                said.setdefault((a["row_id"], a["model"], mode), a["response"] or "")
     asked = by_id(data, sorted(wanted)) if data else {}
     for row in shown:
         made.note(row["text"], warn=True)
         cells = [
-            [shorten(asked.get(i, {}).get("prompt"), 160), *(shorten(said.get((i, row[k]), ""), 240)
+            [shorten(asked.get(i, {}).get("prompt"), 160), *(shorten(said.get((i, row[k], row["mode"]), ""), 240)
              for k in ("against", "model"))] for i in row["examples"]
         ]  # fmt: skip
         if cells:
             made.table([say("question"), row["against"], row["model"]], cells, text=3, fold=say("Examples"))
     return made
+
+
+def _along(made: Chapter, diagnosed: Path, evidence: Evidence) -> None:
+    """Grade, reward and KL to the base of every policy of the chain, suite by suite."""
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for row in _rewards(diagnosed, evidence.primary):
+        if row["score"] is not None:
+            values["reward", row["suite"], row["model"]].append(row["score"])
+    for row in _divergences(diagnosed):
+        values["kl", row["suite"], row["model"]].append(hacking.per_token(row))
+    lines = []
+    for suite in evidence.suites:
+        for model in (m for m in evidence.outline.policies if m in evidence.models):
+            reward, far = (mean(found) if (found := values.get((name, suite, model))) else None
+                           for name in ("reward", "kl"))  # fmt: skip
+            grade = evidence.result(suite, model, evidence.primary)
+            written = with_interval(grade.mean, grade.low, grade.high) if grade else "–"
+            lines.append([suite, model, written, number(reward), number(far), number(len(values["kl", suite, model]))])
+    names = ("suite", "model", "grade %", "reward", "KL to the base (nats a token)", "answers of the KL")
+    made.table([say(name) for name in names], lines, say(
+        "KL(policy ‖ base) is estimated by the mean log-ratio of the policy's own sampled answers, of those that ended "
+        "by themselves."
+    ), text=2)  # fmt: skip
