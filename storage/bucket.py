@@ -261,6 +261,8 @@ def _sentence(url: str, endpoint: str, error: Exception) -> AlignError:
         return AlignError(
             f"The store {url}{where} answers {failed[1]} whenever asked; the same command resumes once it works."
         )
+    if "RequestTimeTooSkewed" in text:
+        return InputError(f"The store {url} refuses requests of this machine, whose clock is wrong; set the clock.")
     if kind in ("PermissionDeniedError", "UnauthenticatedError") or "status code: 403" in text:
         return InputError(f"The store {url}: the credentials of the environment are not allowed to use it{where}.")
     if "error sending request" in text or "onnect" in text or "dns" in text:

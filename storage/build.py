@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from align import digests
 from storage import identity, layout
-from storage.store import Attempt, Store
+from storage.store import Attempt, Store, now
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def build(
             told = {name: value for name, value in metrics.items() if not name.startswith("process.")}
             (out / "metrics.json").write_text(json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
             artifact = store.publish(request.stage, out)
+            newest = max((a.created_at for a in store.attempts(request.key)), default="")
             attempt = Attempt(
                 stage=request.stage,
                 key=request.key,
@@ -118,6 +119,7 @@ def build(
                 metrics=metrics,
                 seconds=round(time.monotonic() - started if seconds is None else seconds, 3),
                 run=run,
+                created_at=now(newest),
             )
             store.record(attempt)
             shutil.rmtree(unfinished, ignore_errors=True)

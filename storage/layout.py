@@ -68,3 +68,8 @@ def stage(run_id: str, number: int, name: str) -> str:
 def tag(name: str) -> str:
     """The record of a tag."""
     return f"{TAGS}/{name}.json"
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name that people give cannot lead out of the store."""
+    return not ("/" in name or "\0" in name or name.startswith(".") or len(name) > 200)

@@ -2,9 +2,9 @@
 
 import secrets
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from storage.store import Attempt, Store, now
 
 STARTED = "started"
 """What the journal says of a run whose end was not told."""
+
+_SECOND = "%Y%m%d-%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ class Run:
         """`flow_run` is the id of the Prefect flow run that it is, if it is one; `asked` the words after `align run`
         that ask for it, where that is known; `planned` the stages that are to take part, in order."""
         self.store = store
-        self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self.started_at = _follows(store)
+        self.id = f"{datetime.fromisoformat(self.started_at):{_SECOND}}-{secrets.token_hex(2)}"
         self._stages = 0
         self._records: dict[str, dict[str, Any]] = {}
         with ExitStack() as locks:
             locks.enter_context(store.in_use(self.id))
-            started = {"run_id": self.id, "recipe": recipe, "started_at": now(), "source": source, "flow_run": flow_run}
-            self._write(layout.started(self.id), {**started, "asked": list(asked), "planned": list(planned)})
+            started = {"run_id": self.id, "recipe": recipe, "started_at": self.started_at, "source": source}
+            more = {"flow_run": flow_run, "asked": list(asked), "planned": list(planned)}
+            self._write(layout.started(self.id), {**started, **more})
             store.tell(self._records)
             self._locks = locks.pop_all()
 
@@ -67,7 +71,8 @@ class Run:
     def finish(self, status: str) -> None:
         """Record the end: done, failed or interrupted."""
         try:
-            self._write(layout.finished(self.id), {"run_id": self.id, "status": status, "finished_at": now()})
+            end = {"run_id": self.id, "status": status, "finished_at": now(self.started_at)}
+            self._write(layout.finished(self.id), end)
             self.store.tell(self._records)
         finally:
             self._locks.close()
@@ -75,6 +80,18 @@ class Run:
     def _write(self, name: str, record: dict[str, Any]) -> None:
         self.store.write(name, record)
         self._records[name] = record
+
+
+def _follows(store: Store) -> str:
+    """The time, which follows that in the name of every run: the last one is the latest, though a clock was set back
+    or that of another machine is ahead."""
+    said = now()
+    later = store.names_after(layout.RUNS, f"{datetime.fromisoformat(said):{_SECOND}}.")  # "." follows "-"
+    for name in reversed(later):
+        with suppress(ValueError):
+            newest = datetime.strptime(name[:15], _SECOND).replace(tzinfo=UTC)
+            return now((newest + timedelta(seconds=1)).isoformat())
+    return said
 
 
 def history(store: Store) -> list[dict[str, Any]]:

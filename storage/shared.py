@@ -23,7 +23,7 @@ from storage import files, layout, leases, records
 from storage.artifact import Artifact, entries_of, kind_of, name_of
 from storage.bucket import Bucket, Object
 from storage.journal import Journal
-from storage.store import Attempt, One, Other, Store, is_plain, now
+from storage.store import Attempt, One, Other, Store, now
 
 _FRESH = 10.0  # seconds for which an artifact that was seen counts as there
 
@@ -60,12 +60,15 @@ class SharedStore(Store):
     def names(self, folder: str) -> list[str]:
         return self.bucket.names(folder)
 
+    def names_after(self, folder: str, name: str) -> list[str]:
+        found = self.bucket.below(folder, f"{folder}/{name}")
+        return sorted({object.name[len(folder) + 1 :].partition("/")[0] for object in found})
+
     def read(self, name: str, kind: str) -> dict[str, Any] | None:
         if found := records.read(self.root / name, kind):
             return found
-        data = self.bucket.get(name)
-        found = records.parse(data, kind)[0] if data is not None else None
-        if found and data is not None:
+        data = self.bucket.get(name) or b""
+        if found := records.parse(data, kind)[0]:
             with suppress(OSError):
                 whole.write(self.root / name, data)
         return found
@@ -89,10 +92,8 @@ class SharedStore(Store):
         return self.bucket.each(function, items)
 
     def load(self, name: str) -> Any:
-        try:
+        with suppress(ValueError):
             return json.loads(self.bucket.get(name) or b"null")
-        except ValueError:
-            return None
 
     def replace(self, name: str, value: Any) -> None:
         self.bucket.replace(name, json.dumps(value, ensure_ascii=False).encode())
@@ -131,7 +132,7 @@ class SharedStore(Store):
             self.bucket.replace(name, records.encode(manifest).encode())
 
     def manifest(self, name: str) -> dict[str, Any] | None:
-        if not is_plain(name) or layout.MANIFEST not in self._files(name):
+        if not layout.is_plain(name) or layout.MANIFEST not in self._files(name):
             return None
         return self.read(layout.manifest(name), "manifest")
 

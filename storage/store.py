@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +20,12 @@ One = TypeVar("One")
 Other = TypeVar("Other")
 
 
-def now() -> str:
-    """The time in UTC, ISO 8601 with microseconds: sorts as text."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def now(after: str = "") -> str:
+    """The time in UTC, ISO 8601 with microseconds: sorts as text. It follows `after`, another such time, also where the
+    clock was set back: what was made later is what counts."""
+    time = datetime.now(UTC)
+    time = max(time, datetime.fromisoformat(after) + timedelta(microseconds=1)) if after else time
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,10 @@ class Store:
     def names(self, folder: str) -> list[str]:
         """Names of the entries of a folder, sorted; none where it is not there."""
         return files.names(self.root / folder)
+
+    def names_after(self, folder: str, name: str) -> list[str]:
+        """Those names that follow another, sorted."""
+        return [found for found in self.names(folder) if found > name]
 
     def read(self, name: str, kind: str) -> dict[str, Any] | None:
         """The fields of a record, or None where it is missing or malformed."""
@@ -150,7 +157,7 @@ class Store:
 
     def manifest(self, name: str) -> dict[str, Any] | None:
         """What is on record about the artifact of that name; None for a name that could lead out of the store."""
-        return self.read(layout.manifest(name), "manifest") if is_plain(name) else None
+        return self.read(layout.manifest(name), "manifest") if layout.is_plain(name) else None
 
     def fetch(self, artifact: str, file: str | None = None) -> Path:
         """The directory of an artifact, or a file of it, to be read."""
@@ -227,7 +234,7 @@ class Store:
 
     def attempt_records(self, key: str) -> list[dict[str, Any]]:
         """Attempts of a key as they were recorded, oldest first."""
-        if not is_plain(key):
+        if not layout.is_plain(key):
             return []
         folder = layout.attempts(key)
         found = self.each(lambda name: self.read(f"{folder}/{name}", "attempt"), self.names(folder))
@@ -291,8 +298,3 @@ class Store:
     def digests(self) -> Path:
         """Where the digests of files outside the store are remembered."""
         return self.root / "cache" / "digests"
-
-
-def is_plain(name: str) -> bool:
-    """Whether a name that people give cannot lead out of the store."""
-    return not ("/" in name or "\0" in name or name.startswith(".") or len(name) > 200)

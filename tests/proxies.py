@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 BUSY = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
+SKEWED = BUSY.replace(b"SlowDown", b"RequestTimeTooSkewed")
 MODES = ("busy", "busy, though done", "half", "unheard")
 
 
@@ -65,8 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         wrong = self.server.what_happens(self.path.encode() + body)
-        if wrong == "busy":
-            return self._answer(503, [("Content-Type", "application/xml")], BUSY)
+        if wrong in ("busy", "skewed"):
+            status, said = (503, BUSY) if wrong == "busy" else (403, SKEWED)
+            return self._answer(status, [("Content-Type", "application/xml")], said)
         self.behind.request(self.command, self.path, body, dict(self.headers))
         answer: HTTPResponse = self.behind.getresponse()
         data = answer.read()

@@ -2,33 +2,21 @@
 is killed: nothing acknowledged is lost, nothing is half visible, and the next run completes with the same digests."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from preloaded import library, script
 
-from flows.recipe import ROOT
 from storage import room, upkeep
 from storage.store import Store
-
-TESTS = Path(__file__).parent
-COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 
 @pytest.fixture(scope="module")
 def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that makes operations fail."""
-    if COMPILER is None or sys.platform != "linux":
-        pytest.skip("needs a C compiler and Linux")
-    made = tmp_path_factory.mktemp("faults") / "faults.so"
-    words = [COMPILER, "-shared", "-fPIC", "-o", str(made), str(TESTS / "faults.c"), "-ldl"]
-    subprocess.run(words, check=True, capture_output=True, text=True)
-    return made
+    return library("faults.c", tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture
@@ -43,11 +31,7 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("mode", [1, 2, 3], ids=["once", "for good", "killed twice in a row"])
 def test_at_every_operation(preloaded: Path, memory: Path, mode: int) -> None:
-    path = os.pathsep.join([str(ROOT), str(TESTS)])
-    done = subprocess.run(
-        [sys.executable, TESTS / "faulty.py", memory, str(mode)], capture_output=True, text=True,
-        env={**os.environ, "LD_PRELOAD": str(preloaded), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = script("faulty.py", memory, mode, preload=preloaded)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["wrong"] == []

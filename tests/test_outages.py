@@ -14,7 +14,7 @@ import faulty
 import pytest
 from proxies import MODES, Outage, Proxy, between
 
-from align.errors import AlignError
+from align.errors import AlignError, InputError
 from storage import upkeep
 from storage.bucket import Bucket
 from storage.shared import SharedStore
@@ -86,3 +86,10 @@ def test_at_every_request(proxy: Proxy, whole: Whole, tmp_path: Path, for_good: 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda at: trial(proxy, tmp_path, whole, at[0], at[1], for_good), plan))
     assert [what for wrong in found for what in wrong] == []
+
+
+def test_a_clock_that_the_object_store_refuses_is_named(proxy: Proxy, tmp_path: Path) -> None:
+    """As S3 does where a request is dated 15 minutes off."""
+    url, _ = new(proxy, mode="skewed", nth=1, for_good=True)
+    _, error = work(SharedStore(Bucket(url), tmp_path))
+    assert isinstance(error, InputError) and "clock" in str(error) and url in str(error)
