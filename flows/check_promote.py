@@ -21,12 +21,6 @@ def problems(recipe: Recipe) -> Iterator[str]:
             yield f"evaluate.suites.{name}.guard: has no effect where promote.against is none; set one of them."
         return
     last = final(recipe)
-    if last == "newest":
-        yield (
-            "promote.against: which model several rounds end with is known when they end, and promote compares one "
-            "that is named; set it to none, or chain.rounds to 1."
-        )
-        return
     there = ["champion", *(n.removeprefix("answer_") for n in parents(recipe) if n.startswith("answer_"))]
     if asked.against == last:
         yield f"promote.against: is {last}, the model that is to be promoted; name another, such as sft or champion."

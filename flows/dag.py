@@ -11,7 +11,7 @@ from align.config import Config, Metrics
 from flows.recipe import Recipe
 from flows.rounds import of_round
 from flows.seeds import MARK, further, seeds
-from flows.stages import TABLE, contender, contest, outline
+from flows.stages import TABLE, contender, contest, final, outline
 from flows.stages import row as row_of
 from storage.build import Output
 
@@ -103,7 +103,7 @@ def dag(r: Recipe, walk: Walk) -> None:
         judge, scorer = done["reward"], r.reward.base or base
         stage("diagnose", base=base, rows=rows, scorer=scorer, reward=judge, graded=evaluated, **chain)
     if r.promote.against != "none":
-        stage("promote", graded=evaluated, contest=contest(r))
+        stage("promote", graded=evaluated, contest=contest(r), newest=done["newest"] if final(r) == "newest" else None)
     stage("report", outline=outline(r), **done)
 
 

@@ -129,8 +129,8 @@ def by_hand(store: Store, run: str, recipe: Recipe, force: str | None) -> Promot
     if force is not None and not force.strip():
         raise InputError("--force wants a reason, which is kept.")
     stages = [StageRun(**{n: s[n] for n in StageRun.__dataclass_fields__}) for s in runs.stages(store, run)]
-    name, by = final(recipe), {s.stage: s for s in stages}
-    artifact = by[name].artifact if name in by else None
+    made = _ends_with(recipe, stages)
+    name, artifact = (made.stage, made.artifact) if made else (final(recipe), None)
     if artifact is None or store.artifact(artifact) is None:
         raise InputError(f"Run {run} has no {name}, the model that it ends with; `align show {run}` says what it did.")
     decision = _decision(store, recipe, run, stages)
@@ -150,15 +150,24 @@ def by_hand(store: Store, run: str, recipe: Recipe, force: str | None) -> Promot
     if force is not None:
         decision = replace(decision, verdict=f"{decision.verdict}; promoted by hand: {force.strip()}")
     with store.in_use():
-        made = _crown(store, decision, recipe.base.model_dump(mode="json"), last)
-    if made is None:
+        champion = _crown(store, decision, recipe.base.model_dump(mode="json"), last)
+    if champion is None:
         raise InputError(f"Another champion of {recipe.name} was made meanwhile; `align runs` shows it.")
-    return Promotion("promoted", _told(made, decision.verdict), decision)
+    return Promotion("promoted", _told(champion, decision.verdict), decision)
+
+
+def _ends_with(recipe: Recipe, stages: Iterable[StageRun]) -> StageRun | None:
+    """What made the model that a run ends with; of several rounds what the stage newest chose. None where there is
+    none."""
+    by, last = {stage.stage: stage for stage in stages}, final(recipe)
+    if last == "newest" and last in by:
+        last = str(by[last].metrics.get("policy", last))
+    return by.get(last)
 
 
 def _decision(store: Store, recipe: Recipe, run_id: str, stages: Iterable[StageRun]) -> Decision | None:
-    by = {stage.stage: stage for stage in stages}
-    decided, made = by.get("promote"), by.get(final(recipe))
+    stages = list(stages)
+    decided, made = next((s for s in stages if s.stage == "promote"), None), _ends_with(recipe, stages)
     if decided is None or made is None or decided.artifact is None or made.artifact is None:
         return None
     said: Any = store.content(decided.artifact, "promotion.json")

@@ -11,7 +11,9 @@ from pydantic import Field
 
 from align import tables
 from align.config import EXECUTION, Config, Metrics
+from align.errors import StageError
 from align.grading.suites import OTHERS
+from align.models.files import read_json
 from align.report.numbers import MINUS, count, percent, plural, points
 from tasks.evaluate import Mode
 
@@ -44,7 +46,7 @@ class Contest(Config):
     """Which models are compared, and what guards the suites."""
 
     model: str
-    """The model that the recipe ends with."""
+    """The model that the recipe ends with; newest: the one that its rounds turn out to end with."""
     against: str
     """The evaluated model that it is compared with."""
     mode: Mode
@@ -59,8 +61,11 @@ class Contest(Config):
         return self.guards[suite] if suite in self.guards else self.guards.get(OTHERS)
 
 
-def promote(config: PromoteConfig, out: Path, *, graded: Path, contest: Contest) -> Metrics:
+def promote(config: PromoteConfig, out: Path, *, graded: Path, contest: Contest, newest: Path | None = None) -> Metrics:
     """Decide by the evaluation in `graded` (the artifact of evaluate) whether the final model may become champion.
+    `newest` is the artifact of that stage, which says which model this is where there are several rounds: their gates
+    chose it by prompts that are no evaluation items, so that what is decided here is decided on items that chose
+    nothing.
 
     Writes promotion.parquet (PROMOTION) and promotion.json (promoted, model, against, mode, verdict, reasons). It may
     where every rule `better` and `ungraded` holds and no guard is broken. A guard is broken where the paired interval
@@ -68,6 +73,8 @@ def promote(config: PromoteConfig, out: Path, *, graded: Path, contest: Contest)
     items is not asked, so that a guard errs on the safe side. It holds where the interval's lower end is within the
     tolerance. In between it is open: it is named, and does not decide.
     """
+    if newest:
+        contest = contest.model_copy(update={"model": read_json(newest / "metrics.json", StageError)["policy"]})
     rules = list(_rules(config, contest, graded))
     tables.write(out / "promotion.parquet", rules, tables.PROMOTION)
     failed = [rule for rule in rules if rule["held"] is False]
@@ -112,6 +119,10 @@ def _rules(config: PromoteConfig, contest: Contest, graded: Path) -> Iterator[Ru
         what |= {"against": contest.against, "n": found.get("n"), "text": f"{suite}: {text}" if suite else text}
         return what | {"diff": found.get("diff"), "low": found.get("diff_low"), "high": found.get("diff_high")} | more
 
+    if contest.model == contest.against:  # of several rounds, where none was shown to help
+        text = f"the rounds end with {_name(contest.model)}, the model that the final one has to be better than"
+        yield rule("better", None, False, text)
+        return
     if not goals:
         text = "every suite has a guard, so that none is left to be better on; name one in promote.suites"
         yield rule("better", None, False, text)

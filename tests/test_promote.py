@@ -47,9 +47,15 @@ def judged(
         for suite in suites for model in ("base", "sft", "dpo") for mode in ("greedy", "sampled") for i in range(100)
     ]  # fmt: skip
     tables.write(folder / "graded" / "evaluations.parquet", answers, tables.EVALUATIONS)
-    contest = Contest(model="dpo", against="sft", mode=settings.pop("mode", "sampled"), guards=GUARDS)
+    newest = settings.pop("newest", None)
+    mode, final = settings.pop("mode", "sampled"), "newest" if newest else "dpo"
+    contest = Contest(model=final, against="sft", mode=mode, guards=GUARDS)
     config = PromoteConfig(against="sft", **settings)
-    metrics = promote(config, folder / "out", graded=folder / "graded", contest=contest)
+    if newest:
+        (folder / "newest").mkdir()
+        (folder / "newest" / "metrics.json").write_text(json.dumps({"policy": newest, "rounds": 3}))
+    chosen = folder / "newest" if newest else None
+    metrics = promote(config, folder / "out", graded=folder / "graded", contest=contest, newest=chosen)
     verdict = json.loads((folder / "out" / "promotion.json").read_text())
     return tables.read(folder / "out" / "promotion.parquet"), verdict, metrics
 
@@ -141,7 +147,8 @@ def ran(
         **(more or {}),
     }
     run = Run(store, recipe.name, recipe.model_dump(mode="json"))
-    stages = [StageRun(name, "k", id_, status, 0.0, "", {}) for name, id_ in made.items()]
+    chose = {"newest": {"policy": "dpo"}}
+    stages = [StageRun(name, "k", id_, status, 0.0, "", chose.get(name, {})) for name, id_ in made.items()]
     for stage in stages:
         run.stage(stage)
     run.finish("done")

@@ -5,10 +5,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
+from rounded import Chain
 from served import ALIGN, PATIENCE, TINY, align
 
 from align import tables
@@ -16,12 +16,11 @@ from flows.check import problems
 from flows.graph import mermaid, parents
 from flows.needs import needs
 from flows.plan import plan
+from flows.promotion import by_hand
 from flows.recipe import load
-from flows.run import Outcome, run
 from flows.show import final_of
 from flows.stages import final, outline
-from storage import layout, runs
-from storage.store import Store
+from storage import champions, layout, runs
 
 ONE = """
 ingest:
@@ -48,19 +47,6 @@ evaluate: ingest answer_base answer_sft answer_sft_unfiltered answer_sft_rs answ
 EDGES = {name: read.split() for name, _, read in (line.partition(":") for line in ONE.strip().splitlines())}
 PLAIN = ["chain.dpo_pairs=pairs", "promote.against=none"]
 ROUND = ("sample", "pairs", "reward", "resample", "select", "sft_rs", "reference", "dpo")
-
-# A prompt's first two distinct responses are bad, all later ones good: what a gate grades first is what the round began
-# with. Grades are kept, so that the policy of round 1, good beside that of sft, is good beside that of round 2, too.
-GRADER = """
-seen = {}
-
-def grade(prompt, response, reference, meta):
-    seen.setdefault(prompt, set()).add(response)
-    return float(len(seen[prompt]) > 2)
-
-def same(prompt, response, reference, meta):
-    return 1.0
-"""
 
 
 def test_one_round_is_the_chain_that_it_was():
@@ -133,39 +119,6 @@ def test_a_gate_that_would_decide_nothing_or_by_what_was_trained_on_is_refused(o
     assert list(problems(load("quickstart", [*PLAIN, "chain.rounds=3"]))) == []
 
 
-class Chain:
-    """A store in which a recipe of three rounds ran: the first helps, the second is shown not to."""
-
-    def __init__(self, folder: Path):
-        (folder / "grader.py").write_text(GRADER)
-        self.store = Store(folder / "store")
-        self.overrides = [
-            "chain.rounds=3", "chain.reward_each_round=false", f"chain.gate.grader.file={folder / 'grader.py'}",
-            "chain.gate.grader.kind=python", "chain.gate.grader.function=grade",
-            "controls.random_of_n=false", "sample.limit=48", "resample.limit=16", "select.grader={kind: none}",
-            "ingest.split={sft: 0.6, preference: 0.2, rejection: 0.1, evaluation: 0.1}",
-            "sample.use=[prompts]", "pairs.held_out=0.6", "dpo.learning_rate=2e-3", "sample.max_new_tokens=16",
-            "resample.max_new_tokens=16", "evaluate.max_new_tokens=16", "evaluate.suites.questions.limit=6",
-        ]  # fmt: skip
-        self.outcome = self.run()
-
-    @property
-    def words(self) -> list[str]:
-        """What follows the recipe on the command line."""
-        return [*(w for o in self.overrides for w in ("--set", o)), "--store", str(self.store.root)]
-
-    def recipe(self, *more: str) -> Any:
-        return load(TINY, [*self.overrides, *more])
-
-    def run(self, *more: str) -> Outcome:
-        return run(str(TINY), [*self.overrides, *more], self.store)
-
-    def folder(self, stage: str) -> Path:
-        (found,) = [s.artifact for s in self.outcome.stages if s.stage == stage]
-        assert found is not None
-        return self.store.root / "artifacts" / found
-
-
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     return Chain(tmp_path_factory.mktemp("rounds"))
@@ -220,6 +173,18 @@ def test_evaluation_and_report_go_on_with_the_policies_that_there_are(chain: Cha
     table = json.loads((chain.folder("report") / "summary.json").read_text())
     assert [row[0] for row in table["rows"]] == ["base", "sft", "sft_rs", "dpo", "sft_rs_r2", "dpo_r2"]
     assert "1 round of 3 shown to help" in (chain.folder("report") / "report.html").read_text()
+
+
+def test_what_the_rounds_end_with_is_compared_for_promotion_and_by_hand_becomes_champion(chain: Chain):
+    done = chain.run("promote.against=sft")
+    found = {s.stage: s for s in done.stages}
+    assert {n for n, s in found.items() if s.status == "ran"} == {"promote", "report"}
+    said = json.loads((chain.store.root / "artifacts" / str(found["promote"].artifact) / "promotion.json").read_text())
+    assert (said["model"], said["against"], said["promoted"]) == ("dpo", "sft", False)
+    assert done.promotion is not None and done.promotion.status == "not promoted"
+    by_hand(chain.store, done.run_id, chain.recipe("promote.against=sft"), force="a look at its answers")
+    champion = champions.current(chain.store, "tiny")
+    assert champion and (champion.model, champion.artifact) == ("dpo", found["dpo"].artifact)
 
 
 def test_again_is_cached_and_skipped_and_plan_says_so(chain: Chain):

@@ -23,7 +23,8 @@ def took_place(outline: Outline, done: Mapping[str, Metrics], newest: str = "new
     chosen = str(done[newest]["policy"])
     parts = tuple(
         part.model_copy(update={"questions": tuple(
-            q.model_copy(update={"against": chosen}) if q.against == newest else q for q in part.questions
+            q.model_copy(update={k: chosen for k in ("model", "against") if getattr(q, k) == newest})
+            for q in part.questions
         )})
         for part in kept
     )  # fmt: skip
