@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 _GRACE = 15.0  # seconds that a child has to end by itself
@@ -39,7 +40,7 @@ def spawn(
         )
 
 
-def stop(child: subprocess.Popen[bytes]) -> None:
+def stop(child: subprocess.Popen[Any]) -> None:
     """End a child, gently first. Safe to call twice, and after a signal that raised in the middle of `child.poll()`:
     its lock is then held for ever, and Popen.wait would wait for it."""
     for number, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
@@ -53,7 +54,7 @@ def stop(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def _runs(child: subprocess.Popen[bytes]) -> bool:
+def _runs(child: subprocess.Popen[Any]) -> bool:
     """Whether it has not ended yet. One that has is left for its Popen to take note of."""
     if child.returncode is not None:
         return False

@@ -103,7 +103,8 @@ def sweep(
 ) -> None:
     """Run a recipe with every combination of the values in `--set key=a,b,c`, and say which is best.
 
-    With --trials a search chooses the points. What they share is computed once; the same command resumes.
+    With --trials a search chooses the points. What they share is computed once; the same command resumes. On a machine
+    with several GPUs they run side by side.
     """
     from flows import pages, show_sweep
     from flows.sweep import sweep as run_sweep

@@ -3,13 +3,14 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from align import tables
 from align.errors import AlignError, InputError
 from align.seeds import mean_of_seeds, seeded_difference
 from align.stats import item_means
-from flows import promotion
+from flows import beside, promotion
 from flows.graph import parents
 from flows.points import Point, Sweep
 from flows.processes import serving
@@ -19,6 +20,7 @@ from flows.seeds import seeds
 from flows.show import newest_of, say
 from flows.space import Space, space
 from flows.stages import final, row
+from storage import runs
 from storage.store import Store
 
 Scores = dict[str, list[dict[str, float]]]
@@ -36,9 +38,10 @@ def sweep(
     """Run `recipe` with every combination of the values that `overrides` list: `dotted.key=a,b,c` has three.
 
     With `trials`, which lets them be ranges too, a search (flows.trials) runs so many points instead; where there are
-    no more combinations than that, all of them. What the runs share is computed once. Settings are checked before the
-    first run; one that fails leaves the others. Raises InputError for what no recipe holds, and where none of the
-    overrides has several values.
+    no more combinations than that, all of them. Where this machine has several devices, points run side by side
+    (flows.beside), a search's in batches; else one after another. What the runs share is computed once. Settings are
+    checked before the first run; one that fails leaves the others. Raises InputError for what no recipe holds, and
+    where none of the overrides has several values.
     """
     asked = space(overrides, trials=trials)
     searched = trials is not None and trials < asked.size
@@ -51,12 +54,17 @@ def sweep(
     n = trials if trials is not None and searched else int(asked.size)
     tried: list[Point] = []
     found: list[Scores] = []
-    with serving():
-        for point in _points(asked, n, seed, load(recipe, asked.fixed) if searched else None):
-            tried.append(point)
-            say(f"{len(tried)} of {n}: {point.name}", sys.stderr)
-            with promotion.without():
-                found.append(_one(point, recipe, [*asked.fixed, *point.settings], store, compared))
+    places = beside.places(first)
+    alone = len(places) < 2
+    with serving() if alone else nullcontext():
+        for points in _batches(asked, n, seed, load(recipe, asked.fixed) if searched else None, len(places)):
+            names = [f"{len(tried) + k} of {n}" for k in range(1, len(points) + 1)]
+            if alone:
+                _in_turn(points, names, recipe, asked.fixed, store)
+            else:
+                beside.run_all(points, names, recipe, asked.fixed, store, places)
+            tried += points
+            found += [_scored(p, load(recipe, [*asked.fixed, *p.settings]), store, compared) for p in points]
     level = compare(tried, found, n)
     ranked = sorted(tried, key=lambda p: -p.mean)
     words = ["align", "run", recipe, *(w for o in [*asked.fixed, *ranked[0].settings] for w in ("--set", o))]
@@ -66,13 +74,27 @@ def sweep(
     )
 
 
-def _points(asked: Space, n: int, seed: int, recipe: Recipe | None) -> Iterator[Point]:
-    """What is run: `n` points of a search from `recipe` on, or all."""
+def _batches(asked: Space, n: int, seed: int, recipe: Recipe | None, places: int) -> Iterator[list[Point]]:
+    """What is run: `n` points of a search from `recipe` on, as many at once as there are places, or all."""
     if recipe is None:
-        return map(Point, asked.points())
+        return iter([[Point(settings) for settings in asked.points()]])
     from flows.trials import Search
 
-    return Search(asked, n, seed, recipe).points()
+    return Search(asked, n, seed, recipe).batches(places)
+
+
+def _in_turn(
+    points: Sequence[Point], names: Sequence[str], recipe: str, fixed: Sequence[str], store: Store
+) -> None:  # fmt: skip
+    """Run one after another; what came of each is written into it."""
+    for point, name in zip(points, names, strict=True):
+        say(f"{name}: {point.name}", sys.stderr)
+        try:
+            with promotion.without():
+                point.run_id = run(recipe, [*fixed, *point.settings], store).run_id
+        except AlignError as error:
+            point.error = str(error)
+            say(f"align: {error}", sys.stderr)
 
 
 def compare(tried: Sequence[Point], found: Sequence[Scores], n: int) -> float:
@@ -99,20 +121,16 @@ def _model(recipe: Recipe, asked: str | None) -> str:
     return asked or final(recipe)
 
 
-def _one(point: Point, recipe: str, overrides: list[str], store: Store, model: str) -> Scores:
-    """Run one point; what it came to is written into it. Returns the scores of its items."""
-    try:
-        loaded, outcome = load(recipe, overrides), run(recipe, overrides, store)
-    except AlignError as error:
-        point.error = str(error)
-        say(f"align: {error}", sys.stderr)
+def _scored(point: Point, recipe: Recipe, store: Store, model: str) -> Scores:
+    """The scores of the items of a point that ran with this recipe; their means are written into it."""
+    if point.error or not point.run_id:
         return {}
-    point.run_id = outcome.run_id
-    evaluated = next((s.artifact for s in outcome.stages if s.stage == "evaluate"), None)
+    stages = runs.stages(store, point.run_id)
+    evaluated = next((s["artifact"] for s in stages if s["stage"] == "evaluate"), None)
     artifact = store.artifact(evaluated) if evaluated else None
-    named = newest_of(store, outcome.run_id) if model == "newest" else model
+    named = newest_of(store, point.run_id) if model == "newest" else model
     folder = store.fetch(artifact.id, "evaluations.parquet").parent if artifact else None
-    scores = scores_of(folder, loaded.evaluate.primary, _seeds(loaded, named)) if folder else {}
+    scores = scores_of(folder, recipe.evaluate.primary, _seeds(recipe, named)) if folder else {}
     point.results = {suite: mean_of_seeds(found) for suite, found in scores.items()}
     return scores
 

@@ -30,7 +30,8 @@ class Search:
 
     The first has the values of the recipe, where the space holds them. What a point came to is read off it when the
     next one is asked for: its mean score, which is maximised, or that it failed. With the same seed and the same
-    results the points are the same, so that a sweep that is typed again finds its runs cached; no point comes twice.
+    results the points are the same, so that a sweep that is typed again finds its runs cached; no point comes twice. In
+    batches of another size those after the first DRAWN are others, since they learn from others.
     """
 
     def __init__(self, space: Space, n: int, seed: int, recipe: Recipe):
@@ -44,23 +45,27 @@ class Search:
         self.study: Study = optuna.create_study(direction="maximize")
         self.study.enqueue_trial({axis.key: _first(axis, recipe) for axis in space.axes})
 
-    def points(self) -> Iterator[Point]:
-        """The points; each is to be run before the next is asked for."""
+    def batches(self, size: int) -> Iterator[list[Point]]:
+        """The points, `size` at a time; those of a batch are to be run before the next is asked for, and know nothing
+        of each other."""
         from optuna.trial import TrialState
 
         tried: set[tuple[str, ...]] = set()
         while len(tried) < self._n:
-            trial, settings = self._ask(self._learning)
-            while settings in tried:  # learning may stay where it is, and a point that is known teaches nothing
-                self.study.tell(trial, state=TrialState.FAIL)
-                trial, settings = self._ask(self._at_random)
-            tried.add(settings)
-            point = Point(settings)
-            yield point
-            if point.results:
-                self.study.tell(trial, point.mean)
-            else:
-                self.study.tell(trial, state=TrialState.FAIL)
+            batch: list[tuple[Any, Point]] = []
+            while len(batch) < size and len(tried) < self._n:
+                trial, settings = self._ask(self._learning)
+                while settings in tried:  # learning may stay where it is, and a point that is known teaches nothing
+                    self.study.tell(trial, state=TrialState.FAIL)
+                    trial, settings = self._ask(self._at_random)
+                tried.add(settings)
+                batch.append((trial, Point(settings)))
+            yield [point for _, point in batch]
+            for trial, point in batch:
+                if point.results:
+                    self.study.tell(trial, point.mean)
+                else:
+                    self.study.tell(trial, state=TrialState.FAIL)
 
     def _ask(self, sampler: Any) -> tuple[Any, tuple[str, ...]]:
         self.study.sampler = sampler

@@ -84,10 +84,10 @@ def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch) -> None:
         sweep(str(TINY), [RATE], Store(tmp_path / "store"), trials=2)
 
 
-def found(search: Search, score: Callable[[dict[str, str]], float | None]) -> list[dict[str, str]]:
-    """The points of a search in their order, where each comes to its score; None is a failure."""
+def found(search: Search, score: Callable[[dict[str, str]], float | None], beside: int = 1) -> list[dict[str, str]]:
+    """The points of a search in their order, so many side by side; each comes to its score, where None is a failure."""
     seen = []
-    for point in search.points():
+    for point in (point for batch in search.batches(beside) for point in batch):
         values = dict(setting.split("=") for setting in point.settings)
         seen.append(values)
         if (came := score(values)) is not None:
@@ -125,6 +125,17 @@ def test_the_same_command_has_the_same_points_more_trials_go_on_and_another_seed
     assert searched(14) == first and searched(20)[:14] == first
     other = searched(14, seed=1)
     assert other[0] == first[0] and all(a != b for a, b in zip(other[1:], first[1:], strict=True))
+
+
+def test_side_by_side_the_search_begins_with_the_same_points_and_learns_from_batches() -> None:
+    def beside(size: int) -> list[dict[str, str]]:
+        return found(Search(space(WIDE, trials=30), 30, 0, load(str(TINY))), good, size)
+
+    four = beside(4)
+    assert beside(4) == four and len({tuple(p.values()) for p in four}) == 30
+    assert four[: trials.DRAWN] == searched(30)[: trials.DRAWN]
+    learned = [good(p) for p in four]
+    assert sum(learned[-12:]) / 12 > sum(learned[1:10]) / 9 + 0.05
 
 
 def test_what_came_of_points_decides_the_later_ones() -> None:
