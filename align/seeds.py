@@ -48,8 +48,14 @@ def seeded_difference(a: Seeds, b: Seeds, *, level: float = 0.95) -> Paired:
     larger) is not shown, whatever its interval says: another seed would undo it. Raises ValueError without an item.
     """
     items = _shared([*a, *b])
-    left, right = _table(a, items), _table(b, items)
-    x = np.round(left.mean(0) - right.mean(0), 12)  # equal means of different sums are equal
+    return seeded(_table(a, items), _table(b, items), level=level)
+
+
+def seeded(left: NDArray[np.float64], right: NDArray[np.float64], *, level: float = 0.95) -> Paired:
+    """What left - right shows, as `seeded_difference` says: tables of scores [seeds, items] of the same items."""
+    x = left.mean(0) - right.mean(0)
+    if len(left) > 1 or len(right) > 1:
+        x = np.round(x, 12)  # equal means of different sums are equal
     found = paired(x, level=level)
     between = [side.mean(1) for side in (left, right) if len(side) > 1]
     if not between:
@@ -63,7 +69,7 @@ def seeded_difference(a: Seeds, b: Seeds, *, level: float = 0.95) -> Paired:
         said = "not shown"
     total = math.sqrt(error**2 + sum(float(means.var(ddof=1)) / means.size for means in between))
     return found._replace(
-        low=low, high=high, p=p, verdict=said, error=total, seeds=max(len(a), len(b)), seed_sd=sd
+        low=low, high=high, p=p, verdict=said, error=total, seeds=max(len(left), len(right)), seed_sd=sd
     )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ import pyarrow as pa
 from align import tables
 from align.comparison import graded
 from align.config import Config
-from align.paired import Paired, paired, paired_difference
+from align.paired import Paired, paired_difference
+from align.seeds import seeded
 from align.stats import item_means
 from flows.recipe import load
 from storage import build
@@ -61,7 +62,7 @@ def evaluations(n: int, seed: int) -> pa.Table:
                     "status": "correct" if score else "wrong", "finish_reason": "stop", "detail": "1 row instead of 2",
                 }  # fmt: skip
                 for column, values in columns.items():
-                    values.append(row[column])
+                    values.append(row.get(column))
     return pa.Table.from_pydict(columns, schema=tables.bare(tables.EVALUATIONS))
 
 
@@ -133,14 +134,14 @@ def main() -> None:
             before, after = (run(store, n, seed) for seed in (1, 2))
             intervals = 0.0
 
-            def timed(values: Any, **options: Any) -> Paired:
+            def timed(*values: Any, **options: Any) -> Paired:
                 nonlocal intervals
                 started = time.process_time()
-                found = paired(values, **options)
+                found = seeded(*values, **options)
                 intervals += time.process_time() - started
                 return found
 
-            graded.paired = timed
+            graded.seeded = timed
             started = time.process_time()
             differences, answers = graded.graded(before, after, [], ("dpo", "dpo"), {}, 5)
             columns = time.process_time() - started - intervals

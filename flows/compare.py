@@ -16,6 +16,7 @@ from align.comparison.found import Answers, Comparison, Difference, Note, Pairs,
 from align.comparison.settings import settings
 from align.errors import InputError
 from align.redact import redact
+from flows.seeds import of_seed
 from flows.show import final_of, run_of
 from flows.stages import STAGES, row
 from storage import build, runs
@@ -58,6 +59,14 @@ class Recorded:
         """The stages whose artifacts hold a file of that name."""
         found = ((stage, self.store.artifact(made["artifact"])) for stage, made in self.stages.items())
         return [stage for stage, artifact in found if artifact and name in artifact.files]
+
+    def seeds(self, side: Side) -> dict[str, list[str]]:
+        """The policy that the run ends with, and its further seeds; empty where it has one."""
+        chain = self.source.get("chain")
+        many = chain.get("seeds") if isinstance(chain, dict) else None
+        if side.final is None or not isinstance(many, int) or many < 2:
+            return {}
+        return {side.final: [of_seed(side.final, k) for k in range(2, many + 1)]}
 
     @property
     def side(self) -> Side:
@@ -139,7 +148,8 @@ def compare(before: Recorded, after: Recorded, n: int) -> Comparison:
                 prompts.append(run.file("ingest", "rows.parquet", graded.PROMPTS))
         differ, code = graders(before, after)
         notes.extend(code)
-        return graded.graded(*evaluated, prompts, (sides[0].final, sides[1].final), differ, n)
+        further = before.seeds(sides[0]), after.seeds(sides[1])
+        return graded.graded(*evaluated, prompts, (sides[0].final, sides[1].final), differ, n, further)
 
     differences, answers = part("scores", scored) or ([], [])
     if not differences and not any(note.part == "scores" for note in notes):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from artifacts import HOSTILE
 from compared import HERE, Made, N, before, grader, make, run_of
 
 from align import tables
-from align.comparison import data, graded
+from align.comparison import data, graded, words
 from align.comparison.found import Setting
 from align.comparison.settings import settings
 from align.errors import InputError
 from align.paired import paired_difference
 from flows.cli import main
 from flows.compare import Recorded, compare, two
+from flows.recipe import load
 from storage.store import Store
 
 
@@ -169,6 +171,44 @@ def test_policies_that_runs_end_with_are_compared_though_their_names_differ(made
     differences, answers = graded.graded(path, path, [], ("sft", "dpo"), {}, 2)
     assert (answers[-1].before, answers[-1].after) == ("sft", "dpo") and answers[-1].gained + answers[-1].lost > 0
     assert all(e["prompt"] is None for e in answers[-1].examples)
+
+
+def test_scores_of_several_seeds_are_their_means_and_what_seeds_differ_by_is_in_the_interval(tmp_path: Path) -> None:
+    """The first seed of the later run is better, as its others are not."""
+    right = {"before": {"dpo": 40, "dpo_s2": 42, "dpo_s3": 38}, "after": {"dpo": 70, "dpo_s2": 42, "dpo_s3": 39}}
+    for side, models in right.items():
+        rows = [
+            {"suite": "quiz", "row_id": f"r{i:03}", "model": model, "mode": "greedy", "turn": 1, "sample_index": 0,
+             "response": "x", "score": float(i < n), "status": "correct" if i < n else "wrong"}
+            for model, n in models.items() for i in range(100)
+        ]  # fmt: skip
+        tables.write(tmp_path / side, rows, tables.EVALUATIONS)
+
+    def found(*seeds: dict[str, list[str]]) -> Any:
+        both = (seeds[0], seeds[-1])
+        return graded.graded(tmp_path / "before", tmp_path / "after", [], ("dpo", "dpo"), {}, 2, both)[0]
+
+    alone, *_ = each = found({})
+    assert [d.after for d in each] == ["dpo", "dpo_s2", "dpo_s3"] and (alone.verdict, alone.seeds) == ("better", 1)
+    (d,) = found({"dpo": ["dpo_s2", "dpo_s3"]})
+    assert (d.seeds, d.verdict, d.n, d.shared) == (3, "not shown", 100, 100) and d.low < 0 < d.diff < d.high
+    assert (d.mean_before, d.mean_after, d.diff) == (
+        pytest.approx(0.4),
+        pytest.approx(151 / 300),
+        pytest.approx(31 / 300),
+    )
+    assert d.seed_sd == pytest.approx(statistics.stdev([0.7, 0.42, 0.39])) and words.over_seeds(d) == ", over 3 seeds"
+    (one,) = found({}, {"dpo": ["dpo_s2", "dpo_s3"]})
+    assert (one.seeds, one.verdict, one.before, one.after) == (3, "not shown", "dpo", "dpo")
+    (fewer,) = found({"dpo": ["dpo_s2"]}, {"dpo": ["dpo_s2", "dpo_s3"]})
+    assert fewer.mean_before == pytest.approx(0.41) and fewer.seeds == 3
+
+
+def test_a_run_knows_the_seeds_of_what_it_ends_with(made: Made) -> None:
+    recorded = Recorded(made[0], {"run_id": made[1], "recipe": "r", "status": "done", "started_at": ""}, "")
+    assert recorded.side.final == "dpo" and recorded.seeds(recorded.side) == {}
+    recorded.source = load(overrides=["chain.seeds=3"]).model_dump(mode="json")
+    assert recorded.seeds(recorded.side) == {"dpo": ["dpo_s2", "dpo_s3"]}
 
 
 def test_of_several_turns_the_first_is_shown_and_all_count(tmp_path: Path) -> None:

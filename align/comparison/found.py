@@ -177,6 +177,10 @@ class Difference:
     """better, worse, not shown, too few to tell, or not measured: nothing is shared, or the graders differ."""
     grader: str | None
     """How the suite's graders differ, in words: the scores are then of different measures."""
+    seeds: int = 1
+    """Seeds of the policy, of the run that has more of them: scores are means over them."""
+    seed_sd: float | None = None
+    """Standard deviation of the seeds' means, which is in the interval; null where there is one seed."""
 
 
 @dataclass(frozen=True)

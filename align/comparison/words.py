@@ -37,8 +37,8 @@ def _sentence(c: Comparison, d: Difference, several: bool) -> str:
         return f"{of}: no item is graded in both runs."
     against = f"{percent(d.mean_before)} %" + (f" for {d.before}" if d.before != d.after else "")
     said = (
-        f"{of} scores {percent(d.mean_after)} % after, {against} before, on {plural(d.n, 'shared item')} ({d.mode}): "
-        f"{points(d.diff)} points {interval(d)}, "
+        f"{of} scores {percent(d.mean_after)} % after, {against} before, on {plural(d.n, 'shared item')}"
+        f"{over_seeds(d)} ({d.mode}): {points(d.diff)} points {interval(d)}, "
     )
     return f"{said}of different measures, since the graders differ." if d.grader else f"{said}{d.verdict}."
 
@@ -75,6 +75,11 @@ def regraded(c: Comparison) -> str:
     if not (n := sum(a.regraded for a in c.answers)):
         return ""
     return f"{plural(n, 'answer')} of the same text {_did(n, 'has', 'have')} another grade: that is the graders' doing."
+
+
+def over_seeds(d: Difference) -> str:
+    """Of how many seeds the scores are the means; nothing of one."""
+    return f", over {plural(d.seeds, 'seed')}" if d.seeds > 1 else ""
 
 
 def interval(d: Difference) -> str:
@@ -130,6 +135,7 @@ def scores(d: Difference) -> list[Any]:
     shown = "other graders" if d.grader and d.diff is not None else d.verdict
     if d.p_exact is not None and d.verdict == "too few to tell" and d.differ:
         shown += f" (p = {d.p_exact:.2g})"
+    shown += over_seeds(d)
     change = "–" if d.diff is None else f"{points(d.diff)} {interval(d)}"
     items = count(d.n) if d.n == d.shared else f"{count(d.n)} of {count(d.shared)}"
     row = [policy(d), d.suite, d.mode, percent(d.mean_before), percent(d.mean_after), change, items,
