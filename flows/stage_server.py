@@ -134,12 +134,12 @@ def _forward(caller: Connection) -> None:
             caller.send(("log", record.name, record.levelno, self.format(record)))
 
     def say(*values: Any, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False) -> None:
-        if file in (None, sys.stdout, sys.stderr):
+        if (sys.stdout if file is None else file) in terminal:  # else a library catches what it prints itself
             caller.send(("print", (" " if sep is None else sep).join(map(str, values))))
         else:
             original(*values, sep=sep, end=end, file=file, flush=flush)
 
-    original = builtins.print
+    original, terminal = builtins.print, (sys.stdout, sys.stderr)
     builtins.print = say
     for name in LOGGERS:
         logging.getLogger(name).addHandler(Handler())

@@ -36,7 +36,7 @@ def progress(store: Store, run_id: str, stage: str, title: str) -> Iterator[None
 
 
 def _watch(store: Store, run_id: str, stage: str, name: str, over: threading.Event) -> None:
-    artifact, before = None, None
+    artifact, before, text = None, None, ""
     try:
         while not over.wait(EVERY):
             told = going.running(store, run_id).get(stage)
@@ -49,7 +49,7 @@ def _watch(store: Store, run_id: str, stage: str, name: str, over: threading.Eve
             else:
                 update_progress_artifact(artifact, percent, description=text)
         if artifact is not None:
-            update_progress_artifact(artifact, 100.0, description=f"{stage} is over")
+            update_progress_artifact(artifact, 100.0, description=f"{stage} is over; last seen: {text}")
     except Exception as error:
         get_run_logger().debug("How far %s is cannot be shown: %s", stage, error)
 

@@ -39,7 +39,7 @@ class Browser:
         port = told.read_text().split()[0]
         with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE) as answer:
             (tab,) = [t for t in json.load(answer) if t["type"] == "page"]
-        self.socket = connect(tab["webSocketDebuggerUrl"], max_size=None)
+        self.socket = connect(tab["webSocketDebuggerUrl"], max_size=None, ping_interval=None)
         self.numbers = itertools.count(1)
         self.events: list[dict[str, Any]] = []
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -89,11 +89,12 @@ class Browser:
         self._loading(lambda: self.value(f"document.querySelector({json.dumps(selector)}).click()"))
 
     def picture(self, path: Path, width: int, height: int, scheme: str = "light") -> None:
-        """A screenshot of the page in a window of that size."""
+        """A screenshot of the page in a window of that size, in the format of the file's name."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.ask("Emulation.setDeviceMetricsOverride", **size)
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot")["data"]))
+        how: dict[str, Any] = {"format": "webp", "quality": 80} if path.suffix == ".webp" else {}
+        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", **how)["data"]))
         self.ask("Emulation.clearDeviceMetricsOverride")
 
     def seen(self, method: str) -> list[dict[str, Any]]:

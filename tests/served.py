@@ -18,9 +18,9 @@ PATIENCE = 300  # seconds, for a machine that does other things too
 class Served:
     """A store with `align serve` on it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, recipe: str | Path = TINY):
         self.store, self.log = Store(folder / "store"), folder / "log"
-        words = ["serve", str(TINY), "--store", str(self.store.root), "--port", "0"]
+        words = ["serve", str(recipe), "--store", str(self.store.root), "--port", "0"]
         env = own_environment(PREFECT_API_BLOCKS_REGISTER_ON_START="false")
         with self.log.open("w") as out:
             self.process = subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, env=env)
@@ -62,13 +62,13 @@ class Served:
         return {artifact.key: artifact for artifact in found}
 
 
-def wait_for(ready, every: float = 0.2):
-    deadline = time.monotonic() + PATIENCE
+def wait_for(ready, every: float = 0.2, patience: float = PATIENCE):
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if found := ready():
             return found
         time.sleep(every)
-    raise AssertionError(f"not within {PATIENCE} s")
+    raise AssertionError(f"not within {patience} s")
 
 
 def own_environment(**more: str) -> dict[str, str]:

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ def tell(config: Ask, out: Path, **inputs: Any) -> dict[str, float | int | str]:
     """Does what it is asked."""
     if config.what == "pid":
         print("here", os.getpid())
+        with redirect_stdout(StringIO()) as caught:
+            print("caught")
+        assert caught.getvalue() == "caught\n"
         logging.getLogger("align.test").warning("mind the gap")
         return {
             "pid": os.getpid(),
@@ -80,7 +84,8 @@ def test_each_stage_has_a_process_with_what_it_is_given(processes, tmp_path, cap
     assert len({first["pid"], second["pid"], os.getpid()}) == 3
     assert (first["n"], first["visible"], second["visible"], first["cwd"]) == (1, "1", "2", str(Path.cwd()))
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    assert f"here {first['pid']}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"here {first['pid']}" in said and "caught" not in said
     assert "mind the gap" in caplog.text
     assert not alive(first["pid"])
 
