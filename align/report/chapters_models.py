@@ -156,7 +156,9 @@ def reward(folder: Path) -> tuple[Chapter, Finding]:
     verdict = kind_of(gain.verdict)
     accuracy = say("{share} %", share=percent(share.value)) + f" [{percent(share.low)}, {percent(share.high)}]"
     apart = say("{points} points", points=points(gain.value))
-    apart += f" [{points(gain.low, False)}, {points(gain.high, False)}]"
+    apart += (
+        f" [{points(max(-1.0, gain.low), False)}, {points(min(1.0, gain.high), False)}]"  # shares differ by 1 at most
+    )
     text = say(
         "The reward model prefers the chosen response in {accuracy} of {n:held-out pair}; always taking the longer one "
         "is right in {baseline} %, a difference of {apart}{doubt}." if baseline is longer else
