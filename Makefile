@@ -10,9 +10,9 @@ run: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4
 
-# Every fault that `make test` tries a part of: minutes.
+# Every fault that `make test` tries a part of: minutes. SEED=N repeats what failed at random.
 faults: .venv/ready
-	FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_outages.py
+	FAULTS=all OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_outages.py tests/test_moments.py
 
 docs: .venv/ready
 	$(BIN)/python -m docs.generate

@@ -50,6 +50,7 @@ def _supervise(caller: Connection) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
+        end_with_parent()  # else nobody would end it, and the caller would wait for it
         os.setsid()
         _run(caller)
     gone, status, used = 0, 0, None

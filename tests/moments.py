@@ -78,7 +78,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def disturb(store: Path, select: str, before: set[int], told: Told, choose: Choose) -> None:
-    """A run that is told to end at its moment, or of whose stages a process is."""
+    """A run that is told to end at its moment, or a process of whose stages is."""
     child = command(store, select)
     until = time.monotonic() + told.moment
     ended = 0

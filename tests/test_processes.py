@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from served import alive, wait_for
 
@@ -169,6 +170,27 @@ def test_a_killed_caller_takes_its_stages_with_it(tmp_path):
     caller.kill()
     caller.wait()
     wait_for(lambda: not any(alive(int(pid)) for pid in pids))
+
+
+def test_a_stage_ends_with_the_process_that_watches_it(processes, tmp_path):
+    """Which the kernel may choose where memory runs out."""
+    failed: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            ask(processes, "sleep", tmp_path)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    pids = wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().split())
+    stage, started = map(int, pids)
+    os.kill(psutil.Process(stage).ppid(), signal.SIGKILL)
+    thread.join(30)
+    assert isinstance(failed[0], StageError) and "status -9" in str(failed[0])
+    wait_for(lambda: not alive(stage))
+    os.kill(started, signal.SIGKILL)
 
 
 def in_turn(

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from functools import cache
 
-from align.errors import InputError
+from align.errors import InputError, StageError
 from align.models import template_worker
 
 SECONDS = 2  # of CPU time, for eight renderings that take a millisecond each
 MEMORY = 512  # MiB, the interpreter's own among them
 CHARACTERS = 1_000_000  # the longest probe has 80,000
 DEADLINE = 120  # seconds on the clock, however busy the machine is
+_TOLD = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # from outside: no template does that
 
 
 @cache
@@ -39,6 +40,8 @@ def check_template(template: str, tokens: tuple[tuple[str, str], ...], name: str
         status = child.returncode
     except subprocess.TimeoutExpired:
         status = -signal.SIGXCPU
+    if -status in _TOLD:
+        raise StageError(f"The process that tries {name} was ended by {signal.Signals(-status).name}.")
     if status in (-signal.SIGXCPU, -signal.SIGKILL):
         what = f"takes more than {SECONDS} seconds"
     elif status == template_worker.TOO_LONG:
