@@ -24,7 +24,7 @@ from storage import journal, places, records
 from storage.shared import SharedStore
 from storage.store import Store
 
-ASKED = ("plan", "sql runs", "sql all_metrics", "sql attempts", "runs")
+ASKED = ("plan", "sql runs", "sql all_metrics", "sql attempts", "runs", "run")
 _RUNS = 1000  # runs in a segment
 _NEWEST = 50  # runs whose records are there
 
