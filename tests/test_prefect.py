@@ -10,8 +10,10 @@ import time
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.states import AwaitingRetry
 from served import PATIENCE, TINY, Served, align, alive, descendants, next_line, own_environment, wait_for
 
 from align.config import Config
@@ -120,6 +122,34 @@ def test_one_server_per_store_and_per_port(served, tmp_path):
     assert again.returncode == 2 and served.ui in again.stderr and again.stdout == ""
     taken = align("serve", "--store", str(tmp_path), "--port", served.ui.rsplit(":", 1)[1])
     assert taken.returncode == 2 and "is taken" in taken.stderr and "Traceback" not in taken.stderr
+
+
+def test_a_failed_run_is_retried_in_the_ui_and_goes_on_from_its_checkpoint(served):
+    settings = ["sft.num_train_epochs=12", "sft.save_steps=4", "ingest.seed=3"]
+    with served.client() as client:
+        pipeline = client.read_deployment_by_name("align/pipeline")
+        run = client.create_flow_run_from_deployment(pipeline.id, parameters={"overrides": settings, "select": "+sft"})
+        wait_for(lambda: list((served.store.root / "checkpoints").glob("sft-*/checkpoint-*")), every=0.02)
+        for pid in descendants(served.process.pid):
+            if not descendants(pid) and any("stage_server" in word for word in psutil.Process(pid).cmdline()):
+                os.kill(pid, signal.SIGKILL)
+
+        def ended():
+            state = client.read_flow_run(run.id).state
+            return state.is_final() and state
+
+        failed = wait_for(ended)
+        assert failed.name == "Failed" and "sft: The process of the stage ended with status -9" in failed.message
+        client.set_flow_run_state(run.id, AwaitingRetry())  # what the button Retry does
+        wait_for(lambda: client.read_flow_run(run.id).run_count == 2)
+        assert wait_for(ended).name == "Completed"
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        states = sorted((task.name, task.state.name) for task in client.read_task_runs(flow_run_filter=of_run))
+        second = [("filter", "Cached"), ("ingest", "Cached"), ("sft", "Completed")]
+        assert states == sorted([("filter", "Completed"), ("ingest", "Completed"), ("sft", "Failed"), *second])
+        wait_for(lambda: any("sft goes on from step" in log.message for log in client.read_logs()))
+    first, again = history(served.store)[-2:]
+    assert (first["status"], again["status"]) == ("failed", "done")
 
 
 def test_ctrl_c_ends_a_stage_at_once(served):
