@@ -62,7 +62,7 @@ def answer(
         scored += expected(policy, config.greedy(), chat, of("perplexity"), lost)
         if public:
             plain = config.greedy().model_copy(update={"engine": "transformers"})
-            scored += benchmarked(config.benchmarks, policy.engine(plain))
+            scored += benchmarked(config.benchmarks, policy, plain)
         if config.drawn_by != "transformers":
             policy.close()  # the servers want the device
         for mode, sampling in modes:

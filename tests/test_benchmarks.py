@@ -56,7 +56,9 @@ def test_a_local_task_stands_beside_the_suites(
     for model, trained in (("base", None), ("sft", adapter)):
         (tmp_path / model).mkdir()
         asked = AnswerConfig(suites={"quiz": Asked()}, benchmarks=benchmarks, n=1, max_new_tokens=4)
-        answer(asked, tmp_path / model, base=base, rows=tmp_path / "rows.parquet", adapter=trained)
+        answer(
+            asked, tmp_path / model, base=base, rows=tmp_path / "rows.parquet", adapter=trained, cache=tmp_path / "cache"
+        )  # fmt: skip
         given[model] = tmp_path / model / "answers.parquet"
     config = EvaluateConfig(benchmarks=benchmarks, n=1)
     metrics = evaluate(config, tmp_path, rows=tmp_path / "rows.parquet", **given)
@@ -77,6 +79,22 @@ def test_a_local_task_stands_beside_the_suites(
     with pytest.raises(StageError, match="lm-evaluation-harness failed on nowhere"):
         answer(AnswerConfig(suites={}, benchmarks=Benchmarks(tasks=("nowhere",)), n=0), tmp_path, base=base,
                rows=tmp_path / "rows.parquet")  # fmt: skip
+
+    def refuse(*_: Any, tasks: list[str], **__: Any) -> None:
+        raise ValueError("is asked again")
+
+    monkeypatch.setattr("lm_eval.simple_evaluate", refuse)
+    before, again = tables.read(given["sft"]), tmp_path / "again"
+    again.mkdir()
+    more: dict[str, Any] = {"base": base, "rows": tmp_path / "rows.parquet", "adapter": adapter}
+    answer(asked, again, cache=tmp_path / "cache", **more)
+    assert tables.read(again / "answers.parquet") == before, "what is known of a policy and a task is not asked again"
+    both = asked.model_copy(update={"benchmarks": benchmarks.model_copy(update={"tasks": ("sums", "others")})})
+    with pytest.raises(StageError, match="failed on others: ValueError: is asked again"):
+        answer(both, again, cache=tmp_path / "cache", **more)
+    fewer = asked.model_copy(update={"benchmarks": benchmarks.model_copy(update={"limit": 3})})
+    with pytest.raises(StageError, match="failed on sums: ValueError: is asked again"):
+        answer(fewer, again, cache=tmp_path / "cache", **more)
 
 
 def test_graded_answers_are_not_graded_again(tmp_path: Path) -> None:

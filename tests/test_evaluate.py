@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from pydantic import ValidationError
@@ -248,6 +249,31 @@ def test_with_a_real_model(base: BaseConfig, adapter: Path, tmp_path: Path) -> N
     _, _, metrics = run(tmp_path, asked, config, base, sft=adapter)
     assert (metrics["items.quiz"], metrics["responses"]) == (6, 2 * 6 * 3)
     assert metrics["accuracy.quiz.greedy.base"] == 0.0 < metrics["accuracy.quiz.greedy.sft"]
+
+
+def test_a_suite_or_a_policy_more_is_asked_what_is_new_and_nothing_else(
+    base: BaseConfig, adapter: Path, tmp_path: Path
+) -> None:
+    rows = [
+        question(i, source, messages=tiny.row(i)["messages"]) for source, i in (("quiz", 1), ("quiz", 2), ("more", 3))
+    ]
+    tables.write(tmp_path / "rows.parquet", rows, tables.ROWS)
+
+    def drawn(*suites: str, trained: Path | None = None) -> list[int]:
+        """The draws that answering kept, by the file that it added."""
+        folder, kept = tmp_path / "-".join(suites), tmp_path / "cache" / "draws"
+        folder.mkdir(exist_ok=True)
+        before = set(kept.rglob("*.parquet"))
+        asked = AnswerConfig(suites={name: Asked() for name in suites}, n=2, max_new_tokens=2)
+        given: dict[str, Any] = {"base": base, "rows": tmp_path / "rows.parquet", "cache": tmp_path / "cache"}
+        assert answer(asked, folder, adapter=trained, **given)["answers"] == 3 * sum(
+            r["source"] in suites for r in rows
+        )
+        return sorted(pq.read_metadata(file).num_rows for file in set(kept.rglob("*.parquet")) - before)
+
+    assert drawn("quiz") == [2, 4]
+    assert drawn("quiz", "more") == [1, 2] and drawn("quiz", "more") == drawn("quiz") == []
+    assert drawn("quiz", trained=adapter) == [2, 4] and drawn("quiz", "more") == []
 
 
 def starts_well(prompt: str, response: str, reference: str | None, meta: dict[str, Any]) -> bool:

@@ -4,16 +4,23 @@ The harness asks the policy's own merged weights in this process; what it makes 
 graded already, so that benchmarks stand beside the recipe's own suites in every table and comparison.
 """
 
+import importlib.metadata
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field
 
 from align.config import Config
+from align.digests import file_digest
 from align.errors import StageError
+from align.kept import Kept, code_of, key
+from align.models.engine import Policy, Sampling
 from align.models.shards import of_first, rank
 from align.text import digest
 
@@ -44,35 +51,69 @@ class Benchmarks(Config):
             yield f"tasks: need lm-evaluation-harness, which is not installed; {EXTRA}."
 
 
-def benchmarked(config: Benchmarks, engine: Any) -> list[dict[str, Any]]:
-    """ANSWERS rows without their mode, with `score` and `detail`, of the policy in `engine` (a Sampler).
+def benchmarked(config: Benchmarks, policy: Policy, sampling: Sampling) -> list[dict[str, Any]]:
+    """ANSWERS rows without their mode, with `score` and `detail`, of a policy, whose own weights `sampling` draws from.
 
     The score is the task's metric by item: acc_norm, acc or exact_match, else its first that lies in [0, 1] and of
-    which more is better; of several filters the first. Raises StageError where the harness fails, or a task has no such
-    metric.
+    which more is better; of several filters the first. What came of a task is kept beside the policy's draws: where a
+    task is added, that one is asked. Raises StageError where the harness fails, or a task has no such metric.
     """
-    return of_first(_asked(config, engine) if rank() == 0 else []) if config.tasks else []
+    return of_first(_known(config, policy, sampling) if rank() == 0 else []) if config.tasks else []
 
 
-def _asked(config: Benchmarks, engine: Any) -> list[dict[str, Any]]:
-    told = ", ".join(config.tasks)
+def _known(config: Benchmarks, policy: Policy, sampling: Sampling) -> list[dict[str, Any]]:
+    kept = Kept(policy.folder("benchmarks"), {"rows": pa.string()})
+    keys = {task: _key(config, task) for task in config.tasks}
+    if missing := [task for task in config.tasks if keys[task] not in kept.read()]:
+        ask = _harness(config, policy.engine(sampling))
+        for task in missing:
+            kept.add({keys[task]: (json.dumps(ask(task)),)})
+    found: dict[str, list[dict[str, Any]]] = {}  # by suite: a task may be named beside its group
+    for task in config.tasks:
+        rows = json.loads(kept.read()[keys[task]][0])
+        for suite in dict.fromkeys(row["suite"] for row in rows):
+            found.setdefault(suite, [row for row in rows if row["suite"] == suite])
+    return [row for rows in found.values() for row in rows]
+
+
+def _key(config: Benchmarks, task: str) -> bytes:
+    """What the answers to a task depend on beside the policy, but for the Hub's data."""
+    folder = config.include
+    own = sorted(p for p in folder.rglob("*") if p.is_file()) if folder else []
+    files = [[p.relative_to(folder).as_posix(), file_digest(p)] for p in own if folder]
+    asked = config.model_dump(exclude={"tasks", "include", "batch_size"})
+    return key(task, json.dumps([asked, files, _version(), code_of(Path(__file__).parent)], sort_keys=True))
+
+
+def _version() -> str:
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("lm_eval")
+    return ""
+
+
+def _harness(config: Benchmarks, engine: Any) -> Callable[[str], list[dict[str, Any]]]:
+    """What asks the policy in `engine` (a Sampler) a task, or the tasks of a group."""
     try:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
         raise StageError(f"evaluate.benchmarks needs lm-evaluation-harness ({error}); {EXTRA}.") from error
-    try:
-        asked = HFLM(pretrained=engine.model, tokenizer=engine.chat.tokenizer, batch_size=config.batch_size)
-        found = simple_evaluate(
-            asked, tasks=list(config.tasks), num_fewshot=config.num_fewshot, limit=config.limit, bootstrap_iters=0,
-            log_samples=True, apply_chat_template=config.chat_template,
-            task_manager=_manager(config.include),
-        )  # fmt: skip
-    except Exception as error:  # it raises anything, also where a data set cannot be had
-        reason = " ".join(str(error).split())[:300]
-        raise StageError(f"lm-evaluation-harness failed on {told}: {type(error).__name__}: {reason}") from error
-    more = {task: known or {} for task, known in found["higher_is_better"].items()}
-    return [row for task, some in found["samples"].items() for row in _rows(task, some, more.get(task, {}))]
+
+    def ask(task: str) -> list[dict[str, Any]]:
+        try:
+            asked = HFLM(pretrained=engine.model, tokenizer=engine.chat.tokenizer, batch_size=config.batch_size)
+            found = simple_evaluate(
+                asked, tasks=[task], num_fewshot=config.num_fewshot, limit=config.limit, bootstrap_iters=0,
+                log_samples=True, apply_chat_template=config.chat_template,
+                task_manager=_manager(config.include),
+            )  # fmt: skip
+        except Exception as error:  # it raises anything, also where a data set cannot be had
+            reason = " ".join(str(error).split())[:300]
+            raise StageError(f"lm-evaluation-harness failed on {task}: {type(error).__name__}: {reason}") from error
+        more = {name: known or {} for name, known in found["higher_is_better"].items()}
+        return [row for name, some in found["samples"].items() for row in _rows(name, some, more.get(name, {}))]
+
+    return ask
 
 
 @cache
