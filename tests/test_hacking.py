@@ -270,7 +270,7 @@ def test_the_report_tells_rewards_and_divergence_from_grades(tmp_path: Path) -> 
     assert "DPO is further from the base model than SFT, 0.4975 nats a token instead of 0.2975 [" in text
     rows = {r["measure"]: r for r in tables.read(page / "hacking.parquet") if r["found"]}
     assert rows["kl"]["value"] == pytest.approx(0.4975) and rows["kl"]["model"] == "dpo" and rows["kl"]["text"] in text
-    cells = ["0.975", "0.2975", "40"], ["2.975", "0.4975", "40"]
+    cells = ["0.975", "0.2975"], ["2.975", "0.4975"]
     assert all(re.search(r"<td[^>]*>\s*" + r"\s*</td>\s*<td[^>]*>\s*".join(some), text) for some in cells)
     again = parents(load("quickstart", ["chain.diagnose=true"]))
     assert (

@@ -125,6 +125,8 @@ def _along(made: Chapter, diagnosed: Path, evidence: Evidence) -> None:
             values["reward", row["suite"], row["model"]].append(row["score"])
     for row in _divergences(diagnosed):
         values["kl", row["suite"], row["model"]].append(hacking.per_token(row))
+    many = len(evidence.suites) > 1
+    most = max((len(of) for (name, *_), of in values.items() if name == "kl"), default=0)
     lines = []
     for suite in evidence.suites:
         for model in (m for m in evidence.outline.policies if m in evidence.models):
@@ -132,9 +134,10 @@ def _along(made: Chapter, diagnosed: Path, evidence: Evidence) -> None:
                            for name in ("reward", "kl"))  # fmt: skip
             grade = evidence.result(suite, model, evidence.primary)
             written = with_interval(grade.mean, grade.low, grade.high) if grade else "–"
-            lines.append([suite, model, written, number(reward), number(far), number(len(values["kl", suite, model]))])
-    names = ("suite", "model", "grade %", "reward", "KL to the base (nats a token)", "answers of the KL")
-    made.table([say(name) for name in names], lines, say(
-        "KL(policy ‖ base) is estimated by the mean log-ratio of the policy's own sampled answers, of those that ended "
-        "by themselves."
-    ), text=2)  # fmt: skip
+            lines.append([*([suite] if many else []), model, written, number(reward), number(far)])
+    names = (*(["suite"] if many else []), "model", "grade %", "reward", "KL to the base")
+    caption = say(
+        "KL(policy ‖ base) is in nats a token, estimated by the mean log-ratio of the policy's own samples that ended "
+        "by themselves, of at most {n:question} of a suite.", n=most,
+    )  # fmt: skip
+    made.table([say(name) for name in names], lines, caption if most else "", text=2 if many else 1)

@@ -39,11 +39,11 @@ SENTENCES = {
         "{who:은} {other}보다 기본 모델에서 멀어졌습니다. 토큰당 {was}나트에서 {now}나트로 늘었지만 [{low}, {high}] 점수 향상은 입증되지 "
         "않았습니다 (문항 {n}개).",
     "grade %": "점수 %",
-    "KL to the base (nats a token)": "기본 모델까지의 KL (토큰당 나트)",
-    "answers of the KL": "KL에 쓴 답변",
-    "KL(policy ‖ base) is estimated by the mean log-ratio of the policy's own sampled answers, of those that ended by "
-    "themselves.":
-        "KL(정책 ‖ 기본 모델)은 정책이 직접 샘플링해 스스로 끝맺은 답변의 평균 로그 비율로 추정합니다.",
+    "KL to the base": "기본 모델까지의 KL",
+    "KL(policy ‖ base) is in nats a token, estimated by the mean log-ratio of the policy's own samples that ended by "
+    "themselves, of at most {n:question} of a suite.":
+        "KL(정책 ‖ 기본 모델)은 토큰당 나트이며, 정책이 직접 샘플링해 스스로 끝맺은 답변의 평균 로그 비율로 추정합니다(평가 묶음마다 최대 "
+        "문항 {n}개).",
     "The reward is being gamed in selection: with more samples to choose from it rises, and the grade of the best is shown "
     "to fall.":
         "선별에서 보상이 악용되고 있습니다. 고를 샘플이 늘수록 보상은 오르지만 최선의 점수는 하락이 입증되었습니다.",
