@@ -13,26 +13,44 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Lock
 
-from align.errors import AlignError
+from align.errors import AlignError, InputError
 from align.redact import redact
+from align.report.numbers import plural
 from flows import child, ending, promotion, run
 from flows.points import Point
 from flows.recipe import Recipe
+from flows.remote import pool
 from flows.show import say
 from flows.slots import devices
 from storage.store import Store
 
+MOST = 64  # processes that one sweep starts at once
 Place = tuple[str, ...]
-"""Devices that one point has to itself."""
+"""Devices that one point has to itself; none where it computes elsewhere."""
 
 
-def places(recipe: Recipe) -> list[Place]:
-    """This machine's devices, so many together as the stages of a point share: one each, but all where the weights are
-    split over them; one place, where points take turns, for what is left."""
+def places(recipe: Recipe, at_once: int | None = None) -> list[Place]:
+    """Where points run at once: this machine's devices, so many together as the stages of a point share (one each, but
+    all where the weights are split over them), and one place, where points take turns, for what is left.
+
+    `at_once` takes fewer. Where the workers of a pool compute the stages, it is how many points ask them at once: each
+    device there computes one stage at a time. InputError for more than there are devices.
+    """
+    if at_once is not None and not 1 <= at_once <= MOST:
+        raise InputError(f"--at-once is a number from 1 to {MOST}.")
+    if pool(recipe):
+        return [()] * (at_once or 1)
     asked, there = recipe.compute, devices()
     auto = len(there) if asked.strategy == "fsdp" else 1
     each = max(1, auto if asked.processes == "auto" else asked.processes)
-    return [there[at : at + each] for at in range(0, len(there) - each + 1, each)] or [there]
+    found = [there[at : at + each] for at in range(0, len(there) - each + 1, each)] or [there]
+    if at_once and at_once > len(found):
+        own = "a device" if each == 1 else f"{each} devices"
+        raise InputError(
+            f"--at-once {at_once}: each point has {own} to itself, and this machine has "
+            f"{plural(len(there), 'device')}; ask for {len(found)} at most, or name a pool of workers in compute.pool."
+        )
+    return found[:at_once]
 
 
 def run_all(
@@ -51,7 +69,8 @@ def run_all(
     def one(point: Point, name: str) -> None:
         place = left.get()
         try:
-            say(f"{name} on {', '.join(place)}: {point.name}", sys.stderr)
+            where = f" on {', '.join(place)}" if place else ""
+            say(f"{name}{where}: {point.name}", sys.stderr)
             with lock:
                 process = _start([recipe, store.where, *fixed, *point.settings], place)
                 running.add(process)
@@ -74,7 +93,7 @@ def run_all(
 
 
 def _start(words: Sequence[str], place: Place) -> "subprocess.Popen[str]":
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(place)}
+    env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(place)} if place else {})}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(child.ROOT), env.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "flows.child", "flows.beside", *words],

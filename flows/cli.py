@@ -95,6 +95,7 @@ def sweep(
         int | None, Parameter(help="search so many points of the lists and ranges (key=1e-4..1e-2) in --set")
     ] = None,
     seed: Annotated[int, Parameter(help="that of the search; the same seed goes on where it was")] = 0,
+    at_once: Annotated[int | None, Parameter(help="points that run at once; default one a GPU, of a pool one")] = None,
     model: Annotated[str | None, Parameter(help="whose score counts; default the last of the chain")] = None,
     html: Annotated[Path | None, Parameter(help="write it as a page to this file")] = None,
     open_: Annotated[bool, Parameter(name="--open", help="show the page in the browser")] = False,
@@ -113,7 +114,7 @@ def sweep(
         raise InputError(f"--seed is a number from 0 to {LARGEST}.")
     if html:
         pages.can_write(html)
-    found = run_sweep(recipe, set_ or [], open_store(store, write=True), model, trials, seed)
+    found = run_sweep(recipe, set_ or [], open_store(store, write=True), model, trials, seed, at_once)
     if json_:
         show.as_json(show_sweep.as_json(found))
     else:

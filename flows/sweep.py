@@ -34,14 +34,15 @@ def sweep(
     model: str | None = None,
     trials: int | None = None,
     seed: int = 0,
+    at_once: int | None = None,
 ) -> Sweep:
     """Run `recipe` with every combination of the values that `overrides` list: `dotted.key=a,b,c` has three.
 
     With `trials`, which lets them be ranges too, a search (flows.trials) runs so many points instead; where there are
     no more combinations than that, all of them. Where this machine has several devices, points run side by side
-    (flows.beside), a search's in batches; else one after another. What the runs share is computed once. Settings are
-    checked before the first run; one that fails leaves the others. Raises InputError for what no recipe holds, and
-    where none of the overrides has several values.
+    (flows.beside), at most `at_once`, a search's in batches; else one after another. What the runs share is computed
+    once. Settings are checked before the first run; one that fails leaves the others. Raises InputError for what no
+    recipe holds, and where none of the overrides has several values.
     """
     asked = space(overrides, trials=trials)
     searched = trials is not None and trials < asked.size
@@ -54,7 +55,7 @@ def sweep(
     n = trials if trials is not None and searched else int(asked.size)
     tried: list[Point] = []
     found: list[Scores] = []
-    places = beside.places(first)
+    places = beside.places(first, at_once)
     alone = len(places) < 2
     with serving() if alone else nullcontext():
         for points in _batches(asked, n, seed, load(recipe, asked.fixed) if searched else None, len(places)):

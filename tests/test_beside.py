@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from served import ALIGN, PATIENCE, TINY, alive, descendants, own_environment, wait_for
 
+from align.errors import InputError
 from flows import beside
 from flows.recipe import load
 from storage import champions, runs
@@ -105,4 +106,8 @@ def test_each_point_has_the_devices_that_its_stages_share(
     there: tuple[str, ...], overrides: list[str], expected: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beside, "devices", lambda: there)
-    assert beside.places(load(str(TINY), overrides)) == expected
+    recipe = load(str(TINY), overrides)
+    assert beside.places(recipe) == expected and beside.places(recipe, 1) == expected[:1]
+    with pytest.raises(InputError, match=r"--at-once \d: each point has .* to itself, and this machine has \d device"):
+        beside.places(recipe, 3 if len(expected) < 3 else 4)
+    assert beside.places(load(str(TINY), [*overrides, "compute.pool=gpus"]), 3) == [(), (), ()]
