@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ from served import ALIGN, PATIENCE, TINY, alive, descendants, next_line, own_env
 from flows import server
 from storage.runs import history, stages
 from storage.store import Store
+from storage.upkeep import verify
 
 
 def running(store: Path, *words: str, **environment: str) -> subprocess.Popen:
@@ -48,6 +50,33 @@ def test_a_run_outlives_its_server(tmp_path):
         (name, "ran") for name in names
     ]
     assert sorted(attempt.stage for attempt in store.attempts()) == sorted(names)
+    up.stop()
+
+
+@pytest.mark.parametrize("how", ["stopped", "started again"])
+def test_a_server_that_comes_back_is_used_again(tmp_path, how):
+    """It is away for longer than a run waits for it: 15 s, without the two more tries that there are elsewhere. What it
+    was told meanwhile may be lost to its UI, and nothing else."""
+    up, process = served_run(tmp_path, "--select", "+sft", "--set", "sft.num_train_epochs=4")
+    if how == "stopped":
+        up.process.send_signal(signal.SIGSTOP)
+        time.sleep(20)
+        up.process.send_signal(signal.SIGCONT)
+    else:
+        up.process.kill()
+        up.process.wait()
+        up = server.start(tmp_path / "prefect", int(up.ui.rpartition(":")[2]), known=up.login)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0 and "Traceback" not in err and "Error" not in err, err
+    assert len([line for line in err.splitlines() if line.startswith("align: ")]) <= 1, err
+    store = Store(tmp_path / "store")
+    assert sorted(attempt.stage for attempt in store.attempts()) == ["filter", "ingest", "sft"]
+    env = own_environment(**server.settings(tmp_path / "prefect"), **up.clients)
+    again = [*ALIGN, "run", str(TINY), "--store", str(store.root), "--select", "ingest", "--refresh"]
+    done = subprocess.run(again, capture_output=True, text=True, env=env, timeout=PATIENCE)
+    assert done.returncode == 0 and "lost" not in done.stderr, done.stderr
+    assert [run["status"] for run in history(store)] == ["done", "done"]
+    assert not [wrong for _, wrong in verify(store) if wrong]
     up.stop()
 
 
