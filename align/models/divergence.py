@@ -2,8 +2,8 @@
 
 The estimate of an answer is the plain mean log-ratio of its tokens, log p_policy - log p_base (k1 of Schulman, 2020,
 "Approximating KL Divergence"): it needs no more than the answer's summed log-probability under both, is unbiased for
-what is drawn at temperature 1, and may be below 0 for a single answer. Answers that were drawn at a lower temperature
-weigh likelier tokens more.
+what is drawn at temperature 1, and may be below 0 where it is near 0. Answers that were drawn at a lower temperature
+weigh likelier tokens more. Of a model that reasons it is the answer, without what stood before it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -138,6 +138,6 @@ def _along(made: Chapter, diagnosed: Path, evidence: Evidence) -> None:
     names = (*(["suite"] if many else []), "model", "grade %", "reward", "KL to the base")
     caption = say(
         "KL(policy ‖ base) is in nats a token, estimated by the mean log-ratio of the policy's own samples that ended "
-        "by themselves, of at most {n:question} of a suite.", n=most,
+        "by themselves, of at most {n:question} of a suite; an estimate near 0 may fall below it.", n=most,
     )  # fmt: skip
     made.table([say(name) for name in names], lines, caption if most else "", text=2 if many else 1)

@@ -41,9 +41,9 @@ SENTENCES = {
     "grade %": "점수 %",
     "KL to the base": "기본 모델까지의 KL",
     "KL(policy ‖ base) is in nats a token, estimated by the mean log-ratio of the policy's own samples that ended by "
-    "themselves, of at most {n:question} of a suite.":
+    "themselves, of at most {n:question} of a suite; an estimate near 0 may fall below it.":
         "KL(정책 ‖ 기본 모델)은 토큰당 나트이며, 정책이 직접 샘플링해 스스로 끝맺은 답변의 평균 로그 비율로 추정합니다(평가 묶음마다 최대 "
-        "문항 {n}개).",
+        "문항 {n}개). 0에 가까운 추정값은 0보다 작을 수 있습니다.",
     "The reward is being gamed in selection: with more samples to choose from it rises, and the grade of the best is shown "
     "to fall.":
         "선별에서 보상이 악용되고 있습니다. 고를 샘플이 늘수록 보상은 오르지만 최선의 점수는 하락이 입증되었습니다.",
