@@ -93,7 +93,7 @@ def take(pictures: Pictures) -> None:
 
 def _progress(served: Served, run: Any) -> Any:
     """An artifact of a run that shows how far a training is, if one runs."""
-    return next((a for a in served.artifacts(run).values() if a.type == "progress" and "loss" in a.description), None)
+    return next((a for a in served.artifacts(run).values() if " · loss " in (a.description or "")), None)
 
 
 if __name__ == "__main__":
