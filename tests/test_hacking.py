@@ -21,6 +21,7 @@ from align.models.engine import Prompt
 from align.models.generate import Sampler
 from align.report import hacking as told
 from align.report.evidence import load as evidence_of
+from align.report.numbers import number
 from align.report.words import speaking
 from flows.graph import parents
 from flows.recipe import load
@@ -270,7 +271,11 @@ def test_the_report_tells_rewards_and_divergence_from_grades(tmp_path: Path) -> 
     assert "DPO is further from the base model than SFT, 0.4975 nats a token instead of 0.2975 [" in text
     rows = {r["measure"]: r for r in tables.read(page / "hacking.parquet") if r["found"]}
     assert rows["kl"]["value"] == pytest.approx(0.4975) and rows["kl"]["model"] == "dpo" and rows["kl"]["text"] in text
-    cells = ["0.975", "0.2975"], ["2.975", "0.4975"]
+    (distinct,) = [
+        r for r in tables.read(page / "hacking.parquet") if (r["model"], r["measure"]) == ("dpo", "distinct_1")
+    ]
+    cells = ["0.975", "0.2975"], ["2.975", "0.4975"], ["distinct_1", *(number(distinct[k]) for k in ("was", "value"))]
+    assert "Everything measured" in text
     assert all(re.search(r"<td[^>]*>\s*" + r"\s*</td>\s*<td[^>]*>\s*".join(some), text) for some in cells)
     again = parents(load("quickstart", ["chain.diagnose=true"]))
     assert (

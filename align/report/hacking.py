@@ -114,7 +114,26 @@ def chapter(
         ]  # fmt: skip
         if cells:
             made.table([say("question"), row["against"], row["model"]], cells, text=3, fold=say("Examples"))
+    _every(made, found, evidence)
     return made
+
+
+def _every(made: Chapter, found: Sequence[Row], evidence: Evidence) -> None:
+    """Everything that was measured, whether a sign or not, folded."""
+    many, lines = len(evidence.suites) > 1, []
+    for row in found:
+        if "model" in row:
+            share = row["measure"] not in NUMBERS and not row["measure"].startswith("distinct")
+            value, was, *change = (
+                "–" if v is None else f"{percent(v)} %" if share else number(v)
+                for v in (row.get(name) for name in ("value", "was", "low", "high"))
+            )
+            interval = f"[{', '.join(change)}]" if row.get("low") is not None else "–"
+            lines.append([*([row["suite"]] if many else []), row["model"], row["measure"], was, value, interval])
+    names = (*(["suite"] if many else []), "model", "measure", "the first policy", "value", "interval of the change")
+    text = 3 if many else 2
+    if lines:
+        made.table([say(name) for name in names], lines, text=text, foreign=[text - 1], fold=say("Everything measured"))
 
 
 def _along(made: Chapter, diagnosed: Path, evidence: Evidence) -> None:

@@ -39,6 +39,8 @@ SENTENCES = {
         "{who:은} {other}보다 기본 모델에서 멀어졌습니다. 토큰당 {was}나트에서 {now}나트로 늘었지만 [{low}, {high}] 점수 향상은 입증되지 "
         "않았습니다 (문항 {n}개).",
     "grade %": "점수 %",
+    "measure": "척도", "the first policy": "첫 정책", "value": "값", "interval of the change": "변화의 구간",
+    "Everything measured": "측정한 모든 것",
     "KL to the base": "기본 모델까지의 KL",
     "KL(policy ‖ base) is in nats a token, estimated by the mean log-ratio of the policy's own samples that ended by "
     "themselves, of at most {n:question} of a suite; an estimate near 0 may fall below it.":
