@@ -30,18 +30,19 @@ def divergences(
     `policies` are the adapters by model; the answers of others are left out, and so is what does not fit the context.
     One model at a time is held, and as many answers as fit beside it. What is known is kept in the directory `cache`.
     """
-    for model, adapter in policies.items():
-        some = [a for a in answers if a["model"] == model]
-        prompts, texts = [Prompt(a["row_id"], list(asked[a["row_id"]])) for a in some], [a["response"] for a in some]
-        own, other = (_likely(base, at, cache, prompts, texts) for at in (adapter, None))
-        for a, policy, plain in zip(some, own, other, strict=True):
-            if policy and plain:
-                at = {name: a[name] for name in ("suite", "row_id", "model", "mode", "sample_index")}
-                yield at | {"logp": policy.logp, "logp_base": plain.logp, "n_tokens": policy.n_tokens}
+    by = {model: [a for a in answers if a["model"] == model] for model in policies}
+    said = [a for some in by.values() for a in some]
+    own = [x for model, some in by.items() for x in _likely(base, policies[model], cache, asked, some)]
+    for a, policy, plain in zip(said, own, _likely(base, None, cache, asked, said), strict=True):
+        if policy and plain:
+            at = {name: a[name] for name in ("suite", "row_id", "model", "mode", "sample_index")}
+            yield at | {"logp": policy.logp, "logp_base": plain.logp, "n_tokens": policy.n_tokens}
 
 
 def _likely(
-    base: BaseConfig, adapter: Path | None, cache: Path | None, prompts: Sequence[Prompt], texts: Sequence[str]
-) -> list[Likelihood | None]:
+    base: BaseConfig, adapter: Path | None, cache: Path | None, asked: Mapping[str, Sequence[Message]],
+    answers: Sequence[Row],
+) -> list[Likelihood | None]:  # fmt: skip
+    prompts = [Prompt(a["row_id"], list(asked[a["row_id"]])) for a in answers]
     with Policy(base, adapter, cache) as policy:
-        return likelihoods(policy, Sampling(n=1), load_chat(base), prompts, texts)
+        return likelihoods(policy, Sampling(n=1), load_chat(base), prompts, [a["response"] for a in answers])
