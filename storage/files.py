@@ -62,10 +62,11 @@ def tree(path: Path) -> list[Path]:
     return sorted((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.relative_to(path).as_posix())
 
 
-def names(path: Path) -> list[str]:
-    """Names of the entries of a directory, sorted, without drafts; none where it is not there."""
+def names(path: Path, after: str = "") -> list[str]:
+    """Names of the entries of a directory that follow `after`, sorted, without drafts; none where it is not there."""
     try:
-        return sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+        found = [entry.name for entry in os.scandir(path)]
+        return sorted(name for name in found if name > after and not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -76,7 +76,7 @@ class Store:
 
     def names_after(self, folder: str, name: str) -> list[str]:
         """Those names that follow another, sorted."""
-        return [found for found in self.names(folder) if found > name]
+        return files.names(self.root / folder, name)
 
     def read(self, name: str, kind: str) -> dict[str, Any] | None:
         """The fields of a record, or None where it is missing or malformed."""
