@@ -27,19 +27,31 @@ class Cluster:
     def __init__(self, folder: Path, stack: ExitStack):
         self.folder, self.store, self.stack = folder, Store(folder / "store"), stack
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
-        with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith("PREFECT")]:
-                patch.delenv(name)
-            if postgres.binaries():
-                url = stack.enter_context(postgres.running())
-                patch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", url)
-            patch.setenv("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
-            self.server = server.start(folder / "prefect")
-        stack.callback(self.server.stop)
+        self.database = stack.enter_context(postgres.running()) if postgres.binaries() else None
+        self.server = self._serve()
+        stack.callback(self._stop)
         self.env = own_environment(
             **server.settings(folder / "prefect"), **self.server.clients, ALIGN_STORE=str(self.store.root),
             PREFECT_WORKER_QUERY_SECONDS="2", ALIGN_GPU_POOL="align-gpu",
         )  # fmt: skip
+
+    def _serve(self, **again: Any) -> server.Server:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("PREFECT")]:
+                patch.delenv(name)
+            if self.database:
+                patch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", self.database.url)
+            patch.setenv("PREFECT_API_BLOCKS_REGISTER_ON_START", "false")
+            return server.start(self.folder / "prefect", **again)
+
+    def _stop(self) -> None:
+        self.server.stop()
+
+    def restart_server(self) -> None:
+        """Kill the server, and start it again where it was."""
+        self.server.process.kill()
+        self.server.process.wait()
+        self.server = self._serve(port=int(self.server.ui.rpartition(":")[2]), known=self.server.login)
 
     def deploy(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`align deploy` with the tiny recipe."""

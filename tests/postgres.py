@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,15 +23,29 @@ def binaries() -> Path | None:
     return Path(other).parent if other else None
 
 
-@contextmanager
-def running() -> Iterator[str]:
-    """The URL of an empty database, for Prefect's PREFECT_API_DATABASE_CONNECTION_URL."""
-    with TemporaryDirectory(prefix="postgres-") as folder, _running(Path(folder)) as url:
-        yield url
+class Database:
+    """An empty database; `url` is for Prefect's PREFECT_API_DATABASE_CONNECTION_URL."""
+
+    def __init__(self, url: str, start: Callable[[], "subprocess.Popen[bytes]"]):
+        self.url, self._start = url, start
+        self.process = start()
+
+    def restart(self) -> None:
+        """End it, with what its clients ask just then, and start it again."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+        self.process = self._start()
 
 
 @contextmanager
-def _running(folder: Path) -> Iterator[str]:
+def running() -> Iterator[Database]:
+    """A server with an empty database."""
+    with TemporaryDirectory(prefix="postgres-") as folder, _running(Path(folder)) as database:
+        yield database
+
+
+@contextmanager
+def _running(folder: Path) -> Iterator[Database]:
     found = binaries()
     assert found is not None
     tools = str(found)
@@ -45,18 +60,22 @@ def _running(folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [f"{tools}/postgres", "-D", str(data), *options], stdout=log, stderr=log, cwd=folder, **user
-        )
-    try:
-        ready = [f"{tools}/pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
+    ready = [f"{tools}/pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
+
+    def start() -> "subprocess.Popen[bytes]":
+        with (folder / "log").open("a") as log:
+            words = [f"{tools}/postgres", "-D", str(data), *options]
+            server = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder, **user)
         for _ in range(600):
             assert server.poll() is None, (folder / "log").read_text()
             if subprocess.run(ready, capture_output=True).returncode == 0:
                 break
             subprocess.run(["sleep", "0.1"])
-        yield f"postgresql+asyncpg://align@127.0.0.1:{port}/postgres"
+        return server
+
+    database = Database(f"postgresql+asyncpg://align@127.0.0.1:{port}/postgres", start)
+    try:
+        yield database
     finally:
-        server.terminate()
-        server.wait()
+        database.process.terminate()
+        database.process.wait()

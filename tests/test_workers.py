@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import buckets
 import postgres
 import pytest
 from clusters import Cluster, of_flow_run
@@ -18,8 +19,8 @@ from served import TINY, next_line, wait_for
 from align.errors import InputError
 from flows import automations, deploy
 from flows.deploy import CPU, GPU
-from flows.recipe import load
-from storage import runs, upkeep
+from flows.recipe import ROOT, load
+from storage import places, runs, upkeep
 
 HOLDS = """
 import sys
@@ -164,10 +165,11 @@ def test_a_worker_that_is_lost_is_replaced(cluster, crossed):
     assert len([a for a in cluster.store.attempts() if a.stage == "sft"]) == 1
 
 
-def test_ending_a_pipeline_ends_what_it_sent(cluster, crossed):
+@pytest.mark.parametrize("which", ["pipeline", "stage"])
+def test_cancelling_a_pipeline_or_what_it_sent_ends_the_training(cluster, crossed, which):
     """And frees the device, and leaves nothing in the store."""
     limit = f"align-gpu-{platform.node()}-cpu"
-    run = cluster.pipeline("sft", "sft.num_train_epochs=500")
+    run = cluster.pipeline("sft", f"sft.num_train_epochs={500 + (which == 'stage')}")
     wait_for(lambda: list((cluster.store.root / "tmp").glob("sft-*/*")))
     (sent,) = cluster.sent(run)
     assert of_flow_run(sent.id) and active(cluster, limit) == 1
@@ -175,14 +177,35 @@ def test_ending_a_pipeline_ends_what_it_sent(cluster, crossed):
     with cluster.client() as client:
         from prefect.states import Cancelling
 
-        client.set_flow_run_state(run, Cancelling())
+        client.set_flow_run_state(run if which == "pipeline" else sent.id, Cancelling())
     wait_for(lambda: not of_flow_run(sent.id))
-    print(f"\nthe training had ended {time.monotonic() - began:.1f} s after its pipeline was cancelled")
-    assert cluster.end(run).is_cancelled() and cluster.end(sent.id).is_cancelled()
+    print(f"\nthe training had ended {time.monotonic() - began:.1f} s after its {which} was cancelled")
+    assert cluster.end(sent.id).is_cancelled()
+    state = cluster.end(run)
+    if which == "pipeline":
+        assert state.is_cancelled() and runs.history(cluster.store)[-1]["status"] == "interrupted"
+    else:
+        assert state.is_failed() and "it was cancelled in the Prefect UI" in state.message, state.message
+        assert runs.history(cluster.store)[-1]["status"] == "failed"
     assert not list((cluster.store.root / "tmp").glob("sft-*"))
     assert wait_for(lambda: active(cluster, limit) == 0)
     assert not [problem for _, problem in upkeep.verify(cluster.store) if problem]
-    assert runs.history(cluster.store)[-1]["status"] == "interrupted"
+
+
+def test_a_pipeline_outlives_its_server_and_the_database(cluster, crossed):
+    """Both are started again while a worker of the other pool trains: the server is away for as long as that takes."""
+    run = cluster.pipeline("sft", "sft.num_train_epochs=16")
+    wait_for(lambda: list((cluster.store.root / "tmp").glob("sft-*/*")))
+    if cluster.database:
+        cluster.database.restart()
+    cluster.restart_server()
+    state = cluster.end(run)
+    assert state.is_completed(), state.message
+    (sent,) = cluster.sent(run)
+    assert wait_for(lambda: cluster.state(sent.id).is_completed())
+    assert runs.history(cluster.store)[-1]["status"] == "done"
+    assert len([a for a in cluster.store.attempts() if a.stage == "sft"]) == 2
+    assert not [problem for _, problem in upkeep.verify(cluster.store) if problem]
 
 
 def active(cluster: Cluster, limit: str) -> int:
@@ -233,6 +256,24 @@ def test_each_device_is_held_by_one_and_comes_back_from_who_was_killed(chosen):
     assert next_line(chosen).split() == ["7", "8"]
     assert [next_line(chosen).split() for _ in range(2)] == [["stopped"], ["7", "8"]]
     assert next_line(chosen).split() == ["held", "0"]
+
+
+def test_two_machines_with_one_bucket_compute_a_stage_once(cluster, crossed, s3, monkeypatch):
+    """Two pipelines ask for the same at once, of workers that have only the server and the bucket in common."""
+    for worker in cluster.workers.values():
+        worker.kill()
+        worker.wait()
+    more = buckets.environment(s3) | {"ALIGN_STORE": f"s3://{buckets.BUCKET}/cluster"}
+    for pool, root in ((CPU, ROOT), (GPU, cluster.folder / "installation")):
+        cluster.work(pool, root, ALIGN_CACHE_DIR=str(cluster.folder / f"cache-{pool}"), **more)
+    ended = [cluster.end(run) for run in [cluster.pipeline("+sft") for _ in range(2)]]
+    assert [state.message for state in ended if not state.is_completed()] == []
+    for name, value in (more | {"ALIGN_CACHE_DIR": str(cluster.folder / "cache")}).items():
+        monkeypatch.setenv(name, value)
+    store = places.at(more["ALIGN_STORE"])
+    assert [run["status"] for run in runs.history(store)] == ["done", "done"]
+    assert sorted(attempt.stage for attempt in store.attempts()) == ["filter", "ingest", "sft"]
+    assert not [problem for _, problem in upkeep.verify(store) if problem]
 
 
 def test_what_is_sent_and_not_begun_is_cancelled(cluster, crossed):
