@@ -138,24 +138,30 @@ def test_a_child_is_ended_after_a_signal_came_in_the_middle_of_looking_at_it(tmp
     assert time.monotonic() - begun < 10 and not alive(running.pid)
 
 
-def test_closing_ends_a_stage_and_what_it_started(tmp_path):
-    running = Processes()
-    ended = []
+def asleep(processes: Processes, out: Path) -> tuple[threading.Thread, list[BaseException], list[int]]:
+    """The thread that waits for a stage that does not end, what it will have raised, and the stage and its child."""
+    ended: list[BaseException] = []
 
     def call() -> None:
         try:
-            ask(running, "sleep", tmp_path)
+            ask(processes, "sleep", out)
         except BaseException as error:
             ended.append(error)
 
     thread = threading.Thread(target=call)
     thread.start()
-    pids = wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().split())
+    pids = wait_for(lambda: (out / "pids").exists() and (out / "pids").read_text().split())
+    return thread, ended, [int(pid) for pid in pids]
+
+
+def test_closing_ends_a_stage_and_what_it_started(tmp_path):
+    running = Processes()
+    thread, ended, pids = asleep(running, tmp_path)
     begun = time.monotonic()
     running.close()
     thread.join(30)
     assert isinstance(ended[0], KeyboardInterrupt)
-    wait_for(lambda: not any(alive(int(pid)) for pid in pids))
+    wait_for(lambda: not any(alive(pid) for pid in pids))
     print(f"ended in {time.monotonic() - begun:.1f} s, though it ignores SIGTERM")
 
 
@@ -174,21 +180,10 @@ def test_a_killed_caller_takes_its_stages_with_it(tmp_path):
 
 def test_a_stage_ends_with_the_process_that_watches_it(processes, tmp_path):
     """Which the kernel may choose where memory runs out."""
-    failed: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            ask(processes, "sleep", tmp_path)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    pids = wait_for(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().split())
-    stage, started = map(int, pids)
+    thread, ended, (stage, started) = asleep(processes, tmp_path)
     os.kill(psutil.Process(stage).ppid(), signal.SIGKILL)
     thread.join(30)
-    assert isinstance(failed[0], StageError) and "status -9" in str(failed[0])
+    assert isinstance(ended[0], StageError) and "status -9" in str(ended[0])
     wait_for(lambda: not alive(stage))
     os.kill(started, signal.SIGKILL)
 
