@@ -52,7 +52,8 @@ def test_a_form_runs_its_stage_with_what_was_typed_in(served):
     assert {e.id for edges in tasks["filter"].task_inputs.values() for e in edges} == {tasks["ingest"].id}
 
     artifacts = served.artifacts(done)
-    assert {"tiny-ingest-metrics", "tiny-filter-metrics", "tiny-filter-funnel"} == set(artifacts)
+    shown = {name for name in artifacts if not name.endswith("-progress")}  # that of a stage which takes long enough
+    assert shown == {"tiny-ingest-metrics", "tiny-filter-metrics", "tiny-filter-funnel"}
     funnel = json.loads(artifacts["tiny-filter-funnel"].data)
     assert [step["step"] for step in funnel[:2]] == ["read", "kept"]
     read, kept, *drops = (step["rows"] for step in funnel)
