@@ -25,7 +25,7 @@ from storage.store import Attempt, Store
 Found = TypeVar("Found")
 
 
-class Recorded:
+class Compared:
     """A run with what is on record about its stages."""
 
     def __init__(self, store: Store, run: dict[str, Any], name: str):
@@ -80,7 +80,7 @@ class Recorded:
         return Side(run_id=self.id, name=self.name, **told, final=final, primary=primary)
 
 
-def two(store: Store, one: str, other: str | None) -> tuple[Recorded, Recorded]:
+def two(store: Store, one: str, other: str | None) -> tuple[Compared, Compared]:
     """The runs that are meant, in the order given; one alone and the latest of the others, the older first.
 
     Raises InputError where there are no two.
@@ -92,10 +92,10 @@ def two(store: Store, one: str, other: str | None) -> tuple[Recorded, Recorded]:
             raise InputError(
                 f"{one} and {other} are the same run, {first['run_id']}; name two, `align runs` lists them."
             )
-        return Recorded(store, first, one), Recorded(store, second, other)
+        return Compared(store, first, one), Compared(store, second, other)
     for run in reversed(runs.history(store)):
         if run["run_id"] != first["run_id"] and any(s["artifact"] for s in runs.stages(store, run["run_id"])):
-            found = [Recorded(store, first, one), Recorded(store, run, run["run_id"])]
+            found = [Compared(store, first, one), Compared(store, run, run["run_id"])]
             found.sort(key=lambda r: (r.run["started_at"], r.id))
             return found[0], found[1]
     raise InputError(
@@ -103,7 +103,7 @@ def two(store: Store, one: str, other: str | None) -> tuple[Recorded, Recorded]:
     )
 
 
-def compare(before: Recorded, after: Recorded, n: int) -> Comparison:
+def compare(before: Compared, after: Compared, n: int) -> Comparison:
     """Everything that two runs differ in, with up to `n` examples of each kind. What cannot be read is a note."""
     notes: list[Note] = []
 
@@ -175,7 +175,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=place)
 
 
-def _stage(before: Recorded, after: Recorded, name: str) -> Stage:
+def _stage(before: Compared, after: Compared, name: str) -> Stage:
     """What became of a stage in both runs, and why it is not the same attempt."""
     old, new = (run.stages.get(name) for run in (before, after))
     was_made, is_made = (made["artifact"] if made else None for made in (old, new))
@@ -206,7 +206,7 @@ def _cleaned(words: Iterable[str]) -> list[str]:
     return [redact(word) for word in words]
 
 
-def graders(before: Recorded, after: Recorded) -> tuple[dict[str, str], list[Note]]:
+def graders(before: Compared, after: Compared) -> tuple[dict[str, str], list[Note]]:
     """How the graders of suites differ, suite to words, and a note where their code does.
 
     Files that graders read count by their contents.
@@ -229,7 +229,7 @@ def graders(before: Recorded, after: Recorded) -> tuple[dict[str, str], list[Not
     return found, [Note("scores", changed)] if code else []
 
 
-def _suites(run: Recorded) -> list[str]:
+def _suites(run: Compared) -> list[str]:
     """The names of the suites that a run graded."""
     try:
         path = run.file("evaluate", "evaluations.parquet", ["suite"])

@@ -17,7 +17,7 @@ from align.comparison.settings import settings
 from align.errors import InputError
 from align.paired import paired_difference
 from flows.cli import main
-from flows.compare import Recorded, compare, two
+from flows.compare import Compared, compare, two
 from flows.recipe import load
 from storage.store import Store
 
@@ -127,7 +127,7 @@ def test_scores_are_paired_over_the_items_that_both_graded(made: Made, capsys: p
     assert d["diff"] == pytest.approx(10 / (N - 5)) and d["verdict"] == "better" and d["grader"] is None
     scores = []
     for run in made[1:]:
-        path = Recorded(made[0], {"run_id": run}, run).file("evaluate", "evaluations.parquet", [])
+        path = Compared(made[0], {"run_id": run}, run).file("evaluate", "evaluations.parquet", [])
         rows = tables.read(path, mode="greedy", model="dpo")
         scores.append({a["row_id"]: a["score"] for a in rows if a["score"] is not None})
     expected = paired_difference(scores[1], scores[0])
@@ -164,7 +164,7 @@ def test_answers(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_policies_that_runs_end_with_are_compared_though_their_names_differ(made: Made) -> None:
-    path = Recorded(made[0], {"run_id": made[1]}, "").file("evaluate", "evaluations.parquet", [])
+    path = Compared(made[0], {"run_id": made[1]}, "").file("evaluate", "evaluations.parquet", [])
     for finals, n in ((("sft", "dpo"), 7), (("dpo", "dpo"), 6), (("grpo", "dpo"), 6), ((None, "dpo"), 6)):
         differences, answers = graded.graded(path, path, [], finals, {}, 2)
         assert len(answers) == n and len(differences) == 2 * n
@@ -205,7 +205,7 @@ def test_scores_of_several_seeds_are_their_means_and_what_seeds_differ_by_is_in_
 
 
 def test_a_run_knows_the_seeds_of_what_it_ends_with(made: Made) -> None:
-    recorded = Recorded(made[0], {"run_id": made[1], "recipe": "r", "status": "done", "started_at": ""}, "")
+    recorded = Compared(made[0], {"run_id": made[1], "recipe": "r", "status": "done", "started_at": ""}, "")
     assert recorded.side.final == "dpo" and recorded.seeds(recorded.side) == {}
     recorded.source = load(overrides=["chain.seeds=3"]).model_dump(mode="json")
     assert recorded.seeds(recorded.side) == {"dpo": ["dpo_s2", "dpo_s3"]}
@@ -239,7 +239,7 @@ def test_other_graders_are_said_and_give_no_verdict(copy: Made, tmp_path: Path, 
 
 def test_what_is_missing_or_damaged_is_said_and_the_rest_is_shown(copy: Made, capsys: Any) -> None:
     store, first, second = copy
-    now = Recorded(store, {"run_id": second}, second)
+    now = Compared(store, {"run_id": second}, second)
     now.file("pairs", "pairs.parquet", []).write_bytes(b"PAR1 and no more")
     shutil.rmtree(store.root / "artifacts" / now.stages["evaluate"]["artifact"])
     shutil.rmtree(store.root / "attempts" / now.stages["sft"]["key"])
@@ -269,7 +269,7 @@ def test_runs_without_an_evaluation_still_show_settings_and_data(copy: Made, tmp
 
 def test_a_table_of_another_version_is_said(made: Made) -> None:
     with pytest.raises(InputError, match="instructions.parquet is of another version: it has no column nonsense"):
-        Recorded(made[0], {"run_id": made[1]}, "").file("filter", "instructions.parquet", ["nonsense"])
+        Compared(made[0], {"run_id": made[1]}, "").file("filter", "instructions.parquet", ["nonsense"])
 
 
 def test_one_run_is_compared_with_the_latest_other_the_older_first(made: Made) -> None:
