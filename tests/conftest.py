@@ -30,6 +30,12 @@ LONG = (
     "test_security.py",
     "test_prefect.py",
     "test_endings.py",
+    "test_tutorial.py",
+    "test_rounds.py",
+    "test_beside.py",
+    "test_outages.py",
+    "test_moments.py",
+    "test_benchmark_gpu.py",
 )
 
 
