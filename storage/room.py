@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import Any
 
 from align import whole
 from storage import champions, files, layout, runs
-from storage.places import is_url
+from storage.shared import SharedStore
 from storage.store import Store
 from storage.tags import names as named
 
@@ -41,10 +41,10 @@ def collect(
     removed while one is going on: the lock that runs share is held from before the first record is read until the last
     file is gone.
     """
-    if is_url(store.where):
+    if isinstance(store, SharedStore):
         from storage import room_shared
 
-        return room_shared.collect(cast(Any, store), dry_run, keep_runs, keep_days)
+        return room_shared.collect(store, dry_run, keep_runs, keep_days)
     before = files.size(store.root)
     with store.alone() as free:
         found = list(_unneeded(store, keep_runs, keep_days)) if free else []
@@ -198,10 +198,10 @@ def usage(store: Store) -> list[tuple[str, str, int, int]]:
 
     An artifact that runs of several recipes use counts for each; what no run uses is `(no run)`.
     """
-    if is_url(store.where):
+    if isinstance(store, SharedStore):
         from storage import room_shared
 
-        return room_shared.usage(cast(Any, store))
+        return room_shared.usage(store)
     sizes = {path.name: files.size(path) for path in _inside(store.root / layout.ARTIFACTS)}
     manifests = {name: store.manifest(name) for name in sizes}
     found = groups(store, sizes, manifests)
