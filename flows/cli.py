@@ -114,15 +114,16 @@ def sweep(
         raise InputError(f"--seed is a number from 0 to {LARGEST}.")
     if html:
         pages.can_write(html)
-    found = run_sweep(recipe, set_ or [], open_store(store, write=True), model, trials, seed, at_once)
+    opened = open_store(store, write=True)
+    found = run_sweep(recipe, set_ or [], opened, model, trials, seed, at_once)
     if json_:
         show.as_json(show_sweep.as_json(found))
     else:
-        show.table(*show_sweep.as_rows(found))
-        show.say(found.verdict())
-        show.say(f"the best again: {found.command}" if found.command else "")
+        show_sweep.tell(found)
     if html or open_:
         pages.write(show_sweep.html(found, recipe), html, "sweep", open_, aside=json_)
+    elif not json_:
+        show.say(pages.keep(opened, f"sweep-{Path(recipe).stem}", show_sweep.html(found, recipe)))
     if failed := found.failed:
         raise StageError(f"{len(failed)} of {len(found.points)} runs failed: {failed[0].error}")
 

@@ -2,16 +2,15 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, get_args
 
-from align import tables, whole
+from align import tables
 from align.errors import InputError
 from align.report import charts, page
 from align.report.chapters import Chapter
 from align.report.wording import percent, with_interval
 from align.report.words import Language, say, speaking
-from flows import reporting
+from flows import pages, reporting
 from flows.show import final_of
 from storage import champions, runs
 from storage.store import Store, now
@@ -98,19 +97,12 @@ def write(store: Store) -> tuple[Path, list[Entry]]:
     asked = runs.source(store, found[-1].run_id).get("report") or {}
     language: Language = asked["language"] if asked.get("language") in get_args(Language) else "en"
     with speaking(language):
-        content = _html(store, found).encode("utf-8", "surrogatepass")
-    path = store.root / "cache" / "reports" / "index.html"
-    try:
-        whole.write(path, content)
-    except OSError:
-        path = Path(mkdtemp(prefix="align-report-")) / "index.html"
-        whole.write(path, content)
-    return path, found
+        return pages.keep(store, "index", _html(store, found)), found
 
 
 def _with_page(store: Store, entry: Entry) -> Entry:
     """The run with its page, where one is there or what the stages show is written down already."""
-    path = store.root / "cache" / "reports" / f"{entry.run_id}.html"
+    path = pages.kept(store, entry.run_id)
     of = reporting.recorded(
         store, {name: getattr(entry, name) for name in ("run_id", "recipe", "status", "started_at")}
     )

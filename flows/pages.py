@@ -8,6 +8,7 @@ from align import whole
 from align.errors import InputError
 from align.text import short
 from flows import show
+from storage.store import Store
 
 
 def write(html: str, to: Path | None, name: str, open_: bool, aside: bool) -> None:
@@ -28,6 +29,22 @@ def write(html: str, to: Path | None, name: str, open_: bool, aside: bool) -> No
         import webbrowser
 
         webbrowser.open(to.as_uri())
+
+
+def kept(store: Store, name: str) -> Path:
+    """Where a store keeps its page of that name."""
+    return store.root / "cache" / "reports" / f"{name}.html"
+
+
+def keep(store: Store, name: str, html: str) -> Path:
+    """Write a page where the store keeps it; where the store takes no files, to a folder of its own. Returns where."""
+    content, path = html.encode("utf-8", "surrogatepass"), kept(store, name)
+    try:
+        whole.write(path, content)
+    except OSError:
+        path = Path(mkdtemp(prefix="align-page-")) / path.name
+        whole.write(path, content)
+    return path
 
 
 def can_write(to: Path) -> None:

@@ -7,12 +7,11 @@ run's own, its costs, lineage and settings, is read from the records.
 import time
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
-from align import whole
 from align.errors import InputError
 from align.report.chapters_run import Running
+from flows import pages
 from flows import recorded as records
 from flows.recorded import Recorded, recorded
 from flows.show import run_of
@@ -48,14 +47,7 @@ def write(of: Recorded) -> Path:
 
     Raises InputError for a run of another version that has no report.
     """
-    content = html(of).encode("utf-8", "surrogatepass")
-    path = of.store.root / "cache" / "reports" / f"{of.id}.html"
-    try:
-        whole.write(path, content)
-    except OSError:
-        path = Path(mkdtemp(prefix="align-report-")) / "report.html"
-        whole.write(path, content)
-    return path
+    return pages.keep(of.store, of.id, html(of))
 
 
 def follow(of: Recorded) -> None:

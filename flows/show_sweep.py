@@ -6,6 +6,7 @@ from align.paired import Paired
 from align.report import charts_points, page
 from align.report.chapters import Chapter
 from align.report.wording import MINUS, number, percent, plural, points, with_interval
+from flows import show
 from flows.points import Point, Sweep
 from flows.space import Range
 
@@ -54,6 +55,13 @@ def _axis(axis: Any) -> Any:
     if isinstance(axis, Range):
         return {"low": axis.low, "high": axis.high, "scale": "log" if axis.log else "linear"}
     return list(axis.values)
+
+
+def tell(found: Sweep) -> None:
+    """Print the table, what it shows, and the command that runs the best point again."""
+    show.table(*as_rows(found))
+    show.say(found.verdict())
+    show.say(f"the best again: {found.command}" if found.command else "")
 
 
 def html(found: Sweep, recipe: str) -> str:
