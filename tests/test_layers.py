@@ -78,6 +78,12 @@ def test_heavy_libraries_are_imported_where_they_are_used(file):
     assert not packages(file, only_at_import=True) & (HEAVY - allowed)
 
 
+@pytest.mark.parametrize("file", modules("tests"))
+def test_no_test_imports_prefect_before_its_server_is_up(file):
+    """Prefect reads once which server it is to ask, and all tests of a worker are imported before the first begins."""
+    assert "prefect" not in packages(file, only_at_import=True)
+
+
 @pytest.mark.parametrize("file", modules("align"))
 def test_what_stages_share_imports_no_stage(file):
     assert "tasks" not in packages(file)

@@ -12,8 +12,6 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
-from prefect.states import AwaitingRetry
 from served import PATIENCE, TINY, Served, align, alive, descendants, next_line, own_environment, wait_for
 
 from align.config import Config
@@ -126,6 +124,9 @@ def test_one_server_per_store_and_per_port(served, tmp_path):
 
 
 def test_a_failed_run_is_retried_in_the_ui_and_goes_on_from_its_checkpoint(served):
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.states import AwaitingRetry
+
     settings = ["sft.num_train_epochs=12", "sft.save_steps=4", "ingest.seed=3"]
     with served.client() as client:
         pipeline = client.read_deployment_by_name("align/pipeline")
@@ -154,6 +155,8 @@ def test_a_failed_run_is_retried_in_the_ui_and_goes_on_from_its_checkpoint(serve
 
 
 def test_ctrl_c_ends_a_stage_at_once(served):
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
     words = [
         "run",
         str(TINY),
