@@ -10,7 +10,7 @@ import pytest
 import reported
 
 from align import progress
-from flows import front, reporting
+from flows import front, pages, reporting
 from flows.cli import main
 from storage import champions, going, runs
 from storage.runs import StageRun
@@ -270,13 +270,13 @@ def test_an_empty_store_and_one_that_takes_no_files(made: Any, tmp_path: Path, m
         with pytest.raises(Exception, match="`align run` makes one"):
             ask_for(Store(tmp_path / "empty"))
     store, first, *_ = made
-    write = reporting.whole.write
+    write = pages.whole.write
 
     def refuse(path: Path, content: bytes) -> None:
         if store.root in path.parents:
             raise OSError(30, "Read-only file system")
         write(path, content)
 
-    monkeypatch.setattr(reporting.whole, "write", refuse)
+    monkeypatch.setattr(pages.whole, "write", refuse)
     page = reporting.write(reporting.chosen(store, first))
     assert store.root not in page.parents and "The chain helped" in page.read_text()
