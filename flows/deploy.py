@@ -12,6 +12,7 @@ from align.errors import AlignError, InputError
 from flows import automations, child
 from flows.paths import portable
 from flows.recipe import RECIPES, Recipe, find, load
+from flows.server import FLOWS
 from flows.stages import STAGES, Stage
 
 MANIFEST = Path(__file__).with_name("prefect.yaml")  # a link to the one at the top, so that packages have it
@@ -28,8 +29,6 @@ ON_GPU: dict[str, dict[str, Any]] = {
     "docker": {"devices": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]},
     "kubernetes": {"gpus": 1},
 }
-# The automation that notices silent runs counts on these beats, and the UI shows what stages log.
-ENVIRONMENT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks"}
 
 
 def deploy(recipe: str, kinds: Mapping[str, Kind], image: str | None = None) -> None:
@@ -105,7 +104,7 @@ def template(kind: Kind, gpu: bool, image: str | None = None) -> dict[str, Any]:
         if image is None:
             raise InputError(f"Jobs of type {kind} need --image, built from the Dockerfile (docs/cluster.md).")
         variables["image"]["default"] = image
-    for name, value in {"env": ENVIRONMENT, **(ON_GPU[kind] if gpu else {})}.items():
+    for name, value in {"env": FLOWS, **(ON_GPU[kind] if gpu else {})}.items():
         variables[name]["default"] = value
     return found
 

@@ -31,6 +31,8 @@ PEAK = "process.peak_mb"
 """The metric that holds the most memory a stage's process held, in MB."""
 GPU_PEAK = "process.peak_gpu_mb"
 """The metric that holds the most memory that its tensors took on a GPU, in MB; of several GPUs on that with most."""
+LOGGERS = ("align", "tasks")
+"""Under these stages log what people are to read: in the terminal, and in the UI where there is a server."""
 
 
 class _Server:

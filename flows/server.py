@@ -18,11 +18,14 @@ from urllib.request import urlopen
 
 from align.errors import AlignError, InputError
 from flows import child, login
+from flows.processes import LOGGERS
 from storage import files
 from storage.store import Store
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost", "[::1]")  # under which a browser on this machine finds it
+# The automation that notices silent runs counts on these beats, and the UI shows what stages log.
+FLOWS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGERS)}
 _PATIENCE = 300.0  # seconds; an idle machine needs 4, the first time 8 to 12
 
 
@@ -63,7 +66,8 @@ def connect(store: Store) -> bool:
         # People get a line per stage from us, and the stages' warnings; Prefect's logs still go to the server.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", "CRITICAL")
-        logging.getLogger("tasks").addHandler(logging.StreamHandler())
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(logging.StreamHandler())
         logging.raiseExceptions = False  # or Prefect prints a complaint for every log that its server did not take
     if up and given in ("", up["api"]) and "prefect" not in sys.modules:
         os.environ.update(_clients(up["api"], up["login"]))
@@ -95,8 +99,7 @@ def settings(home: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks",
+        **FLOWS,
     }
 
 

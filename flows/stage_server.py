@@ -25,11 +25,10 @@ from typing import Any
 from align import digests
 from align.errors import AlignError
 from align.parent import end_with_parent
-from flows.processes import GPU_PEAK
+from flows.processes import GPU_PEAK, LOGGERS
 from flows.ranks import spread
 
 GRACE = 3.0  # seconds that a stage has to end by itself
-LOGGERS = ("align", "tasks")
 
 
 def serve(control: socket.socket) -> None:

@@ -124,7 +124,7 @@ def test_one_server_per_store_and_per_port(served, tmp_path):
 
 
 def test_a_failed_run_is_retried_in_the_ui_and_goes_on_from_its_checkpoint(served):
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
     from prefect.states import AwaitingRetry
 
     settings = ["sft.num_train_epochs=12", "sft.save_steps=4", "ingest.seed=3"]
@@ -151,6 +151,8 @@ def test_a_failed_run_is_retried_in_the_ui_and_goes_on_from_its_checkpoint(serve
         states = sorted((task.name, task.state.name) for task in client.read_task_runs(flow_run_filter=of_run))
         second = [("filter", "Cached"), ("ingest", "Cached"), ("sft", "Completed")]
         assert states == sorted([("filter", "Completed"), ("ingest", "Completed"), ("sft", "Failed"), *second])
+        logs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        wait_for(lambda: any("goes on from step " in log.message for log in client.read_logs(log_filter=logs)))
     assert not list(checkpoints.glob("sft-*"))
     first, again = history(served.store)[-2:]
     assert (first["status"], again["status"]) == ("failed", "done")
