@@ -20,7 +20,7 @@ from flows import run as running
 from flows.cli_model import app as model_verbs
 from flows.cli_store import app as store_verbs
 from flows.cli_transfer import app as transfer_verbs
-from flows.given import identifier, open_store
+from flows.given import identifier, open_store, refused
 from flows.options import Json, Overrides, Select, StoreDir
 
 Pools = Literal["process", "docker", "kubernetes", "keep"]
@@ -257,7 +257,7 @@ def _answer(words: list[str], debug: bool) -> None:
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
-        fail(f"{str(error).strip()} See `align --help`.", 2)
+        fail(refused(error), 2)
     except AlignError as error:
         if debug:
             _trace(error)

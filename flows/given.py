@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from cyclopts import CycloptsError, MissingArgumentError
+
 from align.errors import InputError
 from align.text import quote, short
 from flows.run import store_at, store_name
@@ -48,3 +50,16 @@ def identifier(text: str) -> str:
     if not re.fullmatch(r"\w[\w.:#-]{0,199}", text):
         raise InputError(f"{quote(text)} is no id; `align runs` lists the runs.")
     return text
+
+
+def refused(error: CycloptsError) -> str:
+    """What is wrong with the words of a command, where the command line's library says it."""
+    verb = " ".join(["align", *(error.command_chain or ())])
+    said = str(error).strip()
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        typed = error.keyword or next((t.keyword for t in reversed(error.argument.tokens) if t.keyword), None)
+        name = error.argument.name
+        if error.argument.field_info.is_positional:
+            name = name.lstrip("-").upper().replace("-", "_")
+        said = f"{typed} needs a value." if typed else f"`{verb}` needs {name}."
+    return f"{said} See `{verb} --help`."

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,22 +35,26 @@ LOGGERS = ("align", "tasks")
 """Under these stages log what people are to read: in the terminal, and in the UI where there is a server."""
 
 
+def spawn(fds: Sequence[int], late: bool) -> "subprocess.Popen[bytes]":
+    """Start flows/stage_server.py on its ends of two sockets."""
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.stage_server", *map(str, fds), *(["late"] if late else [])],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the stages
+    )
+
+
 class _Server:
     """flows/stage_server.py and our ends of its sockets."""
 
     def __init__(self, late: bool = False) -> None:
         self.reading, reading = socket.socketpair()
         self.models, models = socket.socketpair()
-        paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
         with reading, models:
-            fds = [reading.fileno(), models.fileno()]
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.stage_server", *map(str, fds), *(["late"] if late else [])],
-                pass_fds=fds,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                start_new_session=True,  # Ctrl-C in the terminal is for this process, which then ends the stages
-            )
+            self.process = spawn([reading.fileno(), models.fileno()], late)
 
     def stop(self) -> None:
         """End it; stages that run are ended by whoever called them."""

@@ -164,12 +164,11 @@ def _freeze() -> None:
     gc.freeze()
 
 
-if __name__ == "__main__":
+def main(reading: socket.socket, training: socket.socket, late: bool) -> None:
+    """Both servers, until the caller is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import flows.stages  # noqa: F401
 
-    reading, training = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
-    late = "late" in sys.argv[3:]
     parent = os.getpid()
     if os.fork():
         training.close()
@@ -184,3 +183,7 @@ if __name__ == "__main__":
         _freeze()
         if os.getppid() == parent:
             serve(training)
+
+
+if __name__ == "__main__":
+    main(*(socket.socket(fileno=int(fd)) for fd in sys.argv[1:3]), late="late" in sys.argv[3:])

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import warm
+
 from flows import server
 from storage.store import Store
 
@@ -77,7 +79,7 @@ def own_environment(**more: str) -> dict[str, str]:
 
 
 def align(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*ALIGN, *words], capture_output=True, text=True, timeout=PATIENCE, env=own_environment())
+    return warm.align(*words, timeout=PATIENCE, env=own_environment())
 
 
 def next_line(process: subprocess.Popen[str]) -> str:

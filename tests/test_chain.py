@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import own_environment
+from served import ALIGN, own_environment
 from test_report_words import Texts, english
+from warm import align, start
 
 from align.tables import TABLES
 from flows import reporting
@@ -29,16 +30,6 @@ from storage.upkeep import verify
 from storage.views import connect
 
 TINY = Path(__file__).with_name("tiny.yaml")
-ALIGN = [sys.executable, "-m", "flows.cli"]
-
-
-def start(*words: str, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen:
-    with log.open("a") as out:
-        return subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, start_new_session=True, env=env)
-
-
-def align(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*ALIGN, *words], capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from warm import align
 
 from flows.recipe import RECIPES
-
-ALIGN = [sys.executable, "-m", "flows.cli"]
-
-
-def align(*words: str, cwd=None) -> subprocess.CompletedProcess:
-    return subprocess.run([*ALIGN, *words], capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +17,9 @@ def align(*words: str, cwd=None) -> subprocess.CompletedProcess:
         (["plan", "--select", "dop"], "did you mean dpo"),
         (["run", "--select", "dpo"], "--select '+dpo'"),
         (["fly"], "align --help"),
+        (["export"], "`align export` needs RUN_ID. See `align export --help`."),
+        (["export", "r"], "`align export` needs --to."),
+        (["run", "--set"], "--set needs a value. See `align run --help`."),
         (["sql", "SELEC 1"], "syntax error"),
         (["sql", "SELECT * FROM read_csv('README.md')"], "disabled by configuration"),
         (["trace", "nothing"], "no row, sample or pair"),

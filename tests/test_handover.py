@@ -10,6 +10,7 @@ from typing import Any
 
 import hub
 import pytest
+import warm
 from hostile_words import refused
 from ruamel.yaml import YAML
 from served import own_environment
@@ -27,7 +28,6 @@ from storage.store import Store
 from storage.views import connect
 
 TINY = Path(__file__).with_name("tiny.yaml")
-ALIGN = [sys.executable, "-m", "flows.cli"]
 SECRET = "hf_abcdefghijklmnop"
 
 
@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with a run of tests/tiny.yaml up to its evaluation."""
     root = tmp_path_factory.mktemp("handover") / "store"
     words = ["--select", "+evaluate", "--set", "controls.random_of_n=false", "--store", str(root)]
-    done = subprocess.run([*ALIGN, "run", str(TINY), *words], capture_output=True, text=True, env=own_environment())
+    done = warm.align("run", str(TINY), *words, env=own_environment())
     assert done.returncode == 0, done.stderr
     return Store(root)
 

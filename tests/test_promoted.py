@@ -5,11 +5,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from served import PATIENCE, Served, wait_for
 
 from flows.cli import main
@@ -17,7 +17,6 @@ from storage import champions, runs
 from storage.store import Store
 
 TINY = Path(__file__).with_name("tiny.yaml")
-ALIGN = [sys.executable, "-m", "flows.cli"]
 GRADER = '''
 def short(prompt, response, reference, meta):
     """The base writes a line before the SQL; what was trained on SQL alone does not."""
@@ -42,7 +41,7 @@ class Small:
         self.words = ["run", str(TINY), "--store", str(self.store.root), *(w for s in settings for w in ("--set", s))]
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*ALIGN, *self.words, *more], capture_output=True, text=True, timeout=PATIENCE)
+        return warm.align(*self.words, *more, timeout=PATIENCE)
 
     def champion(self) -> champions.Champion:
         found = champions.current(self.store, "tiny")
@@ -70,7 +69,7 @@ def events(name: str) -> list[dict[str, Any]]:
 def small(tmp_path_factory, prefect_server) -> Small:
     """A run that was paused for approval, and approved by resuming it."""
     small = Small(tmp_path_factory.mktemp("small"))
-    process = subprocess.Popen([*ALIGN, *small.words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = warm.Command(*small.words)
 
     def paused() -> Any:
         assert process.poll() is None, process.communicate()

@@ -8,8 +8,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import warm
 from rounded import Chain
-from served import ALIGN, PATIENCE, TINY, align
+from served import PATIENCE, TINY, align
 
 from align import tables
 from flows.check import problems
@@ -233,7 +234,7 @@ def test_a_gate_that_sees_no_difference_skips_from_the_second_round_on_and_a_swe
     planned = {p.stage: p for p in plan(chain.store, chain.recipe(strict))}
     assert planned["gate"].status == "run" and planned["sample_r2"].status == planned["evaluate"].status == "waits"
     words = ["sweep", str(TINY), *chain.words, "--set", f"{strict.replace('=', '=grade,')}", "--json"]
-    swept = subprocess.run([*ALIGN, *words], capture_output=True, text=True, timeout=PATIENCE)
+    swept = warm.align(*words, timeout=PATIENCE)
     assert swept.returncode == 0, swept.stderr
     found = json.loads(swept.stdout)
     ids = {p["settings"][0]: p["run_id"] for p in found["points"]}

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import warm
 from endpoints import ChatHandler
-from served import ALIGN, PATIENCE, TINY
+from served import PATIENCE, TINY
 
 from align.errors import InputError, StageError
 from align.grading.grade import Item
@@ -72,8 +73,8 @@ def test_a_judge_that_repeats_its_key_spreads_it_nowhere(echo, tmp_path, prefect
     prefect = Path(os.environ["PREFECT_HOME"])
 
     def run(*words: str) -> subprocess.CompletedProcess:
-        command = [*ALIGN, "run", str(TINY), "--store", str(tmp_path / "store"), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"MINE": KEY})
+        words = ("run", str(TINY), "--store", str(tmp_path / "store"), *words)
+        return warm.align(*words, timeout=PATIENCE, env=os.environ | {"MINE": KEY})
 
     rated = run("--select", "+filter", "--set", rule)
     failing = ("--select", "+pairs", "--set", grader, "--set", "sft.limit=16", "--debug")

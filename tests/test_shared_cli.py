@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import buckets
 import pytest
+import warm
 
 from flows.cli import main
 from storage import places
@@ -15,10 +15,7 @@ TINY = str(Path(__file__).with_name("tiny.yaml"))
 
 
 def align(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "ALIGN_CACHE_DIR": str(cache)},
-    )  # fmt: skip
+    return warm.align(*words, env={**os.environ, "ALIGN_CACHE_DIR": str(cache)})
 
 
 def test_what_was_run_here_is_cached_there_and_no_key_is_kept_anywhere(url, tmp_path, monkeypatch, capsys):

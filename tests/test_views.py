@@ -1,11 +1,10 @@
 """`align sql`: one run or all of them, reading only, and no faster growth than the answer's."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from test_records import record
 from test_store import Knob, made, produce
 
@@ -187,8 +186,7 @@ def test_eight_processes_ask_while_the_index_is_made(store):
     query = (
         "SELECT (SELECT count(*) FROM all_metrics), (SELECT count(*) FROM attempts), (SELECT count(*) FROM artifacts)"
     )
-    words = [sys.executable, "-m", "flows.cli", "sql", query, "--csv", "--store", str(store.root)]
-    children = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    children = [warm.Command("sql", query, "--csv", "--store", str(store.root)) for _ in range(8)]
     answers = [child.communicate(timeout=120)[0].splitlines()[-1] for child in children]
     assert answers == ["5,5,5"] * 8
 
