@@ -186,4 +186,5 @@ def main(reading: socket.socket, training: socket.socket, late: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(*(socket.socket(fileno=int(fd)) for fd in sys.argv[1:3]), late="late" in sys.argv[3:])
+    first, second = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    main(first, second, late="late" in sys.argv[3:])

@@ -176,7 +176,8 @@ def _become(request: dict[str, Any], fds: list[int]) -> int:
     if request["kind"] == STAGES:
         from flows import stage_server
 
-        stage_server.main(*(socket.socket(fileno=fd) for fd in fds[2:]), late=False)
+        reading, training = (socket.socket(fileno=fd) for fd in fds[2:])
+        stage_server.main(reading, training, late=False)
         return 0
     from flows import cli
 
