@@ -14,13 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from align import redact, whole
 from align.errors import AlignError, InputError
-from storage import layout
+from storage import files, layout
 
 WIDE = 32  # requests at once: latency, not bandwidth, is what small records cost
 _PART = 16 << 20  # bytes of a request; larger files go up and come down in parts
@@ -39,7 +38,7 @@ class Object:
 
     name: str
     size: int
-    tag: str  # changes whenever the object is written
+    tag: str  # another where the object says something else; of one that was asked for, what swap() takes
     modified: datetime  # by the bucket's clock
 
 
@@ -63,7 +62,7 @@ class Bucket:
         except ImportError:
             raise InputError(f"The store {self.url} needs obstore; `pip install 'align-pipeline[remote]'`.") from None
         self._versions = scheme == "gs"  # what a write can be made to depend on: there a generation, in S3 an ETag
-        http = scheme == "s3" and self.endpoint.startswith("http://")
+        http = self.endpoint.startswith("http://")  # named by whoever keeps the keys
         self.store: Any = store.from_url(
             self.url,
             client_options={"allow_http": http, "connect_timeout": "5s", "timeout": "120s"},
@@ -73,7 +72,10 @@ class Bucket:
 
     @property
     def endpoint(self) -> str:
-        """Where S3's requests go, "" where that is S3 itself."""
+        """Where requests go, "" where that is S3 or GCS itself."""
+        if self._versions:
+            account = files.read_json(Path(os.environ.get("GOOGLE_SERVICE_ACCOUNT", "")))
+            return str(account.get("gcs_base_url", "")) if isinstance(account, dict) else ""
         names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
         return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
@@ -184,9 +186,12 @@ class Bucket:
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; those that are not there are no error."""
         found = list(names)
-        for i in range(0, len(found), 1000):
-            with suppress(FileNotFoundError), self._said():
-                _whole(partial(self.store.delete, found[i : i + 1000]))
+        step = 1 if self._versions else 1000  # GCS removes one by one, and would end at the first that is not there
+        self.each(self._remove, [found[i : i + step] for i in range(0, len(found), step)])
+
+    def _remove(self, names: list[str]) -> None:
+        with suppress(FileNotFoundError), self._said():
+            _whole(lambda: self.store.delete(names))
 
     def each(self, function: Callable[[One], Other], items: Iterable[One]) -> list[Other]:
         """`function` of every item, in order, several at once."""
@@ -212,7 +217,8 @@ class Bucket:
         return Object(meta["path"], meta["size"], self._tag(meta), meta["last_modified"])
 
     def _tag(self, meta: Any) -> str:
-        return str(meta["version" if self._versions else "e_tag"])
+        """GCS's generation, which its listings do not tell, or an ETag."""
+        return str(self._versions and meta["version"] or meta["e_tag"])
 
     # Errors
 
@@ -251,7 +257,7 @@ def _whole(ask: Callable[[], One]) -> One:
 
 def _sentence(url: str, endpoint: str, error: Exception) -> AlignError:
     kind, text = type(error).__name__, str(error)
-    where = f" at {endpoint}" if endpoint and url.startswith("s3:") else ""
+    where = f" at {endpoint}" if endpoint else ""
     if "NoSuchBucket" in text:
         return InputError(f"The store {url}: there is no such bucket{where}.")
     if "169.254.169.254" in text or "metadata.google" in text or "redential" in text:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import buckets
+import gcs
 import pytest
 import sandboxes
 import tiny
@@ -108,9 +109,28 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def url(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3_url(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place in its bucket; the environment has what it takes to use it, and a cache of this test's own."""
     for name, value in buckets.environment(s3).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ALIGN_CACHE_DIR", str(tmp_path / "cache"))
     return f"s3://{buckets.BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def url(s3_url: str) -> str:
+    """The store of a test: tests/test_bucket.py and others have it in `any_url` too."""
+    return s3_url
+
+
+@pytest.fixture(params=["s3", "gs"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same, and one in a stand-in for Google's."""
+    if request.param == "s3":
+        yield request.getfixturevalue("s3_url")
+        return
+    monkeypatch.setenv("ALIGN_CACHE_DIR", str(tmp_path / "cache"))
+    with gcs.serving() as address:
+        for name, value in gcs.environment(address, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield f"gs://{gcs.BUCKET}/{uuid.uuid4().hex}"

@@ -24,6 +24,11 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
+def url(any_url: str) -> str:
+    return any_url
+
+
+@pytest.fixture
 def one(url: str, tmp_path: Path) -> SharedStore:
     return machine(url, tmp_path / "one", 3.0)
 
