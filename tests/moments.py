@@ -43,7 +43,7 @@ class Told:
     wrong: list[str] = field(default_factory=list)
 
 
-def command(store: Path, select: str) -> int:
+def command(store: Path, select: str, *more: str) -> int:
     """Start `align run`; its process."""
     sys.stdout.flush()
     child = os.fork()
@@ -54,7 +54,7 @@ def command(store: Path, select: str) -> int:
         os.dup2(log.fileno(), 2)
     status = 70
     try:
-        cli.main(["run", str(TINY), "--store", str(store), "--select", select])
+        cli.main(["run", str(TINY), "--store", str(store), "--select", select, *more])
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1

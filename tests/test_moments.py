@@ -30,6 +30,16 @@ def test_at_random_moments(select: str, moments: int, tmp_path: Path) -> None:
     assert found["wrong"] == [] and len(found["hits"]) >= moments
 
 
+@pytest.mark.skipif(not EVERY, reason="a minute for each; `make faults`")
+@pytest.mark.timeout(3 * 3600)
+def test_what_align_serve_is_made_of_at_random_moments(tmp_path: Path) -> None:
+    done = script("moments_served.py", tmp_path, SEED, 50)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    print(found)
+    assert found["wrong"] == [] and len(found["hits"]) >= 25
+
+
 def test_the_process_that_tries_a_template_is_not_taken_for_the_template() -> None:
     failed: list[BaseException] = []
 

@@ -5,6 +5,7 @@ with an environment, a working directory and streams of their own; only that not
 that imports is tried by tests/test_processes.py, test_cli.py, test_quickstart_run.py and test_tutorial.py.
 """
 
+import atexit
 import json
 import os
 import select
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -147,12 +149,15 @@ def _watch(request: dict[str, Any], fds: list[int]) -> None:
     child = os.fork()
     if child == 0:
         call.close()
+        atexit._clear()  # what is to be done when the process above ends
         status = 1
         try:
             status = _become(request, fds[1:])
         except BaseException:
             traceback.print_exc()
         finally:
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()  # such as Prefect's, which sends the logs that are left
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(status)
