@@ -132,7 +132,7 @@ def test_a_failed_run_is_retried_in_the_ui_and_goes_on_from_its_checkpoint(serve
         pipeline = client.read_deployment_by_name("align/pipeline")
         run = client.create_flow_run_from_deployment(pipeline.id, parameters={"overrides": settings, "select": "+sft"})
         checkpoints = served.store.root / "checkpoints"
-        wait_for(lambda: list(checkpoints.glob("sft-*/checkpoint-*")), every=0.02)
+        wait_for(lambda: list(checkpoints.glob("sft-*/checkpoint-*/whole.json")), every=0.02)
         for pid in descendants(served.process.pid):
             if not descendants(pid) and any("stage_server" in word for word in psutil.Process(pid).cmdline()):
                 os.kill(pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ def test_a_failed_run_is_retried_in_the_ui_and_goes_on_from_its_checkpoint(serve
 
         failed = wait_for(ended)
         assert failed.name == "Failed" and "sft: The process of the stage ended with status -9" in failed.message
-        assert list(checkpoints.glob("sft-*/checkpoint-*"))  # what tests/test_resume.py goes on from
+        assert list(checkpoints.glob("sft-*/checkpoint-*/whole.json"))  # what tests/test_resume.py goes on from
         client.set_flow_run_state(run.id, AwaitingRetry())  # what the button Retry does
         wait_for(lambda: client.read_flow_run(run.id).run_count == 2)
         assert wait_for(ended).name == "Completed"
