@@ -1,8 +1,8 @@
 """Processes forked from one that has imported the libraries, for which a new one takes ten seconds of CPU.
 
 A command of `align` that a test starts here, and the servers that stages are forked from, are processes like any other,
-with an environment, a working directory and streams of their own; only that nothing is imported anew. What a process is
-that imports is tried by tests/test_processes.py, test_cli.py, test_quickstart_run.py and test_tutorial.py.
+with an environment, a working directory and streams of their own; only that nothing is imported anew. Commands that are
+typed, and import, are in tests/test_quickstart_run.py, test_tutorial.py, test_endings.py and those with a Prefect worker.
 """
 
 import atexit
