@@ -49,9 +49,10 @@ def test_the_process_that_tries_a_template_is_not_taken_for_the_template() -> No
         except BaseException as error:
             failed.append(error)
 
+    before = psutil.Process().children()
     thread = threading.Thread(target=tries)
     thread.start()
-    trying = wait_for(psutil.Process().children, every=0.01)[0]
+    (trying,) = wait_for(lambda: [child for child in psutil.Process().children() if child not in before], every=0.01)
     trying.send_signal(signal.SIGTERM)
     thread.join()
     assert isinstance(failed[0], StageError) and str(failed[0]) == "The process that tries t was ended by SIGTERM."
