@@ -114,6 +114,7 @@ class SharedStore(Store):
             existing = self.artifact(name)
             if not existing or self.damage(existing):
                 self.each(lambda file: self.bucket.upload(layout.artifact(name, file), draft / file), entries)
+                self._bad(name).unlink(missing_ok=True)  # of what was written anew the tag may be the same
                 self._write_manifest(artifact)
             for file in entries:
                 (artifact.path / file).parent.mkdir(parents=True, exist_ok=True)

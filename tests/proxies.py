@@ -1,4 +1,4 @@
-"""A proxy before a real S3-compatible server, which answers 503, cuts bodies in half, or loses what was answered."""
+"""A proxy before an object store, which answers 503, cuts bodies in half, flips bits, or loses what was answered."""
 
 import threading
 from collections.abc import Iterator
@@ -72,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.behind.request(self.command, self.path, body, dict(self.headers))
         answer: HTTPResponse = self.behind.getresponse()
         data = answer.read()
+        if wrong == "flipped":
+            data = bytes(byte ^ 1 for byte in data)
         if wrong == "busy, though done":
             self._answer(503, [("Content-Type", "application/xml")], BUSY)
         elif wrong == "unheard":

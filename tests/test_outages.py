@@ -14,8 +14,8 @@ import faulty
 import pytest
 from proxies import MODES, Outage, Proxy, between
 
-from align.errors import AlignError, InputError
-from storage import upkeep
+from align.errors import AlignError, InputError, StageError
+from storage import build, upkeep
 from storage.bucket import Bucket
 from storage.shared import SharedStore
 
@@ -86,6 +86,20 @@ def test_at_every_request(proxy: Proxy, whole: Whole, tmp_path: Path, for_good: 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda at: trial(proxy, tmp_path, whole, at[0], at[1], for_good), plan))
     assert [what for wrong in found for what in wrong] == []
+
+
+def test_what_came_damaged_is_a_hit_again_once_it_is_made_again(proxy: Proxy, tmp_path: Path) -> None:
+    """Though the bytes in the bucket, and so their tag, are what they were before."""
+    url, proxy.outages[b"rows.parquet"] = f"s3://{buckets.BUCKET}/{uuid4().hex}", (outage := Outage("flipped", 1, True))
+    one, two = (SharedStore(Bucket(url), tmp_path / name) for name in ("one", "two"))
+    asked = build.request(one, "a", faulty.produce, faulty.Knob(), {})
+    attempt, _ = build.build(one, asked)
+    with pytest.raises(StageError, match=r"rows.parquet .* is not what was written"):
+        two.fetch(attempt.artifact)
+    outage.nth = 0
+    assert two.lookup(asked.key)[0] is None
+    again, ran = build.build(two, asked)
+    assert ran and again.artifact == attempt.artifact and two.lookup(asked.key)[0] == again
 
 
 def test_a_clock_that_the_object_store_refuses_is_named(proxy: Proxy, tmp_path: Path) -> None:
