@@ -19,14 +19,11 @@ from typing import Any, TypeVar
 
 from align import redact, whole
 from align.errors import AlignError, InputError
-from storage import files, layout
+from storage import failures, files, layout
 
 WIDE = 32  # requests at once: latency, not bandwidth, is what small records cost
 _PART = 16 << 20  # bytes of a request; larger files go up and come down in parts
 _CLOCK = 60.0  # seconds for which the bucket's time is reckoned on by this machine's steady clock
-
-_TRIES = 3  # how often is asked whose answer broke off
-_FAILED = re.compile(r"status code: (5\d\d[\w ]*)")
 
 One = TypeVar("One")
 Other = TypeVar("Other")
@@ -58,16 +55,23 @@ class Bucket:
                 "and -; keys belong into the environment."
             )
         try:
-            from obstore import store
+            from obstore import exceptions, store
         except ImportError:
             raise InputError(f"The store {self.url} needs obstore; `pip install 'align-pipeline[remote]'`.") from None
         self._versions = scheme == "gs"  # what a write can be made to depend on: there a generation, in S3 an ETag
+        if self.endpoint and not re.match(r"https?://[^/\s]", self.endpoint):
+            raise InputError(
+                f"The store {self.url}: {redact.redact(self.endpoint)} is no address; write http(s)://HOST:PORT."
+            )
         http = self.endpoint.startswith("http://")  # named by whoever keeps the keys
-        self.store: Any = store.from_url(
-            self.url,
-            client_options={"allow_http": http, "connect_timeout": "5s", "timeout": "120s"},
-            retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=30)},
-        )
+        try:
+            self.store: Any = store.from_url(
+                self.url,
+                client_options={"allow_http": http, "connect_timeout": "5s", "timeout": "120s"},
+                retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=30)},
+            )
+        except exceptions.BaseError as error:
+            raise failures.unusable(self.url, error) from None
         self._asked: tuple[float, datetime] | None = None
 
     @property
@@ -94,7 +98,7 @@ class Bucket:
             return self._object(found.meta), bytes(found.bytes())
 
         with suppress(FileNotFoundError), self._said():
-            return _whole(read)
+            return failures.whole(read)
         return None
 
     def put(self, name: str, data: bytes) -> str | None:
@@ -103,7 +107,7 @@ class Bucket:
 
         with self._said():
             try:
-                return self._tag(_whole(lambda: self.store.put(name, data, mode="create", use_multipart=False)))
+                return self._tag(failures.whole(lambda: self.store.put(name, data, mode="create", use_multipart=False)))
             except AlreadyExistsError:
                 return None
 
@@ -117,31 +121,36 @@ class Bucket:
         with self._said():
             try:
                 mode = {"version": tag} if self._versions else {"e_tag": tag}
-                return self._tag(_whole(lambda: self.store.put(name, data, mode=mode, use_multipart=False)))
+                return self._tag(failures.whole(lambda: self.store.put(name, data, mode=mode, use_multipart=False)))
             except (PreconditionError, FileNotFoundError):
                 raise Gone(name) from None
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object in the place of what is there."""
         with self._said():
-            _whole(lambda: self.store.put(name, data))
+            failures.whole(lambda: self.store.put(name, data))
 
     def stat(self, name: str) -> Object | None:
         """What a listing would say of an object, or None where there is none."""
         with suppress(FileNotFoundError), self._said():
-            return self._object(_whole(lambda: self.store.head(name)))
+            return self._object(failures.whole(lambda: self.store.head(name)))
         return None
+
+    def part(self, name: str, start: int, length: int) -> bytes:
+        """Bytes of an object. Raises FileNotFoundError."""
+        with self._said():
+            return failures.whole(lambda: bytes(self.store.get_range(name, start=start, length=length)))
 
     def upload(self, name: str, path: Path) -> None:
         """Copy a file into the bucket. Of files as large as several requests nothing is seen before they are whole."""
         with self._said():
-            _whole(lambda: self.store.put(name, path, chunk_size=_PART, max_concurrency=4))
+            failures.whole(lambda: self.store.put(name, path, chunk_size=_PART, max_concurrency=4))
 
     def download(self, name: str, to: Path | None) -> str:
         """Copy an object to a file, or only read it; returns the sha256 of its bytes. Raises FileNotFoundError."""
         digest = hashlib.sha256()
         with self._said():
-            found = _whole(lambda: self.store.get(name)).stream(min_chunk_size=_PART)
+            found = failures.whole(lambda: self.store.get(name)).stream(min_chunk_size=_PART)
             if to is None:
                 for piece in found:
                     digest.update(piece)
@@ -162,9 +171,9 @@ class Bucket:
 
     def below(self, folder: str = "", after: str | None = None) -> Iterator[Object]:
         """The objects below a folder, by name; with `after` those that follow that name. Costs a request per 1,000."""
-        tries = _TRIES
+        asking = failures.Asking()
         with self._said():
-            while tries:
+            while True:
                 try:
                     for batch in self.store.list(folder or None, offset=after, chunk_size=1000):
                         for found in map(self._object, batch):
@@ -172,14 +181,13 @@ class Bucket:
                             after = found.name
                     return
                 except Exception as error:
-                    tries -= 1
-                    if not (tries and _broke_off(error)):
+                    if not asking.again(error):
                         raise
 
     def names(self, folder: str) -> list[str]:
         """Names of the entries of a folder, sorted; none where it is not there."""
         with self._said():
-            found = _whole(lambda: self.store.list_with_delimiter(folder or None))
+            found = failures.whole(lambda: self.store.list_with_delimiter(folder or None))
         paths = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
@@ -191,7 +199,7 @@ class Bucket:
 
     def _remove(self, names: list[str]) -> None:
         with suppress(FileNotFoundError), self._said():
-            _whole(lambda: self.store.delete(names))
+            failures.whole(lambda: self.store.delete(names))
 
     def each(self, function: Callable[[One], Other], items: Iterable[One]) -> list[Other]:
         """`function` of every item, in order, several at once."""
@@ -217,7 +225,7 @@ class Bucket:
         return Object(meta["path"], meta["size"], self._tag(meta), meta["last_modified"])
 
     def _tag(self, meta: Any) -> str:
-        """GCS's generation, which its listings do not tell, or an ETag."""
+        """GCS's generation, which obstore does not tell of what it lists, or an ETag."""
         return str(self._versions and meta["version"] or meta["e_tag"])
 
     # Errors
@@ -230,50 +238,10 @@ class Bucket:
         try:
             yield
         except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error) or "bucket does not exist" in str(error):
-                raise InputError(f"The store {self.url}: there is no such bucket.") from None
+            if failures.no_bucket(error):
+                raise failures.sentence(self.url, self.endpoint, error) from None
             raise
         except BaseError as error:
             if type(error).__name__ in ("AlreadyExistsError", "PreconditionError"):
                 raise
-            raise _sentence(self.url, self.endpoint, error) from None
-
-
-def _broke_off(error: Exception) -> bool:
-    """Whether an answer began and did not end. obstore asks again only where none came, and where it reads a file."""
-    return "body error" in str(error)
-
-
-def _whole(ask: Callable[[], One]) -> One:
-    """What the bucket answers, where answers break off. To ask twice is as where an answer was lost on the way."""
-    for _ in range(_TRIES - 1):
-        try:
-            return ask()
-        except Exception as error:
-            if not _broke_off(error):
-                raise
-    return ask()
-
-
-def _sentence(url: str, endpoint: str, error: Exception) -> AlignError:
-    kind, text = type(error).__name__, str(error)
-    where = f" at {endpoint}" if endpoint else ""
-    if "NoSuchBucket" in text:
-        return InputError(f"The store {url}: there is no such bucket{where}.")
-    if "169.254.169.254" in text or "metadata.google" in text or "redential" in text:
-        names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if url.startswith("s3:") else "GOOGLE_SERVICE_ACCOUNT"
-        return InputError(f"The store {url}: the environment has no credentials for it; set {names}.")
-    if failed := _FAILED.search(text):
-        return AlignError(
-            f"The store {url}{where} answers {failed[1]} whenever asked; the same command resumes once it works."
-        )
-    if "RequestTimeTooSkewed" in text:
-        return InputError(f"The store {url} refuses requests of this machine, whose clock is wrong; set the clock.")
-    if kind in ("PermissionDeniedError", "UnauthenticatedError") or "status code: 403" in text:
-        return InputError(f"The store {url}: the credentials of the environment are not allowed to use it{where}.")
-    if "error sending request" in text or "onnect" in text or "dns" in text:
-        return InputError(f"The store {url} cannot be reached{where}.")
-    if _broke_off(error):
-        return AlignError(f"The answers of the store {url}{where} break off; the same command resumes once it works.")
-    first = " ".join(text.split("\n\n")[0].split())[:300]
-    return AlignError(f"The store {url}: {redact.redact(first)}")
+            raise failures.sentence(self.url, self.endpoint, error) from None

@@ -13,6 +13,7 @@ import pyarrow.fs
 
 from align.errors import AlignError
 from storage.artifact import Artifact
+from storage.bucket import Bucket
 
 if TYPE_CHECKING:
     from storage.shared import SharedStore
@@ -23,8 +24,8 @@ SMALL = 1 << 20  # bytes up to which a file is cheaper to fetch than to read in 
 class Ranges(io.RawIOBase):
     """An object as a file that is read in parts."""
 
-    def __init__(self, store: Any, name: str, size: int):
-        self._store, self._name, self._size, self._at = store, name, size, 0
+    def __init__(self, bucket: Bucket, name: str, size: int):
+        self._bucket, self._name, self._size, self._at = bucket, name, size, 0
 
     def readable(self) -> bool:
         return True
@@ -47,7 +48,10 @@ class Ranges(io.RawIOBase):
         length = min(size if size >= 0 else self._size, self._size - self._at)
         if length <= 0:
             return b""
-        found = bytes(self._store.get_range(self._name, start=self._at, length=length))
+        try:
+            found = self._bucket.part(self._name, self._at, length)
+        except AlignError as error:
+            raise OSError(str(error)) from None
         self._at += len(found)
         return found
 
@@ -73,7 +77,7 @@ class Files(pyarrow.fs.FileSystemHandler):
             artifact, file, size = self._entry(path)
             if size <= SMALL or self.store.is_here(artifact, file):
                 return pa.OSFile(str(self.store.fetch(artifact.id, file)))
-            return pa.PythonFile(cast(BinaryIO, Ranges(self.store.bucket.store, path, size)), mode="r")
+            return pa.PythonFile(cast(BinaryIO, Ranges(self.store.bucket, path, size)), mode="r")
         except AlignError as error:
             raise OSError(str(error)) from None
 

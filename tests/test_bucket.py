@@ -1,21 +1,32 @@
 """A bucket and its leases, on a real S3-compatible server and a stand-in for Google's."""
 
+import json
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gcs
 import pytest
+from proxies import Outage, between
 
-from align.errors import InputError
-from storage import leases
+from align.errors import AlignError, InputError
+from storage import failures, leases
 from storage.bucket import Bucket, Gone
 from storage.leases import LeaseLost, hold
 
 SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def gs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a stand-in for Google's, with an account for it in the environment."""
+    with gcs.serving() as address:
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        yield address
 
 
 @pytest.fixture
@@ -64,6 +75,8 @@ def test_a_file_in_several_parts_comes_back_as_it_was(bucket, tmp_path, monkeypa
     [
         ("AWS_REGION", "us-east-1", "s3://no-such-bucket/x", "no such bucket"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "s3://shared/x", "cannot be reached"),
+        ("AWS_ENDPOINT_URL", "localhost:9000", "s3://shared/x", "localhost:9000 is no address"),
+        ("AWS_SKIP_SIGNATURE", "maybe", "s3://shared/x", "makes no sense"),
         ("AWS_REGION", "us-east-1", "s3://id:secret@shared/x", "no store"),
         ("AWS_REGION", "us-east-1", "s3://", "no store"),
         ("AWS_REGION", "us-east-1", "s3://shared/../x", "no store"),
@@ -77,17 +90,67 @@ def test_what_is_wrong_with_a_store_is_one_sentence(s3_url, monkeypatch, name, v
         assert says in str(told.value) and "\n" not in str(told.value) and "secret" not in str(told.value)
 
 
-def test_what_is_wrong_with_a_store_of_google_is_one_sentence(tmp_path, monkeypatch):
-    with gcs.serving() as address:
-        for where, name, says in (
-            (address, "other", "no such bucket"),
-            ("http://127.0.0.1:9", "shared", "cannot be reached"),
-        ):
-            monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(where, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
-            for ask in (lambda b: b.names(""), lambda b: b.get("x"), lambda b: b.put("x", b"")):
-                with pytest.raises(InputError) as told:
-                    ask(Bucket(f"gs://{name}/x"))
+@pytest.mark.parametrize(
+    ("account", "bucket", "says"),
+    [
+        ({}, "other", "there is no such bucket at http://127.0.0.1:"),
+        ({"gcs_base_url": "http://127.0.0.1:9"}, "shared", "cannot be reached at http://127.0.0.1:9"),
+        ({"gcs_base_url": "127.0.0.1:9"}, "shared", "127.0.0.1:9 is no address"),
+        ({"disable_oauth": False, "private_key": "q9-secret"}, "shared", "the key in the environment cannot be read"),
+        (None, "shared", "has no credentials for it; set GOOGLE_SERVICE_ACCOUNT"),
+        ("none.json", "shared", "there is no file none.json; set GOOGLE_SERVICE_ACCOUNT"),
+    ],
+)
+def test_what_is_wrong_with_a_store_of_google_is_one_sentence(gs, tmp_path, monkeypatch, account, bucket, says):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")  # no role of the machine in a cloud
+    if isinstance(account, dict):
+        path = Path(os.environ["GOOGLE_SERVICE_ACCOUNT"])
+        path.write_text(json.dumps(json.loads(path.read_text()) | account))
+    elif account:
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", account)
+    else:
+        monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT")
+    for ask in (lambda b: b.names(""), lambda b: b.get("x"), lambda b: b.put("x", b"")):
+        with pytest.raises(InputError) as told:
+            ask(Bucket(f"gs://{bucket}/x"))
+        assert says in str(told.value) and "\n" not in str(told.value) and "secret" not in str(told.value)
+
+
+def test_a_bucket_of_google_that_fails_is_asked_again_and_named_where_it_goes_on(gs, tmp_path, monkeypatch):
+    with between(gs) as proxy:
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(proxy.address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        for mode, says in (("busy", "answers 503 Service Unavailable whenever"), ("half", "break off")):
+            bucket, outage = Bucket(f"gs://shared/{mode}"), Outage(mode)
+            assert bucket.put("a", b"1")
+            proxy.outages[mode.encode()], outage.nth = outage, 1
+            assert bucket.get("a") == b"1" and outage.seen == 2
+            outage.for_good = True
+            for ask in (
+                lambda b: b.names(""),
+                lambda b: b.get("a"),
+                lambda b: list(b.below("")),
+                lambda b: b.part("a", 0, 1),
+            ):
+                with pytest.raises(AlignError) as told:
+                    ask(bucket)
                 assert says in str(told.value) and "\n" not in str(told.value)
+
+
+def test_google_lets_an_object_be_written_once_a_second_and_a_lease_waits_for_that(tmp_path, monkeypatch):
+    decided: list[Any] = []
+    with gcs.serving(seldom=True) as address:
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        bucket = Bucket("gs://shared/x")
+        with hold(bucket, "leases/a", "one") as lease:
+            lease.decide({"what": "a record"})
+            with hold(bucket, "leases/a", "one", mine=True, carry_out=decided.append), pytest.raises(LeaseLost):
+                lease.check()
+        assert decided == [{"what": "a record"}] and bucket.names("leases") == []
+        monkeypatch.setattr(failures, "_PATIENCE", 0.0)
+        bucket.replace("a", b"1")
+        with pytest.raises(AlignError, match=r"answers 429 Too Many Requests whenever asked; the same command resumes"):
+            bucket.replace("a", b"2")
 
 
 def test_a_lease_excludes_until_it_is_released(bucket):
