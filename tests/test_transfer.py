@@ -17,8 +17,8 @@ from storage.upkeep import verify
 from storage.views import ask
 
 
-def test_a_run_goes_to_a_bucket_and_from_there_to_another_machine(tmp_path, url):
-    here, there = Store(tmp_path / "here"), machine(url, tmp_path / "cache")
+def test_a_run_goes_to_a_bucket_and_from_there_to_another_machine(tmp_path, any_url):
+    here, there = Store(tmp_path / "here"), machine(any_url, tmp_path / "cache")
     record(here, 1)
     run = record(here, 4)
     done = copy(here, there, run)
@@ -26,7 +26,7 @@ def test_a_run_goes_to_a_bucket_and_from_there_to_another_machine(tmp_path, url)
     assert copy(here, there, run).there == 1
     assert [r["run_id"] for r in runs.history(there)] == [run] and not [n for n, wrong in verify(there) if wrong]
     other = Store(tmp_path / "other")
-    copy(machine(url, tmp_path / "cache 2"), other, run)
+    copy(machine(any_url, tmp_path / "cache 2"), other, run)
     for store in (here, there, other):
         assert runs.stages(store, run) == runs.stages(here, run)
         assert ask(store, "SELECT count(*) FROM rows", run)[1] == [(4,)]
