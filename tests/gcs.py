@@ -3,7 +3,7 @@
 It is written from Google's reference (cloud.google.com/storage/docs/xml-api), because no server that could be installed
 speaks that API with its preconditions; it shows that our part holds to the reference, not that Google does. Every object
 has a generation, by which writes are made conditional; where it was written in parts, its ETag is no digest of its bytes.
-With `seldom`, an object that is written or removed again within a second is refused, as Google may (storage/quotas).
+An object that is written or removed again within `seldom` seconds is refused; Google may do so with 1 (storage/quotas).
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class Place(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, seldom: bool) -> None:
+    def __init__(self, seldom: float) -> None:
         super().__init__(("127.0.0.1", 0), Asked)
         self.lock, self.last, self.seldom = threading.RLock(), 1_700_000_000_000_000, seldom
         self.objects: dict[str, Kept] = {}
@@ -86,7 +86,7 @@ class Place(ThreadingHTTPServer):
             self.written[name] = time.monotonic()
 
     def _mutate(self, name: str) -> None:
-        if self.seldom and time.monotonic() - self.written.get(name, -1.0) < 1:
+        if name in self.written and time.monotonic() - self.written[name] < self.seldom:
             raise TOO_FAST
 
     def complete(self, name: str, upload: str, asked: str) -> Kept:
@@ -223,7 +223,7 @@ class Asked(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(seldom: bool = False) -> Iterator[str]:
+def serving(seldom: float = 0.0) -> Iterator[str]:
     """Its address."""
     with Place(seldom) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

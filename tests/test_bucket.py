@@ -139,7 +139,7 @@ def test_a_bucket_of_google_that_fails_is_asked_again_and_named_where_it_goes_on
 
 def test_google_lets_an_object_be_written_once_a_second_and_a_lease_waits_for_that(tmp_path, monkeypatch):
     decided: list[Any] = []
-    with gcs.serving(seldom=True) as address:
+    with gcs.serving(seldom=1) as address:
         monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
         bucket = Bucket("gs://shared/x")
         with hold(bucket, "leases/a", "one") as lease:
@@ -147,7 +147,10 @@ def test_google_lets_an_object_be_written_once_a_second_and_a_lease_waits_for_th
             with hold(bucket, "leases/a", "one", mine=True, carry_out=decided.append), pytest.raises(LeaseLost):
                 lease.check()
         assert decided == [{"what": "a record"}] and bucket.names("leases") == []
-        monkeypatch.setattr(failures, "_PATIENCE", 0.0)
+    monkeypatch.setattr(failures, "_PATIENCE", 0.0)
+    with gcs.serving(seldom=3600) as address:
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        bucket = Bucket("gs://shared/x")
         bucket.replace("a", b"1")
         with pytest.raises(AlignError, match=r"answers 429 Too Many Requests whenever asked; the same command resumes"):
             bucket.replace("a", b"2")

@@ -27,7 +27,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: p
     if request.param == "s3":
         yield request.getfixturevalue("url")
         return
-    with gcs.serving(seldom=True) as address:
+    with gcs.serving(seldom=1) as address:
         for name, value in gcs.environment(address, tmp_path_factory.mktemp("account"), buckets.SECRET).items():
             monkeypatch.setenv(name, value)
         yield f"gs://{gcs.BUCKET}/a-team/store"
