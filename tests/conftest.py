@@ -131,6 +131,5 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         return
     monkeypatch.setenv("ALIGN_CACHE_DIR", str(tmp_path / "cache"))
     with gcs.serving() as address:
-        for name, value in gcs.environment(address, tmp_path).items():
-            monkeypatch.setenv(name, value)
+        gcs.known(address, tmp_path, monkeypatch)
         yield f"gs://{gcs.BUCKET}/{uuid.uuid4().hex}"

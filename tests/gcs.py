@@ -23,6 +23,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree.ElementTree import fromstring
 from xml.sax.saxutils import escape
 
+import pytest
+
 BUCKET = "shared"
 PAGE = 100  # entries of a listing; Google's has 1,000
 SMALLEST = 5 << 20  # bytes of a part that is not the last
@@ -231,9 +233,9 @@ def serving(seldom: float = 0.0) -> Iterator[str]:
         server.shutdown()
 
 
-def environment(address: str, folder: Path, key: str = "") -> dict[str, str]:
-    """What a user of it has in the environment: an account whose key is not asked for."""
+def known(address: str, folder: Path, patch: pytest.MonkeyPatch, key: str = "") -> None:
+    """Put what a user of it has into the environment: an account, in `folder`, whose key is not asked for."""
     account = {"gcs_base_url": address, "disable_oauth": True, "client_email": "", "private_key": key,
                "private_key_id": ""}  # fmt: skip
     (folder / "account.json").write_text(json.dumps(account))
-    return {"GOOGLE_SERVICE_ACCOUNT": str(folder / "account.json")}
+    patch.setenv("GOOGLE_SERVICE_ACCOUNT", str(folder / "account.json"))

@@ -104,11 +104,16 @@ def disturb(store: Path, select: str, before: set[int], told: Told, choose: Choo
     told.wrong += judged(Store(store), told)
 
 
+def half(store: Store) -> list[str]:
+    """What is visible in a store and not whole; a run that was interrupted is no harm."""
+    return [f"half: {name} {bad}" for name, bad in upkeep.verify(store) if bad and "never finished" not in bad]
+
+
 def judged(store: Store, told: Told) -> list[str]:
     """What is wrong after a run was disturbed."""
     number = signal.Signals[told.signal]
     allowed = {0, -number, 128 + number} if told.victim == FLOW else {0, 1}
-    wrong = [f"half: {name} {bad}" for name, bad in upkeep.verify(store) if bad and "never finished" not in bad]
+    wrong = half(store)
     if told.status not in allowed:
         wrong.append(f"exit status {told.status}")
     if any("Traceback" in line or line.startswith("odd ") for line in told.said):

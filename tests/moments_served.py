@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from moments import SIGNALS, command, contents, ours
+from moments import SIGNALS, command, contents, half, ours
 from served import Served, wait_for
 
 from flows import processes
@@ -134,8 +134,7 @@ def disturb(place: Place, seed: int, hit: Hit, chance: random.Random) -> None:
         if state.name not in ("Completed", "Failed", "Crashed", "Cancelled") or "Traceback" in hit.said:
             place.wrong.append(f"{hit} is no end")
     place.ready()
-    store = place.served.store
-    place.wrong += [f"{hit}: {name} {bad}" for name, bad in upkeep.verify(store) if bad and "never finished" not in bad]
+    place.wrong += [f"{hit}: {wrong}" for wrong in half(place.served.store)]
 
 
 def undisturbed(place: Place, seed: int, expected: dict[str, str]) -> None:

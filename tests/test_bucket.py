@@ -25,7 +25,7 @@ SPAWN = multiprocessing.get_context("spawn")
 def gs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a stand-in for Google's, with an account for it in the environment."""
     with gcs.serving() as address:
-        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        gcs.known(address, tmp_path, monkeypatch)
         yield address
 
 
@@ -119,7 +119,7 @@ def test_what_is_wrong_with_a_store_of_google_is_one_sentence(gs, tmp_path, monk
 
 def test_a_bucket_of_google_that_fails_is_asked_again_and_named_where_it_goes_on(gs, tmp_path, monkeypatch):
     with between(gs) as proxy:
-        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(proxy.address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        gcs.known(proxy.address, tmp_path, monkeypatch)
         for mode, says in (("busy", "answers 503 Service Unavailable whenever"), ("half", "break off")):
             bucket, outage = Bucket(f"gs://shared/{mode}"), Outage(mode)
             assert bucket.put("a", b"1")
@@ -140,7 +140,7 @@ def test_a_bucket_of_google_that_fails_is_asked_again_and_named_where_it_goes_on
 def test_google_lets_an_object_be_written_once_a_second_and_a_lease_waits_for_that(tmp_path, monkeypatch):
     decided: list[Any] = []
     with gcs.serving(seldom=1) as address:
-        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        gcs.known(address, tmp_path, monkeypatch)
         bucket = Bucket("gs://shared/x")
         with hold(bucket, "leases/a", "one") as lease:
             lease.decide({"what": "a record"})
@@ -149,7 +149,7 @@ def test_google_lets_an_object_be_written_once_a_second_and_a_lease_waits_for_th
         assert decided == [{"what": "a record"}] and bucket.names("leases") == []
     monkeypatch.setattr(failures, "_PATIENCE", 0.0)
     with gcs.serving(seldom=3600) as address:
-        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", gcs.environment(address, tmp_path)["GOOGLE_SERVICE_ACCOUNT"])
+        gcs.known(address, tmp_path, monkeypatch)
         bucket = Bucket("gs://shared/x")
         bucket.replace("a", b"1")
         with pytest.raises(AlignError, match=r"answers 429 Too Many Requests whenever asked; the same command resumes"):

@@ -28,8 +28,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: p
         yield request.getfixturevalue("url")
         return
     with gcs.serving(seldom=1) as address:
-        for name, value in gcs.environment(address, tmp_path_factory.mktemp("account"), buckets.SECRET).items():
-            monkeypatch.setenv(name, value)
+        gcs.known(address, tmp_path_factory.mktemp("account"), monkeypatch, buckets.SECRET)
         yield f"gs://{gcs.BUCKET}/a-team/store"
 
 
