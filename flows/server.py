@@ -25,7 +25,11 @@ from storage.store import Store
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost", "[::1]")  # under which a browser on this machine finds it
 # The automation that notices silent runs counts on these beats, and the UI shows what stages log.
-FLOWS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGERS)}
+FLOWS = {
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGERS),
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # beside one nobody is to be warned
+}
 _PATIENCE = 300.0  # seconds; an idle machine needs 4, the first time 8 to 12
 
 
