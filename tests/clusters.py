@@ -12,7 +12,7 @@ from typing import Any
 import postgres
 import psutil
 import pytest
-from served import ALIGN, PATIENCE, TINY, own_environment, wait_for
+from served import ALIGN, PATIENCE, TINY, client, own_environment, wait_for
 
 from flows import server
 from flows.recipe import ROOT
@@ -90,9 +90,7 @@ class Cluster:
         return root
 
     def client(self) -> Any:
-        from prefect.client.orchestration import SyncPrefectClient
-
-        return SyncPrefectClient(api=self.server.api, auth_string=self.server.login)
+        return client(self.server)
 
     def start(self, deployment: str, **parameters: Any) -> Any:
         """Start a deployment as the UI does."""

@@ -12,6 +12,7 @@ import sandboxes
 import tiny
 import warm
 from browser import Browser
+from served import prefect
 
 from align.grading.sandbox import Sandbox
 from align.models.base import BaseConfig
@@ -81,16 +82,11 @@ def sandbox(warehouse: Path) -> Iterator[Sandbox]:
         yield box
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]:
-    """A Prefect server for every `align run` that a test starts: starting one for each of them would take minutes."""
-    home = tmp_path_factory.mktemp("prefect")
-    running = server.start(home)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (server.settings(home) | running.clients).items():
-            patch.setenv(name, value)
+    """A Prefect server, which every `align run` uses that the tests of the file start from then on."""
+    with prefect(tmp_path_factory.mktemp("prefect")) as running:
         yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")

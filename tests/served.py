@@ -5,8 +5,12 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
 import warm
 
 from flows import server
@@ -36,10 +40,8 @@ class Served:
         found = re.search(r"Prefect UI: (\S+)", self.log.read_text())
         return found[1] if found and "asks for a login" in self.log.read_text() else None
 
-    def client(self):
-        from prefect.client.orchestration import SyncPrefectClient
-
-        return SyncPrefectClient(api=f"{self.ui}/api", auth_string=self.login)
+    def client(self) -> Any:
+        return client(self)
 
     def run(self, deployment: str, **parameters):
         """Start a deployment as the UI does, and wait for its end."""
@@ -62,6 +64,24 @@ class Served:
         with self.client() as client:
             found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])))
         return {artifact.key: artifact for artifact in found}
+
+
+def client(up: Served | server.Server) -> Any:
+    """A client of its Prefect server, whatever the environment was when prefect was imported here."""
+    from prefect.client.orchestration import SyncPrefectClient
+
+    return SyncPrefectClient(api=f"{up.ui}/api", auth_string=up.login)
+
+
+@contextmanager
+def prefect(home: Path) -> Iterator[server.Server]:
+    """A Prefect server, which every `align run` uses that is started meanwhile."""
+    running = server.start(home)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (server.settings(home) | running.clients).items():
+            patch.setenv(name, value)
+        yield running
+    running.stop()
 
 
 def wait_for(ready, every: float = 0.2, patience: float = PATIENCE):

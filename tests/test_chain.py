@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import ALIGN, own_environment
+from served import ALIGN, own_environment, prefect
 from test_report_words import Texts, english
 from warm import align, start
 
@@ -60,12 +60,13 @@ def killed(tmp_path_factory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory, prefect_server) -> Store:
+def twice(tmp_path_factory) -> Store:
     """A store on which two processes ran the recipe at once, as flow runs of one server."""
     folder = tmp_path_factory.mktemp("twice")
     store = Store(folder / "store")
-    both = [start("run", str(TINY), "--store", str(store.root), log=folder / f"log{i}") for i in range(2)]
-    assert [p.wait(timeout=900) for p in both] == [0, 0], "".join(p.read_text() for p in folder.glob("log*"))
+    with prefect(folder / "prefect"):
+        both = [start("run", str(TINY), "--store", str(store.root), log=folder / f"log{i}") for i in range(2)]
+        assert [p.wait(timeout=900) for p in both] == [0, 0], "".join(p.read_text() for p in folder.glob("log*"))
     return store
 
 
@@ -148,7 +149,7 @@ def test_the_shared_settings_of_sft_rs_reach_both_arms(twice):
         ("filter.rules.near_duplicate.threshold=0.71", {"filter"}),
     ],
 )
-def test_exactly_the_affected_stages_run(twice, prefect_server, knob, expected):
+def test_exactly_the_affected_stages_run(twice, knob, expected):
     done = align("run", str(TINY), "--store", str(twice.root), "--set", knob, "--json")
     assert done.returncode == 0, done.stderr
     ran = {s["stage"]: s["reason"] for s in json.loads(done.stdout)["stages"] if s["status"] == "ran"}

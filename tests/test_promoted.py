@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import warm
-from served import PATIENCE, Served, wait_for
+from served import PATIENCE, Served, client, wait_for
 
 from flows.cli import main
+from flows.server import Server
 from storage import champions, runs
 from storage.store import Store
 
@@ -52,15 +53,9 @@ class Small:
         return {p.name: p.read_bytes() for p in (self.store.root / "champions").rglob("*.json")}
 
 
-def client() -> Any:
-    from prefect.client.orchestration import get_client
-
-    return get_client(sync_client=True)
-
-
-def events(name: str) -> list[dict[str, Any]]:
+def events(up: Server, name: str) -> list[dict[str, Any]]:
     """The events of that name that the server has."""
-    with client() as asked:
+    with client(up) as asked:
         answer = asked.request("POST", "/events/filter", json={"filter": {"event": {"name": [name]}}, "limit": 50})
     return answer.json()["events"]
 
@@ -76,17 +71,17 @@ def small(tmp_path_factory, prefect_server) -> Small:
         if not runs.history(small.store):
             return None
         (name,) = {f"run:{run['run_id']}" for run in runs.history(small.store)}
-        with client() as asked:
+        with client(prefect_server) as asked:
             found = [run for run in asked.read_flow_runs() if name in run.tags]
         return found[0] if found and found[0].state.is_paused() else None
 
     flow_run = wait_for(paused)
     assert not small.kept() and runs.history(small.store)[-1]["status"] == "done"
-    with client() as asked:
+    with client(prefect_server) as asked:
         asked.resume_flow_run(flow_run.id)
     small.out, small.err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, small.err
-    with client() as asked:
+    with client(prefect_server) as asked:
         assert asked.read_flow_run(flow_run.id).state.is_completed()
     return small
 
@@ -100,15 +95,17 @@ def test_resuming_the_flow_run_approves(small):
     assert "points above base [" in small.out.splitlines()[-1]
 
 
-def test_the_event_is_in_prefect(small):
+def test_the_event_is_in_prefect(small, prefect_server):
     crown = small.champion()
-    (event,) = wait_for(lambda: [e for e in events("align.promoted") if e["payload"]["artifact"] == crown.artifact])
+    (event,) = wait_for(
+        lambda: [e for e in events(prefect_server, "align.promoted") if e["payload"]["artifact"] == crown.artifact]
+    )
     assert event["resource"]["prefect.resource.id"] == "align.champion.tiny"
     related = {r["prefect.resource.role"]: r["prefect.resource.id"] for r in event["related"]}
     assert related["run"] == f"align.run.{crown.run_id}" and related["model"] == f"align.artifact.{crown.artifact}"
     assert related["flow-run"].startswith("prefect.flow-run.")
     assert event["payload"]["reasons"][0].startswith("questions: dpo is ")
-    with client() as asked:
+    with client(prefect_server) as asked:
         (shown,) = [a for a in asked.read_artifacts() if a.key == "tiny-promotion" and "fit to be champion" in a.data]
     assert event["payload"]["reasons"][0] in shown.data
 
@@ -133,7 +130,7 @@ def test_the_same_run_again_changes_nothing(small):
     assert small.kept() == before
 
 
-def test_a_run_that_is_not_better_than_the_champion_leaves_it(small):
+def test_a_run_that_is_not_better_than_the_champion_leaves_it(small, prefect_server):
     before, crown = small.kept(), small.champion()
     done = small.run("--set", "promote.against=champion", "--set", "dpo.beta=0.9", "--json")
     assert done.returncode == 0, done.stderr
@@ -143,7 +140,7 @@ def test_a_run_that_is_not_better_than_the_champion_leaves_it(small):
     assert said["promotion"]["status"] == "not promoted" and "the champion" in said["promotion"]["text"]
     assert small.kept() == before
     last = runs.history(small.store)[-1]["run_id"]
-    wait_for(lambda: [e for e in events("align.not-promoted") if e["payload"]["run"] == last])
+    wait_for(lambda: [e for e in events(prefect_server, "align.not-promoted") if e["payload"]["run"] == last])
 
 
 def test_new_goes_on_from_the_champion_with_what_has_come(small):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import warm
 from rounded import Chain
-from served import PATIENCE, TINY, align
+from served import PATIENCE, TINY, align, client
 
 from align import tables
 from flows.check import problems
@@ -245,13 +245,12 @@ def test_a_gate_that_sees_no_difference_skips_from_the_second_round_on_and_a_swe
     assert {s["status"] for n, s in stages.items() if n.endswith(("_r2", "_r3"))} == {"skipped"}
     assert found["model"] == "newest" and final_of(chain.store, ids[strict]) == "sft"
     assert all(p["results"] for p in found["points"])
-    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     record = chain.store.read(layout.started(ids[strict]), "run")
     assert record is not None
     own = FlowRunFilter(id=FlowRunFilterId(any_=[record["flow_run"]]))
-    with SyncPrefectClient(api=prefect_server.api, auth_string=prefect_server.login) as client:
-        states = {t.name: t.state for t in client.read_task_runs(flow_run_filter=own) if t.state}
+    with client(prefect_server) as asked:
+        states = {t.name: t.state for t in asked.read_task_runs(flow_run_filter=own) if t.state}
     assert states["dpo_r2"].name == "Skipped" and "round 1 was not shown" in str(states["dpo_r2"].message)
     assert states["newest"].name == "Completed" and states["dpo"].name == "Cached"

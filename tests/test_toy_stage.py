@@ -79,7 +79,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(tree: Path, prefect_server) -> Path:
+def store(tree: Path) -> Path:
     """The stage has run in it."""
     run(tree, "run", "tests/tiny.yaml", "--select", "+count", "--store", "store")
     return tree / "store"
