@@ -10,7 +10,7 @@ from align import redact
 from align.errors import AlignError, InputError
 
 _TRIES = 3  # how often is asked whose answer broke off
-_PATIENCE = 10.0  # seconds for which is asked again who wants it slower; with half a lease's life, less than all of it
+_PATIENCE = 10.0  # seconds for which is asked who is busy, or wants it slower; with half a lease's life, less than all
 _PAUSE = 0.5  # seconds, after the tries of obstore, which together take about as long as Google wants to wait
 _FAILED = re.compile(r"status code: (429[\w ]*|5\d\d[\w ]*)")
 
@@ -26,7 +26,7 @@ class Asking:
     def again(self, error: Exception) -> bool:
         """Whether to ask again after an error; returns when it is time to. To ask twice is as where an answer was lost
         on the way."""
-        if "status code: 429" in str(error):
+        if _FAILED.search(str(error)):
             time.sleep(_PAUSE * random.uniform(1, 1.5))
             return time.monotonic() < self._until
         self._left -= 1

@@ -126,6 +126,7 @@ def test_a_bucket_of_google_that_fails_is_asked_again_and_named_where_it_goes_on
             proxy.outages[mode.encode()], outage.nth = outage, 1
             assert bucket.get("a") == b"1" and outage.seen == 2
             outage.for_good = True
+            monkeypatch.setattr(failures, "_PATIENCE", 0.0)
             for ask in (
                 lambda b: b.names(""),
                 lambda b: b.get("a"),

@@ -4,6 +4,7 @@ is one sentence, and the next run completes with the same digests."""
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,10 @@ import buckets
 import faulty
 import pytest
 from proxies import MODES, Outage, Proxy, between
+from served import wait_for
 
 from align.errors import AlignError, InputError, StageError
-from storage import build, upkeep
+from storage import build, failures, upkeep
 from storage.bucket import Bucket
 from storage.shared import SharedStore
 
@@ -30,6 +32,7 @@ def proxy(s3: str) -> Iterator[Proxy]:
     with between(s3) as proxy, pytest.MonkeyPatch.context() as patch:
         for name, value in buckets.environment(proxy.address).items():
             patch.setenv(name, value)
+        patch.setattr(failures, "_PATIENCE", 0.0)  # what fails for good would be asked for minutes
         yield proxy
 
 
@@ -86,6 +89,27 @@ def test_at_every_request(proxy: Proxy, whole: Whole, tmp_path: Path, for_good: 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(lambda at: trial(proxy, tmp_path, whole, at[0], at[1], for_good), plan))
     assert [what for wrong in found for what in wrong] == []
+
+
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_a_run_waits_for_a_bucket_that_is_busy_for_seconds(
+    proxy: Proxy, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(failures, "_PATIENCE", 60.0)  # a machine with other work may take long
+    requests, expected = whole
+    url, outage = new(proxy, mode=mode, nth=requests // 2, for_good=True)
+
+    def ends() -> None:
+        wait_for(lambda: outage.seen >= requests // 2)
+        time.sleep(3)  # three times as long as obstore asks
+        outage.nth = 0
+
+    store = SharedStore(Bucket(url), tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(ends)
+        assert work(store)[1] is None
+        ended.result()
+    assert outage.seen > requests + 5 and faulty.contents(store) == expected
 
 
 def test_what_came_damaged_is_a_hit_again_once_it_is_made_again(proxy: Proxy, tmp_path: Path) -> None:
