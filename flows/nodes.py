@@ -6,13 +6,13 @@ the store's tmp folder, where the first puts each call.
 """
 
 import os
-import pickle
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from align.errors import InputError
+from flows import asked
 from flows.ranks import CALL, CALLS, end, nodes, torchrun
 from storage.store import Store
 
@@ -39,7 +39,7 @@ def join(store: Store, told: Callable[[str], None]) -> None:
 def _take_part(call: Path) -> None:
     started: subprocess.Popen[bytes] | None = None
     try:
-        started = torchrun(call.parent, pickle.loads(call.read_bytes())[0])
+        started = torchrun(call.parent, asked.read(call).processes)
         while call.exists() and started.poll() is None:  # the first node removes the folder when it has its answer
             time.sleep(_LOOK)
     except FileNotFoundError:  # it ended before this one began

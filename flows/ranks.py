@@ -6,14 +6,12 @@ thrown away. Over several nodes (flows/nodes.py) torchrun's own variables say ho
 """
 
 import os
-import pickle
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,10 +20,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from align.config import Config, Metrics
-from align.errors import AlignError, StageError
+from align.errors import StageError
 from align.models.shards import Strategy, rank, strategy
 from align.parent import end_with_parent
 from align.whole import write
+from flows import asked
 from storage.store import Store
 
 
@@ -68,10 +67,7 @@ def spread(
     Raises what the first rank raised that failed, an AlignError as it is; StageError where a rank just ended.
     """
     with _folder(out) as folder:
-        write(
-            folder / CALL,
-            pickle.dumps((processes, sys.path, compute or Compute(), function, config, out, dict(inputs))),
-        )
+        asked.ask(folder / CALL, function, config, out, inputs, processes, compute or Compute())
         started = torchrun(folder, processes)
         gone: list[str] = []
         try:
@@ -79,8 +75,7 @@ def spread(
         finally:
             end(started, folder)
         if (answer := folder / "done-0").exists() and not started.returncode:
-            found: Metrics = pickle.loads(answer.read_bytes())
-            return found
+            return asked.answered(answer)
         raise _error(folder, started.returncode, gone)
 
 
@@ -106,7 +101,7 @@ def torchrun(folder: Path, processes: int) -> "subprocess.Popen[bytes]":
     with (folder / f"log-{socket.gethostname()}-{os.getpid()}").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", *alone, "--nproc_per_node", str(processes),
-             "-m", "flows.ranks", str(folder)],
+             "--monitor-interval", str(5 * _LOOK), "-m", "flows.ranks", str(folder)],  # so that who ended first is seen
             stdout=log, stderr=None if sys.stderr.isatty() else sys.stderr.fileno(),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
@@ -122,7 +117,7 @@ def _wait(started: "subprocess.Popen[bytes]", folder: Path) -> list[str]:
         if deadline is not None and time.monotonic() > deadline:
             break  # a rank that waits for one that is gone hears no signal
         time.sleep(_LOOK)
-    return gone
+    return gone if gone or any(folder.glob("failed-*")) else _gone(folder)
 
 
 def _gone(folder: Path) -> list[str]:
@@ -159,38 +154,32 @@ def end(started: "subprocess.Popen[bytes]", folder: Path) -> None:
 
 def _error(folder: Path, code: int, gone: list[str]) -> Exception:
     if gone:  # what the others say is only that they lost it
-        return StageError(
-            f"Process {gone[0]} of the stage ended without a word; the machine may have run out of memory."
-        )
+        who = f"Process {gone[0]}" if len(gone) == 1 else f"Processes {' and '.join(sorted(gone))}"
+        return StageError(f"{who} of the stage ended without a word; the machine may have run out of memory.")
     failed = sorted(folder.glob("failed-*"), key=lambda p: p.stat().st_mtime_ns)
     if not failed:
         return StageError(f"The processes of the stage ended with status {code}.")
-    kind, message, trace = pickle.loads(failed[0].read_bytes())
-    if not isinstance(kind, str):
-        error: Exception = kind(message)
-        return error
-    wrapped = StageError(f"{failed[0].name.replace('failed-', 'Process ')} failed with {kind}: {message}")
-    wrapped.add_note(trace)
-    return wrapped
+    return asked.failed(failed[0], failed[0].name.replace("failed-", "Process "))
 
 
 def _run(folder: Path) -> None:
     end_with_parent()  # without torchrun nobody would end it
     me = rank()
     write(folder / f"pid-{me}", f"{socket.gethostname()} {os.getpid()}".encode())
-    _, sys.path[:], compute, function, config, out, inputs = pickle.loads((folder / CALL).read_bytes())
+    call = asked.read(folder / CALL)
+    out = call.out
     if me:
         sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (progress is told once)
         out = folder / f"out-{me}"
         out.mkdir()
     try:
         _device()
+        compute, (function, config, inputs) = Compute.model_validate(call.shared), call.call()
         with strategy(compute.strategy, compute.offload):
             metrics = function(config, out, **inputs)
-        write(folder / f"done-{me}", pickle.dumps(metrics))
+        asked.answer(folder / f"done-{me}", metrics)
     except BaseException as error:
-        kind = type(error) if isinstance(error, AlignError) else type(error).__name__
-        write(folder / f"failed-{me}", pickle.dumps((kind, str(error), traceback.format_exc())))
+        asked.fail(folder / f"failed-{me}", error)
         raise SystemExit(1) from None
 
 
@@ -202,6 +191,4 @@ def _device() -> None:
 
 
 if __name__ == "__main__":
-    from flows.ranks import _run as run  # what is pickled knows this module by its name
-
-    run(Path(sys.argv[1]))
+    _run(Path(sys.argv[1]))

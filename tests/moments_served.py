@@ -25,6 +25,7 @@ from storage import runs, upkeep
 from storage.store import Store
 
 SELECT = "+filter"
+PARTS = ("serve", "server", "worker")  # where one of them ends, all do
 KINDS = {
     "server": "guarded:create_app", "worker": "worker start", "flow": "prefect.runner", "stage": "flows.stage_server",
     "serve": "flows.cli",
@@ -71,16 +72,6 @@ class Place:
             self.wrong.append(f"{what} left {[p.cmdline() for p in ours(self.before)]}")
             for process in ours(self.before):
                 process.kill()
-
-    def ready(self) -> None:
-        """Start it again where it has ended, or is about to."""
-        time.sleep(1.5)  # it looks at its children twice a second
-        if self.served.process.poll() is not None or self.ending():
-            self.again()
-
-    def ending(self) -> bool:
-        """Whether it has begun to end: what it watches is not there any more, or the server does not answer."""
-        return len(self.parts().get("server", [])) < 1 or len(self.parts().get("worker", [])) < 2
 
     def start(self, seed: int) -> Any:
         """A flow run of the pipeline, as the UI starts it."""
@@ -133,7 +124,8 @@ def disturb(place: Place, seed: int, hit: Hit, chance: random.Random) -> None:
         hit.ended, hit.said = state.name, state.message or ""
         if state.name not in ("Completed", "Failed", "Crashed", "Cancelled") or "Traceback" in hit.said:
             place.wrong.append(f"{hit} is no end")
-    place.ready()
+    if hit.kind in PARTS:
+        place.again()
     place.wrong += [f"{hit}: {wrong}" for wrong in half(place.served.store)]
 
 
@@ -141,7 +133,6 @@ def undisturbed(place: Place, seed: int, expected: dict[str, str]) -> None:
     state = place.end(place.start(seed))
     if state is None or state.name != "Completed":
         place.wrong.append(f"the next run does not complete: {state and (state.name, state.message)}")
-        place.ready()
         return
     store = place.served.store
     last = runs.history(store)[-1]
@@ -168,6 +159,7 @@ def main(top: Path, seed: int, moments: int) -> None:
         for _ in range(2):
             hits.append(Hit(chance.choice(SIGNALS), chance.uniform(0, took)))
             disturb(place, i, hits[-1], chance)
+            print(f"{time.monotonic() - begun:.0f} s: {hits[-1]}", file=sys.stderr, flush=True)
         undisturbed(place, i, expected[i])
     with place.served.client() as client:
         wait_for(lambda: all(run.state.is_final() or run.state.is_scheduled() for run in client.read_flow_runs()))
