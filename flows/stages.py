@@ -227,7 +227,7 @@ def outline(recipe: "Recipe") -> Outline:
     parts = [_part(recipe, s) for s in rows]
     repeated = [s for s in rows if s.repeats]
     after = rows.index(repeated[-1]) + 1
-    again = [part for k in range(2, recipe.chain.rounds + 1) for part in _round(repeated, k)]
+    again = [part for k in range(2, recipe.chain.rounds + 1) for part in _round(recipe, repeated, k)]
     against = Question(topic="The run against the champion", model=final(recipe), against="champion")
     before = Part(stage="champion", title="the champion", control=True, questions=(against,))
     whole = (*([before] if contender(recipe) else []), *parts[:after], *again, *parts[after:])
@@ -242,17 +242,26 @@ def _seeded(recipe: "Recipe", part: Part) -> list[Part]:
 
 
 def _part(recipe: "Recipe", s: Stage) -> Part:
-    asked = tuple(Question(topic=t, model=m, against=_started(recipe, a) if "." in a else a) for t, m, a in s.questions)
-    return Part(stage=s.name, title=s.title, policy=s.policy, control=s.control, added_by=s.added_by, questions=asked)
+    asked = tuple(
+        Question(topic=_told(recipe, topic), model=model, against=_started(recipe, other) if "." in other else other)
+        for topic, model, other in s.questions
+    )
+    told = {"stage": s.name, "title": _told(recipe, s.title), "questions": asked}
+    return Part(**told, policy=s.policy, control=s.control, added_by=s.added_by)
 
 
-def _round(repeated: list[Stage], k: int) -> list[Part]:
+def _told(recipe: "Recipe", words: str) -> str:
+    """What the table says, where a recipe has another method in its place."""
+    return words.replace("DPO", "KTO") if recipe.dpo.unpaired else words
+
+
+def _round(recipe: "Recipe", repeated: list[Stage], k: int) -> list[Part]:
     """The parts of round k. What is asked about it is what its last policy has over that of the round before."""
     last = [s.name for s in repeated if s.policy][-1]
     asked = (Question(topic="Round {round}", model=of_round(last, k), against=of_round(last, k - 1)),)
     return [
         Part(
-            stage=of_round(s.name, k), title=s.title, round=k, policy=s.policy, added_by="chain.rounds",
+            stage=of_round(s.name, k), title=_told(recipe, s.title), round=k, policy=s.policy, added_by="chain.rounds",
             questions=asked if s.name == last else (),
         )
         for s in repeated

@@ -15,6 +15,7 @@ from align.models.kto import Collator, Label, columns, encode
 from align.models.trained import policy
 from flows.dag import Node, dag
 from flows.recipe import load
+from flows.stages import outline
 from tasks.dpo import DpoConfig, dpo
 from tasks.ingest import IngestConfig, Source, ingest
 from tasks.pairs import PairsConfig, pairs
@@ -229,6 +230,14 @@ def test_the_dag_hands_on_what_the_loss_reads(loss: str, role: str) -> None:
     dag(load("quickstart", ["chain.dpo_pairs=pairs", "dpo.nll=0", f"dpo.loss_type={loss}"]), walk)
     assert given["dpo"][role] == Node("pairs", file=f"{role}.parquet")
     assert {"pairs", "labels"} & given["dpo"].keys() == {role}
+
+
+def test_the_report_calls_it_by_its_name() -> None:
+    words = ["chain.dpo_pairs=fresh", "dpo.nll=0", "dpo.loss_type=kto", "chain.rounds=2"]
+    told = outline(load("quickstart", words))
+    titles = {part.stage: part.title for part in told.parts}
+    assert titles["dpo"] == titles["dpo_r2"] == "KTO" and titles["sample_dpo"] == "sampling for KTO"
+    assert "DPO" not in " ".join([*titles.values(), *(question.topic for question in told.questions)])
 
 
 def test_labels_are_what_they_say() -> None:

@@ -53,11 +53,19 @@ def written() -> set[str]:
     }
     modes = {f"{mode} {measure}" for mode in ("greedy", "sampled") for measure in ("accuracy", "mean score")}
     on_pairs = {f"{where} {what}" for where in ("held-out", "training") for what in ("pairs", "labels")}
-    return texts | quoted | modes | on_pairs | {"correct", "wrong", "round", "skipped", "interrupted", "evaluation"}
+    return (
+        texts
+        | {text.replace("DPO", "KTO") for text in texts}
+        | quoted
+        | modes
+        | on_pairs
+        | {"correct", "wrong", "round", "skipped", "interrupted", "evaluation"}
+    )
 
 
 def test_every_sentence_is_there_and_used() -> None:
-    everything = {*said(), *VERDICTS.values(), *(stage.title for stage in STAGES),
+    kto = outline(load("quickstart", ["chain.dpo_pairs=fresh", "dpo.nll=0", "dpo.loss_type=kto"])).parts
+    everything = {*said(), *VERDICTS.values(), *(stage.title for stage in STAGES), *(part.title for part in kto),
                   *(topic for stage in STAGES for topic, *_ in stage.questions)}  # fmt: skip
     assert sorted(everything - korean.SENTENCES.keys()) == []
     assert sorted(korean.SENTENCES.keys() - written()) == []
