@@ -43,6 +43,11 @@ LONG = (
 )
 
 
+def pytest_configure() -> None:
+    """One process for what all workers of xdist fork: they have the environment of this one, which is configured first."""
+    warm.begin()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take minutes begin first, so that no worker ends with one while the other has nothing to do."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))

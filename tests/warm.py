@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,26 +26,27 @@ from flows import processes
 from flows.recipe import ROOT
 
 TESTS = Path(__file__).parent
-ENVIRONMENT = dict(os.environ)  # before a test changes it
 ALIGN, STAGES = "align", "stages"
+ADDRESS = "ALIGN_TEST_WARM"  # the variable with the socket of the process that forks, one for all workers of xdist
 _SIZE = 1 << 20  # bytes of a request: the words and the environment
-_asked: list[socket.socket] = []
-"""Where requests go, once there is a process that forks; and what that watches to end with this one."""
+_lives: list[socket.socket] = []
+"""What the process that forks watches, to end with the one that started it."""
 
 
 class Forked:
     """A forked process, with what `subprocess.Popen` has."""
 
     def __init__(self, kind: str, words: Sequence[str], fds: Sequence[int], env: dict[str, str] | None = None):
-        self._call, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        begin()
         asked = {
             "kind": kind,
             "words": [*words],
             "env": dict(os.environ if env is None else env),
             "cwd": str(Path.cwd()),
         }
-        with theirs:
-            socket.send_fds(_asks(), [json.dumps(asked).encode()], [theirs.fileno(), *fds])
+        self._call = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._call.connect(os.environ[ADDRESS])
+        socket.send_fds(self._call, [json.dumps(asked).encode()], fds)
         self.pid = int(self._call.recv(100))
         self.returncode: int | None = None
 
@@ -113,46 +115,48 @@ def spawn(fds: Sequence[int], late: bool) -> Any:
     return Forked(STAGES, [], [1, 2, *fds])
 
 
-def _asks() -> socket.socket:
-    """Where requests go. What is forked asks for more at the same place."""
-    if not _asked:
-        asks, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours, lives = socket.socketpair()
-        with asked, lives:
-            fds = [asks.fileno(), asked.fileno(), lives.fileno()]
-            path = os.pathsep.join([str(ROOT), str(TESTS)])
-            subprocess.Popen(
-                [sys.executable, str(Path(__file__)), *map(str, fds)],
-                pass_fds=fds, stdin=subprocess.DEVNULL, env={**ENVIRONMENT, "PYTHONPATH": path}, start_new_session=True,
-            )  # fmt: skip
-        _asked.extend([asks, ours])
-    return _asked[0]
+def begin() -> None:
+    """Start the process that forks, unless there is one. It imports the libraries once it is asked for something."""
+    if ADDRESS in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="align-warm-"))
+    path = os.pathsep.join([str(ROOT), str(TESTS)])
+    lives, ours = socket.socketpair()
+    with lives, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked:
+        asked.bind(str(folder / "asked"))
+        asked.listen(128)
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__)), str(asked.fileno()), str(lives.fileno()), str(folder)],
+            pass_fds=[asked.fileno(), lives.fileno()],
+            stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+        )  # fmt: skip
+    _lives.append(ours)
+    os.environ[ADDRESS] = str(folder / "asked")
 
 
 def _serve(asked: socket.socket, lives: socket.socket) -> None:
     """Fork what is asked for, until the tests are over."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while lives not in select.select([asked, lives], [], [])[0]:
-        message, fds, _, _ = socket.recv_fds(asked, _SIZE, 8)
+        call, _ = asked.accept()
         if os.fork() == 0:
             asked.close()
             lives.close()
-            _watch(json.loads(message), fds)
-        for fd in fds:
-            os.close(fd)
+            _watch(call)
+        call.close()
 
 
-def _watch(request: dict[str, Any], fds: list[int]) -> None:
-    """Fork it once more, and tell who asked how that ended."""
+def _watch(call: socket.socket) -> None:
+    """Fork once more what is asked for, and tell who asked how that ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    call = socket.socket(fileno=fds[0])
+    message, fds, _, _ = socket.recv_fds(call, _SIZE, 8)
     child = os.fork()
     if child == 0:
         call.close()
         atexit._clear()  # what is to be done when the process above ends
         status = 1
         try:
-            status = _become(request, fds[1:])
+            status = _become(json.loads(message), fds)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -161,7 +165,7 @@ def _watch(request: dict[str, Any], fds: list[int]) -> None:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(status)
-    for fd in fds[1:]:
+    for fd in fds:
         os.close(fd)
     call.send(str(child).encode())
     _, ended = os.waitpid(child, 0)
@@ -197,12 +201,13 @@ def _become(request: dict[str, Any], fds: list[int]) -> int:
 
 
 if __name__ == "__main__":
-    import flows.cli
-    import flows.execute
-    import flows.stages  # noqa: F401
-    from flows.stage_server import warm
+    listens, until = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    if until not in select.select([listens, until], [], [])[0]:
+        import flows.cli
+        import flows.execute
+        import flows.stages  # noqa: F401
+        from flows.stage_server import warm
 
-    warm()
-    to_ask, *ends = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
-    _asked.append(to_ask)
-    _serve(*ends)
+        warm()
+        _serve(listens, until)
+    shutil.rmtree(sys.argv[3])
