@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import warm
 from served import ALIGN, PATIENCE, TINY, alive, descendants, next_line, own_environment, wait_for
 
 from flows import server
@@ -17,21 +19,26 @@ from storage.store import Store
 from storage.upkeep import verify
 
 
-def running(store: Path, *words: str, **environment: str) -> subprocess.Popen:
-    """A run of the tiny recipe up to where sft is at work."""
+def running(store: Path, *words: str) -> subprocess.Popen:
+    """A typed run of the tiny recipe up to where sft is at work."""
     command = [*ALIGN, "run", str(TINY), "--store", str(store), *words]
-    env = own_environment(PREFECT_API_BLOCKS_REGISTER_ON_START="false", **environment)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own_environment()
+    )
+    return at_work(process, store)
+
+
+def at_work(process: Any, store: Path) -> Any:
     wait_for(lambda: list((store / "tmp").glob("sft-*/")) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     return process
 
 
-def served_run(folder: Path, *words: str) -> tuple[server.Server, subprocess.Popen]:
+def served_run(folder: Path, *words: str) -> tuple[server.Server, warm.Command]:
     """A run at work, and the server that it uses."""
-    up = server.start(folder / "prefect")
-    environment = server.settings(folder / "prefect") | up.clients | {"PREFECT_CLIENT_MAX_RETRIES": "0"}
-    return up, running(folder / "store", *words, **environment)
+    up, store = server.start(folder / "prefect"), folder / "store"
+    env = own_environment(**server.settings(folder / "prefect"), **up.clients, PREFECT_CLIENT_MAX_RETRIES="0")
+    return up, at_work(warm.Command("run", str(TINY), "--store", str(store), *words, env=env), store)
 
 
 def test_a_run_outlives_its_server(tmp_path):
@@ -72,8 +79,8 @@ def test_a_server_that_comes_back_is_used_again(tmp_path, how):
     store = Store(tmp_path / "store")
     assert sorted(attempt.stage for attempt in store.attempts()) == ["filter", "ingest", "sft"]
     env = own_environment(**server.settings(tmp_path / "prefect"), **up.clients)
-    again = [*ALIGN, "run", str(TINY), "--store", str(store.root), "--select", "ingest", "--refresh"]
-    done = subprocess.run(again, capture_output=True, text=True, env=env, timeout=PATIENCE)
+    again = ["run", str(TINY), "--store", str(store.root), "--select", "ingest", "--refresh"]
+    done = warm.align(*again, env=env, timeout=PATIENCE)
     assert done.returncode == 0 and "lost" not in done.stderr, done.stderr
     assert [run["status"] for run in history(store)] == ["done", "done"]
     assert not [wrong for _, wrong in verify(store) if wrong]
