@@ -174,6 +174,16 @@ def test_evaluation_and_report_go_on_with_the_policies_that_there_are(chain: Cha
     table = json.loads((chain.folder("report") / "summary.json").read_text())
     assert [row[0] for row in table["rows"]] == ["base", "sft", "sft_rs", "dpo", "sft_rs_r2", "dpo_r2"]
     assert "1 round of 3 shown to help" in (chain.folder("report") / "report.html").read_text()
+    content = json.loads((chain.folder("report") / "page.json").read_text())
+    (rounds,) = [each for each in content["chapters"] if each["id"] == "rounds"]
+    trained = [block for block in rounds["blocks"] if block["kind"] == "table"][1]
+    column = dict(zip(trained["columns"], zip(*trained["rows"], strict=True), strict=True))
+    assert column["round"] == ("1", "2") and column["reward model, held out %"][1] == "–"
+    for k, name in enumerate(("pairs", "pairs_r2")):
+        metrics = json.loads((chain.folder(name) / "metrics.json").read_text())
+        assert column["pairs"][k] == str(metrics["pairs"])
+        right = metrics["correct"] / (metrics["correct"] + metrics["wrong"] + metrics["unreadable"])
+        assert column["right samples %"][k] == f"{100 * right:.1f}"
 
 
 def test_what_the_rounds_end_with_is_compared_for_promotion_and_by_hand_becomes_champion(chain: Chain):

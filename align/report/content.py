@@ -52,7 +52,7 @@ def _content(outline: Outline, stages: Mapping[str, Path], examples: int, items:
     if "select" in stages:
         body.append(chapters_models.selection(stages["select"], metrics["select"]))
     if gates:
-        body.append(rounds.chapter(gates, len(planned)))
+        body.append(rounds.chapter(gates, len(planned), metrics))
     logged = {name: (stages[name], metrics[name]) for name in sorted(stages, key=outline.place)
               if (stages[name] / "training_log.parquet").is_file()}  # fmt: skip
     if logged:

@@ -7,7 +7,7 @@ from align.report.chapters import Chapter
 from align.report.evidence import VERDICTS, kind_of
 from align.report.findings import Finding, doubt
 from align.report.outline import Outline
-from align.report.wording import count, percent, points
+from align.report.wording import count, nats, number, percent, points
 from align.report.words import say
 
 Metrics = Mapping[str, Any]
@@ -54,8 +54,8 @@ def _finding(k: int, m: Metrics, rounds: int) -> Finding:
     return Finding(say("Whether to go on after round {k}", k=k), verdict, text)
 
 
-def chapter(gates: Mapping[str, Metrics], rounds: int) -> Chapter:
-    """What each gate found, in a table."""
+def chapter(gates: Mapping[str, Metrics], rounds: int, done: Mapping[str, Metrics]) -> Chapter:
+    """What each gate found, and of `done`, stages with their metrics, what each round was trained on."""
     found = Chapter("rounds", say("The rounds"))
     helped = sum(m["shown"] for m in gates.values())
     text = "{helped:round} of {rounds} shown to help on prompts held out from training."
@@ -69,4 +69,25 @@ def chapter(gates: Mapping[str, Metrics], rounds: int) -> Chapter:
     names = ["round", "verdict", "before %", "after %", "gain", "prompts", "of them differ"]
     caption = say("A round that is not shown to help is the last, and its policy is not kept.")
     found.table([say(name) for name in names], body, caption, text=2)
+    names = ["round", "right samples %", "distinct %", "prompts with a pair", "pairs", "reward model, held out %",
+             "prompts with a selection", "chosen, nats"]  # fmt: skip
+    caption = say(
+        "What each round was trained on. Fewer prompts with a pair, or samples less distinct, leave it less to learn. "
+        "The last column is what training on pairs did to the log-probability of the chosen responses held out."
+    )
+    found.table([say(name) for name in names], [_trained_on(k, done) for k in range(1, len(gates) + 1)], caption)
     return found
+
+
+def _trained_on(k: int, done: Mapping[str, Metrics]) -> list[str]:
+    """A row of the table, of which a recipe may lack some."""
+    sample, pairs, reward, select, dpo = (
+        done.get(stage if k == 1 else f"{stage}_r{k}", {}) for stage in ("sample", "pairs", "reward", "select", "dpo")
+    )
+    graded = sum(pairs.get(fate, 0) for fate in ("correct", "wrong", "unreadable"))
+    shift = dpo.get("logps.chosen_shift.held_out")
+    return [
+        str(k), percent(pairs["correct"] / graded if graded else None), percent(sample.get("share.distinct")),
+        number(pairs.get("prompts.paired")), number(pairs.get("pairs")), percent(reward.get("accuracy.held_out")),
+        number(select.get("prompts.kept")), "–" if shift is None else nats(shift),
+    ]  # fmt: skip

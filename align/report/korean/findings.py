@@ -138,6 +138,12 @@ SENTENCES = {
         "학습에 쓰지 않은 프롬프트에서 {rounds}개 라운드 중 {helped}개의 효과가 입증되었습니다.",
     "A round that is not shown to help is the last, and its policy is not kept.":
         "효과가 입증되지 않은 라운드가 마지막이 되며, 그 정책은 쓰지 않습니다.",
+    "right samples %": "맞은 샘플 %", "distinct %": "서로 다른 샘플 %", "prompts with a pair": "쌍이 있는 프롬프트",
+    "reward model, held out %": "보상 모델, 학습 제외 %", "prompts with a selection": "선별된 프롬프트",
+    "chosen, nats": "선택 응답, nat",
+    "What each round was trained on. Fewer prompts with a pair, or samples less distinct, leave it less to learn. "
+    "The last column is what training on pairs did to the log-probability of the chosen responses held out.":
+        "각 라운드의 학습 데이터입니다. 쌍이 있는 프롬프트가 적거나 샘플이 서로 비슷하면 배울 것이 적습니다. 마지막 열은 쌍으로 학습한 뒤 학습에서 제외한 선택 응답의 로그 확률이 바뀐 값입니다.",
     "On {n:prompt} held out from training, the policy that round {k} began with scores {before} %, the one that it ended "
     "with {after} %: {points} points {interval}{doubt}.":
         "학습에 쓰지 않은 프롬프트 {n}개에서 {k}라운드 시작 정책은 {before}%, 끝 정책은 {after}%입니다: {points}%p {interval}{doubt}.",
