@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from align import whole
 from align.errors import AlignError, InputError
@@ -59,7 +60,8 @@ def serving(
             "ALIGN_STORE": store.where,
         }
         os.environ.update(environment)  # before prefect is imported here
-        make(recipe, loaded, dict.fromkeys(LIMITS, "process"), environment, folder, tell="ALIGN_NOTIFY" in environment)
+        make(recipe, loaded, dict.fromkeys(LIMITS, "process"), tell="ALIGN_NOTIFY" in environment)
+        _end_lost_runs()
         workers = {folder / f"{pool}.log": _worker(pool, environment, folder / f"{pool}.log") for pool in LIMITS}
         for worker in workers.values():
             stack.callback(child.stop, worker)
@@ -108,18 +110,42 @@ def _watch(children: dict[Path, subprocess.Popen[bytes]]) -> None:
         time.sleep(0.5)
 
 
+def _end_lost_runs() -> None:
+    """Say of what was going when this ended the last time, by force, that it crashed: nobody else would of a run that
+    had not begun, and only after a while of others."""
+    from prefect.states import Crashed
+
+    with _client() as client:
+        for run in _going(client):
+            told = "align serve was ended while it ran; a retry goes on from what it finished."
+            client.set_flow_run_state(run.id, Crashed(message=told), force=True)
+
+
 def _cancel_runs() -> None:
     """End what the worker is running: it would go on without worker and server."""
+    from prefect.states import Cancelling
+
+    deadline = time.monotonic() + 40  # the worker gives a run 30 s to end by itself
+    with _client() as client:
+        for run in _going(client):
+            client.set_flow_run_state(run.id, Cancelling(message="align serve was stopped"))
+        while _going(client) and time.monotonic() < deadline:
+            time.sleep(0.5)
+
+
+def _client() -> Any:
     from prefect.client.orchestration import get_client
+
+    return get_client(sync_client=True)
+
+
+def _going(client: Any) -> list[Any]:
+    """The flow runs that workers have, or had."""
     from prefect.client.schemas import filters
-    from prefect.states import Cancelling, StateType
+    from prefect.states import StateType
 
     types = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     going = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types))
     here = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=list(LIMITS)))
-    deadline = time.monotonic() + 40  # the worker gives a run 30 s to end by itself
-    with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=going, work_pool_filter=here):
-            client.set_flow_run_state(run.id, Cancelling(message="align serve was stopped"))
-        while client.read_flow_runs(flow_run_filter=going, work_pool_filter=here) and time.monotonic() < deadline:
-            time.sleep(0.5)
+    found: list[Any] = client.read_flow_runs(flow_run_filter=going, work_pool_filter=here)
+    return found

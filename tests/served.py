@@ -25,8 +25,12 @@ class Served:
     """A store with `align serve` on it."""
 
     def __init__(self, folder: Path, recipe: str | Path = TINY):
-        self.store, self.log = Store(folder / "store"), folder / "log"
-        words = ["serve", str(recipe), "--store", str(self.store.root), "--port", "0"]
+        self.store, self.log, self.recipe = Store(folder / "store"), folder / "log", recipe
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also where it has ended."""
+        words = ["serve", str(self.recipe), "--store", str(self.store.root), "--port", "0"]
         env = own_environment(PREFECT_API_BLOCKS_REGISTER_ON_START="false")
         with self.log.open("w") as out:
             self.process = subprocess.Popen([*ALIGN, *words], stdout=out, stderr=out, env=env)

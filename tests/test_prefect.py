@@ -201,7 +201,6 @@ def test_ctrl_c_ends_a_stage_at_once(served):
 
 
 def test_sigterm_ends_everything(served):
-    """The last test on `served`."""
     children = descendants(served.process.pid)
     assert len(children) >= 2
     served.process.send_signal(signal.SIGTERM)
@@ -209,6 +208,28 @@ def test_sigterm_ends_everything(served):
     assert not [pid for pid in children if alive(pid)]
     assert server.address(served.store) is None
     assert served.log.read_text().splitlines()[2:] == ["stopped"]
+
+
+def test_what_was_going_when_it_was_killed_has_crashed_when_it_is_there_again(served):
+    """The last test on `served`, which had ended."""
+    served.start()
+    with served.client() as client:
+        pipeline = client.read_deployment_by_name("align/pipeline")
+        (nightly,) = pipeline.schedules
+        client.update_deployment_schedule(pipeline.id, nightly.id, active=False)
+        asked = {"select": "+sft", "overrides": ["sft.num_train_epochs=500"]}
+        run = client.create_flow_run_from_deployment(pipeline.id, parameters=asked)
+        wait_for(lambda: list((served.store.root / "tmp").glob("sft-*")))
+    children = descendants(served.process.pid)
+    served.process.kill()
+    served.process.wait()
+    wait_for(lambda: not [pid for pid in children if alive(pid)])
+    served.start()
+    with served.client() as client:
+        state = client.read_flow_run(run.id).state
+        assert state.name == "Crashed" and "align serve was ended while it ran" in state.message
+        assert not client.read_deployment(pipeline.id).schedules[0].active, "what somebody paused stays so"
+    assert history(served.store)[-1]["status"] == "interrupted"
 
 
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):

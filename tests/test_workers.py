@@ -242,7 +242,7 @@ def test_making_it_again_changes_nothing(cluster, crossed):
         for pool in (CPU, GPU):
             deploy.pool(client, pool, "process", None)
             deploy.pool(client, pool, "keep", None)
-        deploy.fill_forms(client, str(TINY.resolve()), load(TINY))
+        deploy.deployed(client, dict.fromkeys((CPU, GPU), "process"), str(TINY.resolve()), load(TINY))
         automations.make(client, before[0]["notify"]["id"])
         assert there(client) == before
         with pytest.raises(InputError, match="align-gpu is of type process"):
