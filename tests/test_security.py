@@ -208,7 +208,7 @@ def test_the_login_is_kept_from_others(served: Served) -> None:
     for name in ("server", "prefect"):
         assert stat.S_IMODE((served.store.root / name).stat().st_mode) == 0o700
     logs = [served.store.root / "prefect" / "server.log", *(served.store.root / "server").glob("*.log")]
-    assert len(logs) == 4 and all(stat.S_IMODE(log.stat().st_mode) == 0o600 for log in logs)
+    assert len(logs) == 3 and all(stat.S_IMODE(log.stat().st_mode) == 0o600 for log in logs)
     assert stat.S_IMODE((served.store.root / "prefect" / "prefect.db").stat().st_mode) == 0o600
     password = served.login.partition(":")[2]
     assert not any(password in log.read_text() for log in logs)
