@@ -157,12 +157,16 @@ def asleep(processes: Processes, out: Path) -> tuple[threading.Thread, list[Base
 def test_closing_ends_a_stage_and_what_it_started(tmp_path):
     running = Processes()
     thread, ended, pids = asleep(running, tmp_path)
-    begun = time.monotonic()
     running.close()
     thread.join(30)
     assert isinstance(ended[0], KeyboardInterrupt)
-    wait_for(lambda: not any(alive(pid) for pid in pids))
-    print(f"ended in {time.monotonic() - begun:.1f} s, though it ignores SIGTERM")
+    wait_for(lambda: not any(alive(pid) for pid in pids))  # though it ignores SIGTERM
+
+
+def test_a_server_that_was_killed_is_one_sentence(tmp_path):
+    with Processes() as running, pytest.raises(StageError, match="could not be started or was lost"):
+        running._server.stop()
+        ask(running, "tell", tmp_path, models=False)
 
 
 def test_a_killed_caller_takes_its_stages_with_it(tmp_path):
