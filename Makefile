@@ -6,10 +6,9 @@ BIN := .venv/bin
 run: .venv/ready
 	$(BIN)/align run
 
-# Four files at a time, each with a thread: much of a test waits for other processes. With six on two cores, a Prefect
-# server does not answer in time.
+# Five files at a time, each with a thread: much of a test waits for other processes.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 5
 
 # Every fault that `make test` tries a part of: minutes. SEED=N repeats what failed at random.
 faults: .venv/ready
