@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.errors import InputError
-from flows import automations
+from flows import automations, schedules
 from flows.paths import portable
 from flows.recipe import RECIPES, Recipe, find, load
 from flows.server import FLOWS
@@ -17,6 +17,7 @@ from flows.stages import STAGES, Stage
 MANIFEST = Path(__file__).with_name("prefect.yaml")  # a link to the one at the top, so that packages have it
 TEMPLATES = Path(__file__).with_name("pools")
 CPU, GPU = "align-cpu", "align-gpu"
+KEYS = {"name", "entrypoint", "description", "tags", "parameters", "work_pool", "schedules"}  # of prefect.yaml
 Kind = Literal["process", "docker", "kubernetes", "keep"]
 POOLS = {
     CPU: "Pipelines, and stages that only read.",
@@ -109,15 +110,15 @@ def deployed(client: Any, kinds: Mapping[str, Kind], recipe: str, loaded: Recipe
     As `prefect deploy --all` does, which asks for every fact anew and takes three times as long, and for what is there
     as long again.
     """
-    from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentScheduleUpdate, DeploymentUpdate
-    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.client.schemas.actions import DeploymentUpdate
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
-    flows = {flow.name: flow.id for flow in client.read_flows(limit=200)}
-    there = {(d.flow_id, d.name): d for d in client.read_deployments(limit=200)}
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["align"]))
+    there = {(d.flow_id, d.name): d for d in client.read_deployments(deployment_filter=ours, limit=200)}
+    flows: dict[str, Any] = {flow.name: flow.id for flow in client.read_flows(limit=200)}
     for asked in deployments(kinds)["deployments"]:
         flow = _flow(asked["entrypoint"])
         where = flows.get(flow.name) or client.create_flow_from_name(flow.name), asked["name"]
-        cron = {s["slug"]: CronSchedule(cron=s["cron"], timezone=s["timezone"]) for s in asked.get("schedules", ())}
         facts = {
             "entrypoint": asked["entrypoint"], "version": flow.version, "tags": asked["tags"],
             "description": asked.get("description") or flow.description,
@@ -127,20 +128,13 @@ def deployed(client: Any, kinds: Mapping[str, Kind], recipe: str, loaded: Recipe
             "job_variables": asked["work_pool"].get("job_variables", {}),
         }  # fmt: skip
         if where not in there:
-            new = [DeploymentScheduleCreate(schedule=schedule, slug=slug) for slug, schedule in cron.items()]
-            client.create_deployment(*where, **facts, schedules=new)
-        elif not _is(there[where], facts, cron):
-            renewed = [DeploymentScheduleUpdate(schedule=schedule, slug=slug) for slug, schedule in cron.items()]
-            more = {"schedules": renewed} if renewed else {}
-            client.update_deployment(there[where].id, DeploymentUpdate(**facts, **more))
+            client.create_deployment(*where, **facts, schedules=schedules.new(asked))
+        elif not (_is(there[where], facts) and schedules.are(asked, there[where].schedules)):
+            client.update_deployment(there[where].id, DeploymentUpdate(**facts, **schedules.renewed(asked)))
 
 
-def _is(deployment: Any, facts: Mapping[str, Any], cron: Mapping[str, Any]) -> bool:
-    """Whether a deployment is what it is to be, but for schedules of others."""
-    times = {s.slug: (s.schedule.cron, s.schedule.timezone) for s in deployment.schedules if s.slug in cron}
-    return times == {slug: (s.cron, s.timezone) for slug, s in cron.items()} and all(
-        getattr(deployment, name) == value for name, value in facts.items()
-    )
+def _is(what: Any, facts: Mapping[str, Any]) -> bool:
+    return all(getattr(what, name) == value for name, value in facts.items())
 
 
 def _flow(entrypoint: str) -> Any:
@@ -161,6 +155,12 @@ def deployments(kinds: Mapping[str, Kind]) -> dict[str, Any]:
     from ruamel.yaml import YAML
 
     found: dict[str, Any] = YAML(typ="safe").load(MANIFEST.read_text(encoding="utf-8"))
+    for each in found["deployments"]:
+        if more := sorted(each.keys() - KEYS):
+            raise InputError(
+                f"prefect.yaml: {each['name']}: {', '.join(more)} is nothing that align deploys; take it out, or use "
+                "`prefect deploy`."
+            )
     found["deployments"] += [
         {"name": stage.name, "entrypoint": f"flows.rerun.{stage.name}",
          "tags": [*stage.tags, *(["stage"] if stage.alone else [])], "work_pool": _work_pool(stage, kinds)}
