@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 SILENCE = timedelta(seconds=100)  # three heartbeats: a run that says nothing for so long is dead
+BEGINS = timedelta(minutes=30)  # from when a worker takes a run: an image may have to be fetched first
 
 
 def make(client: Any, notify: UUID | None) -> None:
@@ -15,32 +16,30 @@ def make(client: Any, notify: UUID | None) -> None:
 
     beat = "prefect.flow-run.heartbeat"
     ends = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Crashed", "Cancelled", "Suspended")}
-    _upsert(
-        client,
-        AutomationCore(
-            name="Runs without heartbeats have crashed",
-            description=f"A run that was killed together with its worker would stay Running for ever. After "
-            f"{SILENCE.total_seconds():.0f} s without a heartbeat it is marked as crashed.",
-            trigger=EventTrigger(
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related=_of("align", "rerun-*", "maintain", "notify"),  # others may beat more slowly
-                for_each={"prefect.resource.id"},
-                after={beat},
-                expect={beat, *ends},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=SILENCE,
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    name="Crashed",
-                    state=StateType.CRASHED,
-                    message="No heartbeats: the process was killed.",
-                    force=False,
-                )
-            ],
-        ),
-    )
+    goes = {f"prefect.flow-run.{name}" for name in ("Running", "Cancelling", "Scheduled", "AwaitingRetry", "Late")}
+
+    def crashed(name: str, description: str, after: str, expect: set[str], within: timedelta, message: str) -> None:
+        trigger = EventTrigger(
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=_of("align", "rerun-*", "maintain", "notify"),  # others may beat more slowly
+            for_each={"prefect.resource.id"}, after={after}, expect=expect,
+            posture=Posture.Proactive, threshold=1, within=within,
+        )  # fmt: skip
+        action = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)
+        _upsert(client, AutomationCore(name=name, description=description, trigger=trigger, actions=[action]))
+
+    crashed(
+        "Runs without heartbeats have crashed",
+        "A run that was killed together with its worker would stay Running for ever. After "
+        f"{SILENCE.total_seconds():.0f} s without a heartbeat it is marked as crashed.",
+        beat, {beat, *ends}, SILENCE, "No heartbeats: the process was killed.",
+    )  # fmt: skip
+    crashed(
+        "Runs that do not begin have crashed",
+        "A run whose worker was killed between taking and beginning it would stay Pending for ever. After "
+        f"{BEGINS.total_seconds() / 60:.0f} min it is marked as crashed.",
+        "prefect.flow-run.Pending", {*goes, *ends}, BEGINS, "It did not begin: the worker that took it was lost.",
+    )  # fmt: skip
 
     if notify is None:
         return

@@ -12,12 +12,13 @@ from flows.recipe import ROOT
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "accelerate", "altair", "vl_convert", "scipy",
          "lingua", "openai", "optuna", "prefect"}  # fmt: skip
 PREFECT = {"flows/task.py", "flows/guarded.py", "flows/align.py", "flows/rerun.py", "flows/serve.py",
-           "flows/deploy.py", "flows/automations.py", "flows/devices.py", "flows/send.py", "flows/maintain.py",
-           "flows/notify.py", "flows/watch.py"}  # fmt: skip
+           "flows/deploy.py", "flows/schedules.py", "flows/automations.py", "flows/devices.py", "flows/send.py",
+           "flows/maintain.py", "flows/notify.py", "flows/watch.py"}  # fmt: skip
 AT_IMPORT = PREFECT - {
     "flows/guarded.py",
     "flows/serve.py",
     "flows/deploy.py",
+    "flows/schedules.py",
     "flows/automations.py",
 }  # whoever imports these wants Prefect
 LINES = 300

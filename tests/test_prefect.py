@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -16,7 +18,7 @@ from served import PATIENCE, TINY, Served, align, alive, descendants, next_line,
 
 from align.config import Config
 from align.errors import AlignError
-from flows import child, server
+from flows import automations, child, server
 from flows.deploy import CPU, GPU, POOLS, deployments
 from flows.paths import portable
 from flows.recipe import ROOT, load
@@ -101,8 +103,26 @@ def test_deployments_schedule_and_the_watch_over_heartbeats(served):
         assert pipeline.parameters["recipe"] == str(TINY.resolve())
         assert [(s.schedule.cron, s.active) for s in pipeline.schedules] == [("0 2 * * *", True)]
         wait_for(lambda: [r for r in client.read_flow_runs() if r.deployment_id == pipeline.id and r.auto_scheduled])
-        (zombies,) = client.read_automations()
-        assert zombies.enabled and "heartbeats" in zombies.name
+        assert all(automation.enabled for automation in client.read_automations())
+        names = {automation.name for automation in client.read_automations()}
+        assert names == {"Runs without heartbeats have crashed", "Runs that do not begin have crashed"}
+
+
+def test_a_run_that_its_worker_took_and_does_not_begin_has_crashed(served, monkeypatch):
+    """Within ten seconds here, the least that Prefect waits."""
+    from prefect.states import Pending, Scheduled
+
+    with served.client() as client, monkeypatch.context() as patch:
+        patch.setattr(automations, "BEGINS", timedelta(seconds=10))
+        automations.make(client, None)
+        deployment = client.read_deployment_by_name("rerun-filter/filter")
+        later: Any = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=1))
+        run = client.create_flow_run_from_deployment(deployment.id, state=later)
+        client.set_flow_run_state(run.id, Pending(), force=True)
+        state = wait_for(lambda: (found := client.read_flow_run(run.id).state).is_final() and found)
+        assert state.is_crashed() and state.message == "It did not begin: the worker that took it was lost."
+        patch.undo()
+        automations.make(client, None)
 
 
 def test_other_web_pages_may_not_ask_the_server(served):

@@ -238,7 +238,7 @@ def test_making_it_again_changes_nothing(cluster, crossed):
 
     with cluster.client() as client:
         before = there(client)
-        assert len(before[2]) == 3 and not any(d["pull_steps"] for d in before[0].values())
+        assert len(before[2]) == 4 and not any(d["pull_steps"] for d in before[0].values())
         for pool in (CPU, GPU):
             deploy.pool(client, pool, "process", None)
             deploy.pool(client, pool, "keep", None)
