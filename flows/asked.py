@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
@@ -54,15 +53,14 @@ def ask(
     path: Path, function: Function, config: Config, out: Path, inputs: Mapping[str, Any], processes: int, how: Config
 ) -> None:
     """Write a call where its processes look for it. Raises StageError where a value is none that settings can have."""
+    asked = Asked(
+        processes=processes, shared=how.model_dump(mode="json"), function=_name(function), settings=_name(type(config)),
+        config=config.model_dump(mode="json"), out=out, inputs=dict(inputs),
+    )  # fmt: skip
     try:
-        asked = Asked(
-            processes=processes, shared=how.model_dump(mode="json"), function=_name(function),
-            settings=_name(type(config)), config=config.model_dump(mode="json"), out=out,
-            inputs=to_jsonable_python(dict(inputs)),
-        )  # fmt: skip
-    except PydanticSerializationError as error:
+        write(path, asked.model_dump_json().encode())
+    except ValueError as error:
         raise StageError(f"{_name(function)} cannot be spread over processes: {error}.") from None
-    write(path, asked.model_dump_json().encode())
 
 
 def read(path: Path) -> Asked:

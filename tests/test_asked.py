@@ -38,6 +38,12 @@ def test_every_stage_that_may_be_spread_can_be_asked_for(tmp_path: Path) -> None
             assert asked.read(tmp_path / "call").call()[:2] == (stage.function, config), stage.name
 
 
+def test_what_json_cannot_tell_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="grouped:doing cannot be spread over processes: "):
+        asked.ask(tmp_path / "call", doing, Call(), tmp_path, {"what": object()}, 2, Call())
+    assert not (tmp_path / "call").exists()
+
+
 def test_an_input_that_a_stage_does_not_name_is_of_its_others(tmp_path: Path) -> None:
     recipe = load("quickstart", ["chain.diagnose=true"])
     asked.ask(tmp_path / "call", diagnose, recipe.diagnose, tmp_path, {"sft": tmp_path}, 2, Call())
