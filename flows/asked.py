@@ -2,10 +2,11 @@
 store, where whoever may write there must not have them run whatever it likes, as a pickle would.
 """
 
-import importlib
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from align.config import Config, Metrics
 from align.errors import AlignError, StageError
 from align.whole import write
+from flows.compute import Compute
+from flows.paths import ROOT
 
 Function = Callable[..., Metrics]
 _SAME = "install the same version of align on all machines."
@@ -25,8 +28,8 @@ class Asked(Config):
 
     processes: int
     """How many share it on each machine."""
-    shared: dict[str, Any]
-    """How they do, as flows.ranks.Compute."""
+    compute: Compute
+    """How they do."""
     function: str
     """MODULE:NAME, as is the class of its settings."""
     settings: str
@@ -50,11 +53,17 @@ class Asked(Config):
 
 
 def ask(
-    path: Path, function: Function, config: Config, out: Path, inputs: Mapping[str, Any], processes: int, how: Config
+    path: Path,
+    function: Function,
+    config: Config,
+    out: Path,
+    inputs: Mapping[str, Any],
+    processes: int,
+    compute: Compute,
 ) -> None:
     """Write a call where its processes look for it. Raises StageError where a value is none that settings can have."""
     asked = Asked(
-        processes=processes, shared=how.model_dump(mode="json"), function=_name(function), settings=_name(type(config)),
+        processes=processes, compute=compute, function=_name(function), settings=_name(type(config)),
         config=config.model_dump(mode="json"), out=out, inputs=dict(inputs),
     )  # fmt: skip
     try:
@@ -103,9 +112,13 @@ def _name(what: Any) -> str:
 
 
 def _named(name: str) -> Any:
+    """What has that name in a module of this installation: no other is imported, which could do anything."""
     module, _, what = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), what)
+        found = find_spec(module.partition(".")[0])
+        if found and not Path(found.origin or "").resolve().is_relative_to(ROOT):
+            raise StageError(f"{name} is no stage.")
+        return getattr(import_module(module), what)
     except (ImportError, AttributeError, ValueError):
         raise StageError(f"{name} is not here; {_SAME}") from None
 

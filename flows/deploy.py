@@ -129,12 +129,8 @@ def deployed(client: Any, kinds: Mapping[str, Kind], recipe: str, loaded: Recipe
         }  # fmt: skip
         if where not in there:
             client.create_deployment(*where, **facts, schedules=schedules.new(asked))
-        elif not (_is(there[where], facts) and schedules.are(asked, there[where].schedules)):
+        elif not (schedules.agrees(there[where], facts) and schedules.are(asked, there[where].schedules)):
             client.update_deployment(there[where].id, DeploymentUpdate(**facts, **schedules.renewed(asked)))
-
-
-def _is(what: Any, facts: Mapping[str, Any]) -> bool:
-    return all(getattr(what, name) == value for name, value in facts.items())
 
 
 def _flow(entrypoint: str) -> Any:

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from align import digests
 from align.config import Metrics
 from align.errors import AlignError, StageError
-from flows.ranks import Compute
+from flows.compute import Compute
 from storage.build import SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,6 @@ PEAK = "process.peak_mb"
 """The metric that holds the most memory a stage's process held, in MB."""
 GPU_PEAK = "process.peak_gpu_mb"
 """The metric that holds the most memory that its tensors took on a GPU, in MB; of several GPUs on that with most."""
-_LOST = "The process of the stage could not be started or was lost."
 LOGGERS = ("align", "tasks")
 """Under these stages log what people are to read: in the terminal, and in the UI where there is a server."""
 
@@ -140,19 +139,18 @@ class Processes:
             "compute": compute,
             "digests": digests.shared(),
         }  # fmt: skip
+        call: Connection | None = None
         try:
             call = self._call(models)
-        except OSError as error:
-            raise StageError(_LOST) from error
-        try:
             call.send((sys.path, pickle.dumps(request)))  # the path first: what is pickled is imported there
             answer, code, peak = self._listen(call, timeout)
         except OSError as error:
-            raise StageError(_LOST) from error
+            raise StageError("The process of the stage could not be started or was lost.") from error
         finally:
-            with self._lock:
-                self._calls.discard(call)
-            call.close()
+            if call:
+                with self._lock:
+                    self._calls.discard(call)
+                call.close()
         if answer is None:
             if self._closed:
                 raise KeyboardInterrupt

@@ -15,38 +15,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from align.config import Config, Metrics
+from align.config import Metrics
 from align.errors import StageError
-from align.models.shards import Strategy, rank, strategy
+from align.models.shards import rank, strategy
 from align.parent import end_with_parent
 from align.whole import write
 from flows import asked
+from flows.compute import Compute
 from storage.store import Store
-
-
-class Compute(Config):
-    """Where a stage that loads a model is computed, and how it is spread over that machine."""
-
-    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
-    """Processes that share a stage, of a training its steps, of sampling and scoring the rows: auto is one for each
-    GPU, and one where there is none."""
-    strategy: Strategy = "ddp"
-    """How they share a training: ddp, each with the whole model and its part of every step's rows; fsdp, each also with
-    its part of the base's weights only (FSDP2), which base.quantization nf4 does not allow."""
-    offload: bool = False
-    """Keep the parts of fsdp in the CPU's memory while they are not computed with: less of the GPU's, and slower."""
-    pool: str = ""
-    """The work pool whose workers compute it: align-gpu, where a Prefect server and its deployments are up. "" is
-    $ALIGN_GPU_POOL, and without that the machine that runs the pipeline (docs/cluster.md)."""
-
-    def of(self, gpus: int) -> int:
-        """The number of processes on a machine with so many GPUs."""
-        return max(1, gpus) if self.processes == "auto" else self.processes
-
 
 CALLS, CALL = "ranks", "call"
 GRACE = 3.0  # seconds that the others have when one has failed
@@ -174,8 +152,8 @@ def _run(folder: Path) -> None:
         out.mkdir()
     try:
         _device()
-        compute, (function, config, inputs) = Compute.model_validate(call.shared), call.call()
-        with strategy(compute.strategy, compute.offload):
+        function, config, inputs = call.call()
+        with strategy(call.compute.strategy, call.compute.offload):
             metrics = function(config, out, **inputs)
         asked.answer(folder / f"done-{me}", metrics)
     except BaseException as error:

@@ -13,9 +13,9 @@ from align.errors import InputError
 from align.models.base import BaseConfig
 from align.text import quote, short
 from flows.chain import Chain, Champion, Controls
+from flows.compute import Compute
 from flows.explain import explain, listed
 from flows.paths import Keys, changed
-from flows.ranks import Compute
 from tasks.diagnose import DiagnoseConfig
 from tasks.dpo import DpoConfig
 from tasks.evaluate import EvaluateConfig

@@ -27,10 +27,12 @@ def renewed(asked: Mapping[str, Any]) -> dict[str, Any]:
 def are(asked: Mapping[str, Any], there: Sequence[Any]) -> bool:
     """Whether those of prefect.yaml are on the server as they are to be. Others may be there, too."""
     known = {schedule.slug: schedule for schedule in there}
-    return all(
-        told["slug"] in known and all(getattr(known[told["slug"]], name) == value for name, value in told.items())
-        for told in _told(asked)
-    )
+    return all(agrees(known.get(told["slug"]), told) for told in _told(asked))
+
+
+def agrees(there: Any, told: Mapping[str, Any]) -> bool:
+    """Whether something on the server has these values; None has none."""
+    return there is not None and all(getattr(there, name) == value for name, value in told.items())
 
 
 def _told(asked: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ from align.errors import AlignError, StageError
 from align.models.tracking import place
 from align.progress import TOLD
 from align.redact import clean
+from flows.compute import Compute
 from flows.processes import Processes
-from flows.ranks import Compute, nodes
+from flows.ranks import nodes
 from flows.rounds import shut
 from flows.slots import Slots, devices
 from flows.stages import Stage, row

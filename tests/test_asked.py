@@ -12,6 +12,7 @@ from grouped import Call, doing
 from align.errors import StageError
 from align.models.base import BaseConfig
 from flows import asked
+from flows.compute import Compute
 from flows.recipe import load
 from flows.stages import STAGES
 from storage.leases import LeaseLost
@@ -20,9 +21,9 @@ from tasks.sft import sft
 
 
 def test_settings_and_inputs_come_as_they_were(tmp_path: Path) -> None:
-    recipe, how = load("quickstart"), Call()
+    recipe = load("quickstart")
     inputs: dict[str, Any] = {"base": recipe.base, "rows": tmp_path / "r.parquet", "adapter": None}
-    asked.ask(tmp_path / "call", sft, recipe.sft, tmp_path, inputs, 2, how)
+    asked.ask(tmp_path / "call", sft, recipe.sft, tmp_path, inputs, 2, Compute())
     call = asked.read(tmp_path / "call")
     assert (call.processes, call.out) == (2, tmp_path)
     assert call.call() == (sft, recipe.sft, inputs)
@@ -34,19 +35,19 @@ def test_every_stage_that_may_be_spread_can_be_asked_for(tmp_path: Path) -> None
     for stage in STAGES:
         config = stage.config_of(recipe)
         if stage.gpu and config is not None:
-            asked.ask(tmp_path / "call", stage.function, config, tmp_path, {}, 2, Call())
+            asked.ask(tmp_path / "call", stage.function, config, tmp_path, {}, 2, Compute())
             assert asked.read(tmp_path / "call").call()[:2] == (stage.function, config), stage.name
 
 
 def test_what_json_cannot_tell_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="grouped:doing cannot be spread over processes: "):
-        asked.ask(tmp_path / "call", doing, Call(), tmp_path, {"what": object()}, 2, Call())
+        asked.ask(tmp_path / "call", doing, Call(), tmp_path, {"what": object()}, 2, Compute())
     assert not (tmp_path / "call").exists()
 
 
 def test_an_input_that_a_stage_does_not_name_is_of_its_others(tmp_path: Path) -> None:
     recipe = load("quickstart", ["chain.diagnose=true"])
-    asked.ask(tmp_path / "call", diagnose, recipe.diagnose, tmp_path, {"sft": tmp_path}, 2, Call())
+    asked.ask(tmp_path / "call", diagnose, recipe.diagnose, tmp_path, {"sft": tmp_path}, 2, Compute())
     assert asked.read(tmp_path / "call").call()[2] == {"sft": tmp_path}
 
 
@@ -69,9 +70,19 @@ def test_an_input_that_a_stage_does_not_name_is_of_its_others(tmp_path: Path) ->
 )
 def test_what_is_no_stage_is_not_called(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     path = tmp_path / "call"
-    asked.ask(path, doing, Call(), tmp_path, {}, 1, Call())
+    asked.ask(path, doing, Call(), tmp_path, {}, 1, Compute())
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(StageError, match=says):
+        asked.read(path).call()
+
+
+def test_nothing_that_is_not_of_the_installation_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "call"
+    asked.ask(path, doing, Call(), tmp_path, {}, 1, Compute())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"function": "elsewhere:doing"}))
+    with pytest.raises(StageError, match="elsewhere:doing is no stage"):
         asked.read(path).call()
 
 

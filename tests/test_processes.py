@@ -20,8 +20,8 @@ from served import alive, wait_for
 from align.config import Config
 from align.errors import InputError, StageError
 from flows import child
+from flows.compute import Compute
 from flows.processes import PEAK, ROOT, Processes
-from flows.ranks import Compute
 from flows.slots import Slots
 from flows.work import Work
 from storage.store import Store
@@ -110,8 +110,7 @@ def test_errors_come_back_as_they_are(processes, tmp_path):
 
 
 def test_torch_works_after_the_fork(processes, tmp_path):
-    for _ in range(3):
-        assert ask(processes, "torch", tmp_path)["threads"] >= 1
+    assert min(ask(processes, "torch", tmp_path)["threads"] for _ in range(3)) >= 1
 
 
 def test_a_stage_that_only_reads_is_not_shared_with_other_nodes(tmp_path, monkeypatch):
@@ -165,7 +164,8 @@ def test_closing_ends_a_stage_and_what_it_started(tmp_path):
 
 def test_a_server_that_was_killed_is_one_sentence(tmp_path):
     with Processes() as running, pytest.raises(StageError, match="could not be started or was lost"):
-        running._server.stop()
+        running._server.process.kill()
+        running._server.process.wait()
         ask(running, "tell", tmp_path, models=False)
 
 

@@ -12,7 +12,8 @@ from test_resume import train
 
 from align.models import shards, training
 from align.models.base import BaseConfig
-from flows.ranks import Compute, spread
+from flows.compute import Compute
+from flows.ranks import spread
 
 
 def trainings(config: Call, out: Path, base: BaseConfig, adapter: Path) -> Any:

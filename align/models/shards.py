@@ -21,7 +21,7 @@ _STRATEGY: ContextVar[tuple[Strategy, bool]] = ContextVar("strategy", default=("
 
 @contextmanager
 def strategy(name: Strategy, offload: bool = False) -> Iterator[None]:
-    """In this block models that are trained are split as `name` says; see flows.ranks.Compute."""
+    """In this block models that are trained are split as `name` says; see flows.compute.Compute."""
     token = _STRATEGY.set((name, offload))
     try:
         yield

@@ -75,14 +75,15 @@ def chapter(gates: Mapping[str, Metrics], rounds: int, done: Mapping[str, Metric
         "What each round was trained on. Fewer prompts with a pair, or samples less distinct, leave it less to learn. "
         "The last column is what training on pairs did to the log-probability of the chosen responses held out."
     )
-    found.table([say(name) for name in names], [_trained_on(k, done) for k in range(1, len(gates) + 1)], caption)
+    found.table([say(name) for name in names], [_trained_on(k, name, done) for k, name in enumerate(gates, 1)], caption)
     return found
 
 
-def _trained_on(k: int, done: Mapping[str, Metrics]) -> list[str]:
-    """A row of the table, of which a recipe may lack some."""
+def _trained_on(k: int, gate: str, done: Mapping[str, Metrics]) -> list[str]:
+    """A row of the table, of which a recipe may lack some. The round's stages are called as its gate is."""
+    mark = gate.removeprefix("gate")
     sample, pairs, reward, select, dpo = (
-        done.get(stage if k == 1 else f"{stage}_r{k}", {}) for stage in ("sample", "pairs", "reward", "select", "dpo")
+        done.get(stage + mark, {}) for stage in ("sample", "pairs", "reward", "select", "dpo")
     )
     graded = sum(pairs.get(fate, 0) for fate in ("correct", "wrong", "unreadable"))
     shift = dpo.get("logps.chosen_shift.held_out")
